@@ -1,0 +1,85 @@
+"""Messages to token ids, the same for training and for serving.
+
+What a message *contains* can never become one of the model's special tokens: the chat template is rendered
+around sentinels, the frame between them is tokenized with special tokens known, the contents with special
+tokens spelt out as plain text. Where no content holds a special token's text both ways give the same ids and
+the whole text is tokenized in one go, which is what other servers of the same model do.
+
+Works on any tokenizer of transformers; imports none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prompts.errors import BadInput
+
+_SENTINEL = "\ue000{}\ue001"  # private-use characters: no template trims or changes them
+
+
+def special_texts(tokenizer: Any) -> tuple[str, ...]:
+    """Texts of all tokens that mean something to the model beyond their letters."""
+    return tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+
+
+def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Token ids of `messages` up to where the assistant's answer begins.
+
+    Raises BadInput where the model has no chat template, refuses the roles, or a content is not text.
+    """
+    contents = [_text(message) for message in messages]
+    if not any(text in content for content in contents for text in special_texts(tokenizer)):
+        framed = _render(tokenizer, messages, contents)
+        return list(tokenizer(framed, add_special_tokens=False)["input_ids"])
+    sentinels = [_SENTINEL.format(index) for index in range(len(contents))]
+    framed = _render(tokenizer, messages, sentinels)
+    return _encode_around(tokenizer, framed, dict(zip(sentinels, contents, strict=True)))
+
+
+def encode_answer(tokenizer: Any, answer: str) -> list[int]:
+    """Token ids of an assistant's `answer`, as plain text, with the end-of-turn token last."""
+    plain = tokenizer(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [*plain, end_of_turn(tokenizer)]
+
+
+def end_of_turn(tokenizer: Any) -> int:
+    """The id that ends an assistant's turn in this model's chat template: the first special token after it."""
+    sentinel = _SENTINEL.format(0)
+    turn = [{"role": "user", "content": "-"}, {"role": "assistant", "content": sentinel}]
+    after = tokenizer.apply_chat_template(turn, tokenize=False).split(sentinel)[-1]
+    special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    found = sorted((after.index(text), index) for text, index in special.items() if text in after)
+    return int(found[0][1] if found else tokenizer.eos_token_id)
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(part.get("type") == "text" for part in content):
+        return "".join(part["text"] for part in content)
+    raise BadInput(
+        f"message content of type {type(content).__name__} cannot be given to this model: it reads text only",
+        param="messages",
+    )
+
+
+def _render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], contents: Sequence[str]) -> str:
+    turns = [{**message, "content": content} for message, content in zip(messages, contents, strict=True)]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # a model's own template may refuse with anything: roles, order, no template at all
+        raise BadInput(f"the model's chat template refused the messages: {error}", param="messages") from error
+
+
+def _encode_around(tokenizer: Any, framed: str, contents: Mapping[str, str]) -> list[int]:
+    ids: list[int] = []
+    rest = framed
+    for sentinel, content in contents.items():
+        frame, found, rest = rest.partition(sentinel)
+        if not found:
+            raise BadInput("the model's chat template drops or reorders messages", param="messages")
+        ids += tokenizer(frame, add_special_tokens=False)["input_ids"]
+        ids += tokenizer(content, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return ids + list(tokenizer(rest, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,139 @@
+"""Errors that name the place, the value and the fix.
+
+```
+TurnoutError                    everything that Turnout raises on purpose
+├── BadInput                    a value that its giver can mend
+│   ├── BadFile                 one or more faults of authors' files, all reported together
+│   ├── BadName                 a prompt, suite, label or selector outside the grammar
+│   ├── RenderError             a template and its variables do not give messages
+│   │   ├── MissingVariable
+│   │   ├── UnexpectedVariable
+│   │   ├── InvalidVariable
+│   │   ├── TemplateRefused     the template asks for what a template must not have
+│   │   └── BudgetExceeded      too many steps or too much output
+│   └── IncludeError            an include that is missing, circular or too deep
+└── ModelError                  a completion that did not come
+    ├── ModelUnavailable        nothing listens, or it refused the connection
+    ├── ModelTimeout            no answer within the time allowed
+    ├── ModelOverloaded         429 or 503: ask again later
+    └── ModelRefused            the upstream answered with an error that asking again will not mend
+```
+
+`service.errors` continues this tree with what only a service can raise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class TurnoutError(Exception):
+    """The root: whatever is raised on purpose is one of its kind."""
+
+
+class BadInput(TurnoutError):
+    """A value that the one who gave it can mend.
+
+    `param` names the offending field where there is one (a variable, a key of the body).
+    """
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """One fault of one file: where it is, what is wrong, how to mend it.
+
+    `line` counts from 1; 0 means the file as a whole.
+    """
+
+    path: str
+    line: int
+    message: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.path}:{self.line}" if self.line else self.path
+        return f"{place}: {self.message}" + (f" ({self.fix})" if self.fix else "")
+
+
+class BadFile(BadInput):
+    """Faults of one or more files, sorted by place. Never empty."""
+
+    def __init__(self, faults: list[Fault] | tuple[Fault, ...]) -> None:
+        self.faults = tuple(sorted(set(faults)))
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class BadName(BadInput):
+    """A name outside the grammar of names."""
+
+
+class RenderError(BadInput):
+    """A template and its variables do not give messages."""
+
+
+class MissingVariable(RenderError):
+    """A declared variable without a default was not given."""
+
+
+class UnexpectedVariable(RenderError):
+    """A variable was given that the prompt does not declare."""
+
+
+class InvalidVariable(RenderError):
+    """A variable's value does not satisfy its JSON Schema."""
+
+
+class TemplateRefused(RenderError):
+    """The template asks for what a sandboxed template must not have, or is not a template at all."""
+
+
+class BudgetExceeded(RenderError):
+    """Rendering took more steps or gave more output than a template may."""
+
+
+class IncludeError(BadInput):
+    """An include that is missing, circular or too deep."""
+
+
+class ModelError(TurnoutError):
+    """A completion that did not come.
+
+    `retryable` says whether the same request may succeed later.
+    """
+
+    retryable = False
+
+
+class ModelUnavailable(ModelError):
+    """Nothing listens at the model's address, or it hung up."""
+
+    retryable = True
+
+
+class ModelTimeout(ModelError):
+    """No complete answer within the time allowed."""
+
+    retryable = True
+
+
+class ModelOverloaded(ModelError):
+    """The upstream asked to be asked later; `retry_after_s` where it said when."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ModelRefused(ModelError):
+    """The upstream answered with an error; asking the same again will not help."""
+
+    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code

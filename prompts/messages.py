@@ -1,0 +1,94 @@
+"""What goes to a model and what comes back: the one seam that every engine stands behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, get_args
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+ROLES: tuple[str, ...] = get_args(Role)
+CONVERSATION_ROLES = ("user", "assistant", "tool")  # all that a request or a placeholder may add
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, Any]:
+    return NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
+
+    `content` is text or OpenAI's list of content parts, passed through as it is; `extra` holds the
+    other fields of OpenAI's message (`name`, `tool_calls`, `tool_call_id`).
+    """
+
+    role: Role
+    content: str | tuple[Mapping[str, Any], ...] | None
+    extra: Mapping[str, Any] = field(default_factory=_nothing)
+
+    def as_dict(self) -> dict[str, Any]:
+        content = [dict(part) for part in self.content] if isinstance(self.content, tuple) else self.content
+        return {"role": self.role, "content": content, **self.extra}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one completion; `cached_tokens` are those of the prompt that a prefix cache held."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """What a model is asked.
+
+    `parameters` carries OpenAI's names (`temperature`, `max_tokens`, `seed`, `stop`, `response_format`, …).
+    `adapter` is the name of a loaded LoRA, or None for the base model alone.
+    """
+
+    messages: tuple[Message, ...]
+    parameters: Mapping[str, Any] = field(default_factory=_nothing)
+    adapter: str | None = None
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model answered.
+
+    `text` is the content ("" where there is none), `message` the whole assistant message as the upstream
+    gave it, `latency_s` the seconds from asking to the last byte as the caller saw them, `details` what an
+    engine tells beyond OpenAI's protocol.
+    """
+
+    text: str
+    finish_reason: str = "stop"
+    usage: Usage = Usage()
+    latency_s: float = 0.0
+    message: Mapping[str, Any] = field(default_factory=_nothing)
+    details: Mapping[str, Any] = field(default_factory=_nothing)
+
+
+class Model(Protocol):
+    """One place completions come from. Implementations live in `service.models`, one file an engine."""
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """Ask once.
+
+        Raises `ModelUnavailable`, `ModelTimeout`, `ModelOverloaded` or `ModelRefused`; never returns a part.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Give back connections and children. Safe to call twice."""
+        ...

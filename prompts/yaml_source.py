@@ -1,0 +1,225 @@
+"""Authors' YAML with the line of every value kept, so that every fault can say where it is.
+
+Scalars follow YAML 1.2's core schema: `no`, `on` and `3:00` are text, as an author of a label means them.
+Duplicate keys, merge keys, tags and aliases that unfold to more than `MAX_ALIASED_NODES` are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+from prompts.errors import BadFile, Fault
+
+MAX_TEXT_BYTES = 16 * 1024 * 1024
+MAX_ALIASED_NODES = 10_000
+MAX_DEPTH = 64
+
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None, "true": True, "True": True, "TRUE": True,
+          "false": False, "False": False, "FALSE": False}  # fmt: skip
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+Key = str | int
+ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
+
+
+@dataclass(frozen=True)
+class Document:
+    """The plain data of one YAML file and where each value stands."""
+
+    path: str
+    data: Any
+    lines: Mapping[tuple[Key, ...], int] = field(repr=False)
+
+    def line(self, *keys: Key) -> int:
+        """Line (from 1) of the value at `keys`, or of the nearest parent that the file has."""
+        for length in range(len(keys), -1, -1):
+            if keys[:length] in self.lines:
+                return self.lines[keys[:length]]
+        return 1
+
+    def fault(self, message: str, *keys: Key, fix: str = "") -> Fault:
+        return Fault(self.path, self.line(*keys), message, fix)
+
+
+def load_yaml(text: str, path: str) -> Document:
+    """Read one YAML document.
+
+    Raises BadFile on anything that is not one well-formed document of plain data.
+    """
+    if len(text) > MAX_TEXT_BYTES:
+        raise BadFile(
+            [Fault(path, 0, f"the file has {len(text):,} characters; {MAX_TEXT_BYTES:,} are read", "split it")]
+        )
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise BadFile([Fault(path, line, "the file holds a NUL byte", "save it as plain UTF-8 text")])
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        message = f"not valid YAML: {error.problem or error.context}"
+        raise BadFile([Fault(path, mark.line + 1 if mark else 0, message, "mend the YAML at this line")]) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise BadFile([Fault(path, 0, f"not valid YAML: {error}", "save it as plain UTF-8 text")]) from error
+    reader = _Reader(path)
+    data = None if root is None else reader.read(root, (), 0)
+    if reader.faults:
+        raise BadFile(reader.faults)
+    return Document(path, data, reader.lines)
+
+
+class _Reader:
+    """Turns composed nodes into plain data, noting lines and faults on the way."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lines: dict[tuple[Key, ...], int] = {}
+        self.faults: list[Fault] = []
+        self._seen: set[int] = set()
+        self._aliased_nodes = 0
+
+    def read(self, node: yaml.Node, at: tuple[Key, ...], depth: int, aliased: bool = False) -> Any:
+        aliased = aliased or (not isinstance(node, yaml.ScalarNode) and id(node) in self._seen)
+        self._seen.add(id(node))
+        self._aliased_nodes += aliased
+        line = node.start_mark.line + 1
+        self.lines[at] = line
+        if self._aliased_nodes > MAX_ALIASED_NODES or depth > MAX_DEPTH:
+            fault = Fault(self.path, line, "aliases or nesting unfold too far", "write the values out, less deeply")
+            raise BadFile([fault])
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, at, depth, aliased)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(item, (*at, index), depth + 1, aliased) for index, item in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, at: tuple[Key, ...], depth: int, aliased: bool) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.faults.append(Fault(self.path, line, "a key must be plain text", "write `key: value`"))
+                continue
+            key = key_node.value
+            if key == "<<" and not key_node.style:
+                self.faults.append(Fault(self.path, line, "merge keys (<<) are not read", "write the keys out"))
+                continue
+            if key in result:
+                first = self.lines[(*at, key)]
+                fix = f"remove one; the first is at line {first}"
+                self.faults.append(Fault(self.path, line, f"duplicate key {key!r}", fix))
+                continue
+            result[key] = self.read(value_node, (*at, key), depth + 1, aliased)
+            self.lines[(*at, key)] = line
+        return result
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        text: str = node.value
+        if node.tag not in _PLAIN_TAGS:
+            fault = Fault(self.path, node.start_mark.line + 1, f"YAML tag {node.tag!r} is not read", "remove the tag")
+            self.faults.append(fault)
+        if getattr(node, "style", None):  # quoted or a block: always text
+            return text
+        if text in _WORDS:
+            return _WORDS[text]
+        if _INT.fullmatch(text):
+            return int(text) if len(text) < 400 else text
+        return float(text) if _FLOAT.fullmatch(text) else text
+
+
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
+}
+
+
+def parse_model(model_class: type[ModelT], document: Document, at: tuple[Key, ...] = ()) -> ModelT:
+    """Validate the data at `at` as `model_class`.
+
+    Raises BadFile with every fault, each with its line and, for an unknown key, the key that was likely meant.
+    """
+    data = document.data
+    for key in at:
+        data = data[key]
+    if not isinstance(data, dict):
+        kind = type(data).__name__ if data is not None else "nothing"
+        raise BadFile(
+            [document.fault(f"expected keys and values here, found {kind}", *at, fix="write `key: value` lines")]
+        )
+    try:
+        return model_class.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise BadFile(list(model_faults(model_class, error, document, at))) from error
+
+
+def model_faults(
+    model_class: type[pydantic.BaseModel], error: pydantic.ValidationError, document: Document, at: tuple[Key, ...] = ()
+) -> Iterable[Fault]:
+    """Pydantic's errors as faults of a file."""
+    for detail in error.errors(include_url=False):
+        keys = tuple(key for key in detail["loc"] if not (isinstance(key, str) and key.startswith("function-")))
+        place = ".".join(str(key) for key in (*at, *keys))
+        if detail["type"] == "extra_forbidden":
+            message, fix = f"unknown key {place!r}", _did_you_mean(model_class, keys)
+        elif detail["type"] == "missing":
+            message, fix = f"{place!r} is missing", f"add `{keys[-1]}:`"
+        else:
+            shown = _shorten(detail.get("input"))
+            message, fix = (
+                f"{place or 'the file'}: {_reason(detail)}, found {shown}",
+                detail.get("ctx", {}).get("fix", ""),
+            )
+        yield document.fault(message, *at, *keys, fix=fix)
+
+
+def _reason(detail: Any) -> str:
+    text = str(detail["msg"]).removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
+
+
+def _shorten(value: Any, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _did_you_mean(model_class: type[pydantic.BaseModel], keys: tuple[Key, ...]) -> str:
+    known = _known_keys(model_class, keys[:-1])
+    return suggest(str(keys[-1]), known) if known else "remove it"
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A fix for an unknown `word`: the nearest known one, or the list of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else "known here: " + ", ".join(known)
+
+
+def _known_keys(model_class: type[pydantic.BaseModel], path: tuple[Key, ...]) -> list[str]:
+    current: Any = model_class
+    for key in path:
+        if isinstance(key, int) or not (isinstance(current, type) and issubclass(current, pydantic.BaseModel)):
+            continue
+        info = next((f for n, f in current.model_fields.items() if key in (n, f.alias)), None)
+        current = _model_within(info.annotation) if info else None
+    if not (isinstance(current, type) and issubclass(current, pydantic.BaseModel)):
+        return []
+    return [info.alias or name for name, info in current.model_fields.items()]
+
+
+def _model_within(annotation: Any) -> Any:
+    """The first pydantic model named inside an annotation such as `list[Model] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _model_within(part)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,74 @@
+"""The service's part of the error tree; `prompts.errors` draws its root.
+
+```
+TurnoutError
+├── BadInput …                  see prompts.errors
+│   └── BadSetting              turnout.yaml or a TURNOUT_… variable
+├── ModelError …                see prompts.errors
+│   └── EngineFailed            the embedded engine could not start, or died again and again
+├── NotFound                    no such prompt, version, label, suite, run, job, key, evidence
+├── Conflict                    the state is not the one that the caller believed
+│   ├── RevisionMismatch        If-Match names an old revision
+│   └── IdempotencyMismatch     the same Idempotency-Key came with another body
+├── Unauthenticated             no key, or not one of ours
+├── Forbidden                   the key's role does not allow it
+├── NeedsEvidence               traffic or a protected label would move without a verdict that allows it
+├── StorageFailed               the database or the disk refused; nothing was written
+└── CannotRun                   the work could not be done at all (exit 4)
+```
+
+Only `service.api.http_errors` knows HTTP statuses and only `service.cli.exits` exit codes; a test holds both total.
+"""
+
+from __future__ import annotations
+
+from prompts.errors import BadInput, ModelError, TurnoutError
+
+
+class BadSetting(BadInput):
+    """A setting of turnout.yaml or of the environment that cannot be used."""
+
+
+class EngineFailed(ModelError):
+    """The embedded engine could not start, or died again and again."""
+
+
+class NotFound(TurnoutError):
+    """What was named does not exist; `kind` and `name` say what."""
+
+    def __init__(self, kind: str, name: str, hint: str = "") -> None:
+        super().__init__(f"no {kind} {name!r}" + (f": {hint}" if hint else ""))
+        self.kind = kind
+        self.name = name
+
+
+class Conflict(TurnoutError):
+    """The state is not the one that the caller believed."""
+
+
+class RevisionMismatch(Conflict):
+    """If-Match names a revision that is no longer the current one."""
+
+
+class IdempotencyMismatch(Conflict):
+    """An Idempotency-Key was used before with another body."""
+
+
+class Unauthenticated(TurnoutError):
+    """No key, or one that is not ours."""
+
+
+class Forbidden(TurnoutError):
+    """The key's role does not allow this."""
+
+
+class NeedsEvidence(TurnoutError):
+    """Traffic or a protected label would move without a verdict that allows it."""
+
+
+class StorageFailed(TurnoutError):
+    """The database or the disk refused; nothing was half-written."""
+
+
+class CannotRun(TurnoutError):
+    """The work could not be done at all: unreachable server, dead child, too many errors."""

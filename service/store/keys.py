@@ -1,0 +1,58 @@
+"""API keys (by digest alone), the audit log, idempotent answers and the revision that snapshots watch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from service.store.tables import ApiKey, Audit, Idempotency, Revision
+
+
+def add(session: Session, record: dict[str, Any]) -> None:
+    session.add(ApiKey(**record))
+    session.flush()
+
+
+def listing(session: Session) -> list[dict[str, Any]]:
+    """Every key without its digest, oldest first."""
+    return [row.model_dump(exclude={"digest"}) for row in session.exec(select(ApiKey).order_by(col(ApiKey.created_at)))]
+
+
+def valid(session: Session) -> dict[str, tuple[str, str]]:
+    """Digest → (id, role) of every key that was not revoked."""
+    return {
+        row.digest: (row.id, row.role) for row in session.exec(select(ApiKey).where(col(ApiKey.revoked_at).is_(None)))
+    }
+
+
+def revoke(session: Session, key_id: str, at: str) -> bool:
+    """False where there is no such key; revoking again changes nothing."""
+    row = session.get(ApiKey, key_id)
+    if row is None:
+        return False
+    row.revoked_at = row.revoked_at or at
+    session.add(row)
+    return True
+
+
+def audit(session: Session, *, at: str, actor: str, action: str, subject: str, detail: dict[str, Any]) -> None:
+    session.add(Audit(at=at, actor=actor, action=action, subject=subject, detail=detail))
+
+
+def audit_log(session: Session, limit: int) -> list[dict[str, Any]]:
+    return [row.model_dump() for row in session.exec(select(Audit).order_by(col(Audit.id).desc()).limit(limit))]
+
+
+def answered(session: Session, principal: str, key: str) -> dict[str, Any] | None:
+    row = session.get(Idempotency, (principal, key))
+    return row.model_dump() if row else None
+
+
+def remember_answer(session: Session, record: dict[str, Any]) -> None:
+    session.add(Idempotency(**record))
+    session.flush()
+
+
+def revision(session: Session) -> int:
+    return session.exec(select(Revision.value).where(Revision.id == 1)).one()
