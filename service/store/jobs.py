@@ -41,13 +41,22 @@ def running(session: Session) -> list[dict[str, Any]]:
 
 
 def claim(
-    session: Session, worker: str, at: str, *, dead_workers: tuple[str, ...], stale_before: str
+    session: Session,
+    worker: str,
+    at: str,
+    *,
+    dead_workers: tuple[str, ...],
+    stale_before: str,
+    only: str | None = None,
 ) -> dict[str, Any] | None:
-    """Take the oldest job that waits, or whose worker is dead or has gone silent; its token grows by one."""
+    """Take the oldest job that waits, or whose worker is dead or has gone silent; its token grows by one.
+
+    `only` is the one job that may be taken.
+    """
     abandoned = or_(col(Job.worker).in_(dead_workers), col(Job.heartbeat_at) < stale_before)
     free = or_(col(Job.status) == "queued", (col(Job.status) == "running") & abandoned)
-    query = select(Job).where(free).order_by(col(Job.created_at)).limit(1).with_for_update(skip_locked=True)
-    row = session.exec(query).first()
+    query = select(Job).where(free, Job.id == only) if only else select(Job).where(free)
+    row = session.exec(query.order_by(col(Job.created_at)).limit(1).with_for_update(skip_locked=True)).first()
     if row is None:
         return None
     row.status, row.worker, row.heartbeat_at = "running", worker, at

@@ -206,7 +206,6 @@ class Idempotency(SQLModel, table=True):
     principal: str = Field(primary_key=True)
     key: str = Field(primary_key=True)
     body_digest: str
-    status: int
     answer: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     at: str
 

@@ -1,0 +1,113 @@
+"""Keys, audit, models, adapters, the request log and feedback over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pydantic
+from litestar import delete, get, post
+
+from prompts.errors import BadInput
+from service.api.threads import in_thread
+from service.context import Context
+from service.errors import Forbidden, NotFound
+from service.identity import Principal, create_key, revoke_key
+from service.ids import new_id, now
+from service.store import keys, requests, routes
+
+ADMIN = {"role": "admin"}
+
+
+class KeyBody(pydantic.BaseModel, extra="forbid"):
+    """The role of a new key, and a note on what it is for."""
+
+    role: str
+    note: str | None = pydantic.Field(None, max_length=200)
+
+
+class FeedbackBody(pydantic.BaseModel, extra="forbid"):
+    """How good a completion was: a value for a metric, a comment, or what the answer should have been."""
+
+    completion_id: str = pydantic.Field(min_length=1, max_length=100)
+    metric: str = pydantic.Field("rating", min_length=1, max_length=100)
+    value: float | bool | str | None = None
+    comment: str | None = pydantic.Field(None, max_length=10_000)
+    correction: str | None = pydantic.Field(None, max_length=100_000)
+
+
+@post("/api/keys", opt=ADMIN)
+@in_thread
+def new_key(context: Context, principal: Principal, data: KeyBody) -> dict[str, Any]:
+    """A new key, shown this once."""
+    made = create_key(context.database, data.role, actor=principal, note=data.note)
+    _changed(context)
+    return made
+
+
+@get("/api/keys", opt=ADMIN)
+@in_thread
+def list_keys(context: Context) -> list[dict[str, Any]]:
+    """All keys without their secrets."""
+    with context.database.read() as session:
+        return keys.listing(session)
+
+
+@delete("/api/keys/{key_id:str}", opt=ADMIN)
+@in_thread
+def delete_key(context: Context, principal: Principal, key_id: str) -> None:
+    """Revoke a key: it is refused at once."""
+    revoke_key(context.database, key_id, actor=principal)
+    _changed(context)
+
+
+@get("/api/audit", opt=ADMIN)
+@in_thread
+def get_audit(context: Context, limit: int = 100) -> list[dict[str, Any]]:
+    """What admins did, newest first."""
+    with context.database.read() as session:
+        return keys.audit_log(session, min(limit, 1000))
+
+
+@get("/api/models", opt={"role": "author"})
+@in_thread
+def list_aliases(context: Context) -> list[dict[str, Any]]:
+    """Model aliases as the settings have them; secrets only by the name of their variable."""
+    specs = context.settings.models.items()
+    return [{"alias": alias, "tunable": spec.is_tunable, **spec.model_dump(mode="json")} for alias, spec in specs]
+
+
+@get("/api/adapters", opt={"role": "author"})
+@in_thread
+def list_adapters(context: Context, prompt: str | None = None) -> list[dict[str, Any]]:
+    """Adapters, newest first, with their lineage."""
+    with context.database.read() as session:
+        return routes.adapters(session, prompt)
+
+
+@get("/api/requests", opt=ADMIN)
+@in_thread
+def list_requests(context: Context, prompt: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+    """The request log, newest first."""
+    with context.database.read() as session:
+        return requests.listing(session, prompt, min(limit, 1000))
+
+
+@post("/api/feedback", opt={"role": "app"})
+@in_thread
+def give_feedback(context: Context, principal: Principal, data: FeedbackBody) -> dict[str, Any]:
+    """Rate or correct a completion that this key asked for; durable before the reply."""
+    if data.value is None and data.comment is None and data.correction is None:
+        raise BadInput("feedback needs a value, a comment or a correction", param="value")
+    with context.database.write() as session:
+        row = context.request_log.find(data.completion_id) or requests.get(session, data.completion_id)
+        if row is None:
+            raise NotFound("completion", data.completion_id)
+        if row["key_id"] != principal.id and not principal.may("author"):
+            raise Forbidden("a key of role 'app' rates the completions that it asked for")
+        record = {"id": new_id("fb"), **data.model_dump(), "key_id": principal.id, "at": now()}
+        requests.add_feedback(session, record)
+    return {**record, "variant": row["variant"]}
+
+
+def _changed(context: Context) -> None:
+    context.snapshot.refresh()

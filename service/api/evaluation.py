@@ -1,0 +1,179 @@
+"""Suites, runs, gates, fine-tunes and evidence over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import pydantic
+from litestar import Response, get, post, put
+from litestar.params import Parameter
+
+from prompts.names import PRODUCTION, Selector, check_name, parse_selector
+from service.api.idempotency import once
+from service.api.threads import in_thread
+from service.context import Context
+from service.errors import NotFound
+from service.fallback import FinetuneSpec, model_source
+from service.gates import GateRequest, RunRequest
+from service.identity import Principal
+from service.ids import new_id
+from service.jobs import Kind, run_id_of
+from service.registry import Push
+from service.store import routes, runs
+from suites.case import Suite
+
+AUTHOR = {"role": "author"}
+IdempotencyKey = Annotated[str | None, Parameter(header="Idempotency-Key")]
+
+
+class FinetuneRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """What `POST /api/finetunes` and `turnout finetune` ask for."""
+
+    suite: str
+    prompt: str | None = None
+    base: str | None = None
+    examples: list[dict[str, Any]] | None = None
+    recipe: dict[str, Any] = {}
+    dry_run: bool = False
+
+
+@get("/api/suites", opt=AUTHOR)
+@in_thread
+def list_suites(context: Context) -> list[dict[str, Any]]:
+    """Every suite version without its cases."""
+    return context.registry.suites()
+
+
+@get("/api/suites/{name:str}", opt=AUTHOR)
+@in_thread
+def get_suite(context: Context, name: str, version: int | None = None) -> dict[str, Any]:
+    """One suite version with its cases; by default the newest."""
+    return context.registry.suite(f"{check_name(name, 'suite')}@{version}" if version else name)
+
+
+@put("/api/suites/{name:str}", opt=AUTHOR)
+@in_thread
+def put_suite(context: Context, principal: Principal, name: str, data: dict[str, Any]) -> Response[dict[str, Any]]:
+    """A new version (201), or the one that has this content already (200). Cases come inline."""
+    written = context.registry.push(Push({}, {name: data}), principal)[0]
+    return Response(written, status_code=201 if written["created"] else 200)
+
+
+@post("/api/runs", opt=AUTHOR, status_code=202)
+@in_thread
+def start_run(
+    context: Context, principal: Principal, data: RunRequest, idempotency_key: IdempotencyKey = None
+) -> dict[str, Any]:
+    """Queue a run; what can be known to be wrong is refused now."""
+    context.gates.plan_run(data, "run_check")
+    answer = once(context, principal, idempotency_key, data.model_dump(), _starter(context, principal, "run", data))
+    return {"run_id": run_id_of(answer["job_id"]), **answer}
+
+
+@get("/api/runs", opt=AUTHOR)
+@in_thread
+def list_runs(context: Context, suite: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+    """Runs, newest first."""
+    with context.database.read() as session:
+        return [public_run(record) for record in runs.listing(session, suite, min(limit, 500))]
+
+
+@get("/api/runs/{run_id:str}", opt=AUTHOR)
+@in_thread
+def get_run(context: Context, run_id: str) -> dict[str, Any]:
+    """A run with its figures once it has finished."""
+    with context.database.read() as session:
+        record = runs.get(session, run_id)
+    if record is not None:
+        return public_run(record)
+    job = context.jobs.show(f"job_{run_id.partition('_')[2]}")
+    return {"run_id": run_id, "status": job["status"], "error": job["error"], "job_id": job["job_id"]}
+
+
+@get("/api/runs/{run_id:str}/cases", opt=AUTHOR)
+@in_thread
+def get_run_cases(context: Context, run_id: str, status: str | None = None) -> list[dict[str, Any]]:
+    """Every case as it was judged, in the order of the suite."""
+    with context.database.read() as session:
+        if runs.get(session, run_id) is None:
+            raise NotFound("run", run_id)
+        return list(runs.cases(session, run_id, tuple(status.split(",")) if status else ()))
+
+
+@post("/api/gates", opt={"role": "ci"}, status_code=202)
+@in_thread
+def start_gate(
+    context: Context, principal: Principal, data: GateRequest, idempotency_key: IdempotencyKey = None
+) -> dict[str, Any]:
+    """Queue a gate; what can be known to be wrong is refused now."""
+    context.gates.plan(data, "gate_check")
+    answer = once(context, principal, idempotency_key, data.model_dump(), _starter(context, principal, "gate", data))
+    return {"gate_id": answer["job_id"], **answer}
+
+
+@get("/api/gates/{gate_id:str}", opt=AUTHOR)
+@in_thread
+def get_gate(context: Context, gate_id: str) -> dict[str, Any]:
+    """A gate's verdict once it has one."""
+    job = context.jobs.show(gate_id)
+    known = {"gate_id": gate_id, "status": job["status"], "error": job["error"]}
+    return {**known, **(job["result"] or {"verdict": None})}
+
+
+@post("/api/finetunes", opt=AUTHOR, status_code=202)
+@in_thread
+def start_finetune(
+    context: Context, principal: Principal, data: FinetuneRequest, idempotency_key: IdempotencyKey = None
+) -> dict[str, Any]:
+    """Queue a fine-tune of a suite's prompt; what can be known to be wrong is refused now."""
+    spec = plan_finetune(context, data)
+    return once(context, principal, idempotency_key, data.model_dump(), _starter(context, principal, "finetune", spec))
+
+
+@get("/api/evidence/{evidence_id:str}", opt=AUTHOR)
+@in_thread
+def get_evidence(context: Context, evidence_id: str) -> dict[str, Any]:
+    """The stored record that a verdict or a promotion rests on."""
+    with context.database.read() as session:
+        record = routes.evidence(session, evidence_id)
+    if record is None:
+        raise NotFound("evidence", evidence_id)
+    return record
+
+
+def plan_finetune(context: Context, data: FinetuneRequest) -> FinetuneSpec:
+    """The job that a request means. Raises NotFound, or BadInput where the base cannot be tuned."""
+    record = context.registry.suite(data.suite)
+    suite = Suite.from_data(record["content"], origin=f"suite {record['name']}")
+    selector = parse_selector(data.prompt) if data.prompt else Selector(record["prompt"], label=PRODUCTION)
+    version = context.registry.version(selector)
+    base = data.base or (suite.fallback.base_model if suite.fallback else None) or version.content["model"]
+    model_source(context.settings, base)
+    return FinetuneSpec(
+        suite=record["name"],
+        suite_version=record["number"],
+        prompt_version=version.number,
+        base=base,
+        examples=data.examples,
+        recipe=data.recipe,
+        dry_run=data.dry_run,
+    )
+
+
+def public_run(record: dict[str, Any]) -> dict[str, Any]:
+    """A run as the API shows it: its figures beside its state."""
+    summary = {name: value for name, value in (record["summary"] or {}).items() if name != "case_status"}
+    kept = {name: record[name] for name in ("status", "started_at", "finished_at")}
+    return {"run_id": record["id"], "variant": record["variant"], **kept, **summary}
+
+
+def _starter(
+    context: Context, principal: Principal, kind: Kind, data: pydantic.BaseModel
+) -> Callable[[str | None], dict[str, Any]]:
+    def start(work_id: str | None) -> dict[str, Any]:
+        job_id = f"job_{work_id}" if work_id else new_id("job")
+        job = context.jobs.submit(kind, data.model_dump(mode="json"), principal, job_id)
+        return {"job_id": job["job_id"], "status": job["status"]}
+
+    return start

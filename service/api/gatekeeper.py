@@ -1,0 +1,89 @@
+"""The door: every request names an allowed host and brings a valid key, or it reaches nothing at all.
+
+An ASGI application around the whole service, so that no route can be added beside it. Roles are checked by
+`require_role`, which refuses every handler that does not say whom it is for.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.enums import ScopeType
+from litestar.handlers import BaseRouteHandler
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from prompts.errors import TurnoutError
+from service.api.http_errors import body_of, shape, status_of
+from service.errors import Forbidden, Unauthenticated
+from service.identity import Principal, digest_key
+from service.settings import Settings
+from service.snapshot import Snapshot
+
+OPEN_PREFIX = "/health/"
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Gatekeeper:
+    """Wraps an ASGI application."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, snapshot: Snapshot) -> None:
+        self._app = app
+        self._snapshot = snapshot
+        self._hosts = frozenset((*LOOPBACK_NAMES, *settings.server.allowed_hosts))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        path = scope["path"]
+        if _host_name(headers.get(b"host", b"").decode("latin-1")) not in self._hosts:
+            message = "the Host header names no host of this service: add it to server.allowed_hosts"
+            await _answer(send, 421, *shape(path, 421, message, "MisdirectedRequest"))
+            return
+        if not path.startswith(OPEN_PREFIX):
+            try:
+                principal = self._principal(headers.get(b"authorization", b"").decode("latin-1"))
+            except TurnoutError as error:
+                await _answer(send, status_of(error), *body_of(error, path))
+                return
+            scope.setdefault("state", {})["principal"] = principal
+        await self._app(scope, receive, send)
+
+    def _principal(self, authorization: str) -> Principal:
+        scheme, _, key = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not key:
+            raise Unauthenticated("no key: send `Authorization: Bearer KEY`")
+        principal = self._snapshot.view.principals.get(digest_key(key.strip()))
+        if principal is None:
+            raise Unauthenticated("this key is not valid: it may have been revoked")
+        return principal
+
+
+def require_role(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Litestar's guard: each handler's `opt` names the least role; one that names none is for nobody."""
+    role = handler.opt.get("role")
+    if role == "open":
+        return
+    principal = connection.scope.get("state", {}).get("principal")
+    if principal is None:
+        raise Unauthenticated("no key: send `Authorization: Bearer KEY`")
+    if role is None:
+        raise Forbidden("this route is open to nobody")
+    principal.require(role, f"use {connection.scope['path']}")
+
+
+def _host_name(host: str) -> str:
+    if host.startswith("["):
+        return host[: host.find("]") + 1]
+    return host.partition(":")[0].lower()
+
+
+async def _answer(send: Send, status: int, body: dict[str, Any], media_type: str) -> None:
+    headers = [(b"content-type", media_type.encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(body).encode(), "more_body": False})

@@ -1,0 +1,103 @@
+"""The only place that knows HTTP statuses: errors as OpenAI's object under `/v1`, as RFC 9457 problems elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from prompts import errors as prompt_errors
+from prompts.errors import BadFile, BadInput, TurnoutError
+from service import errors
+
+STATUS: dict[type[TurnoutError], int] = {
+    BadInput: 400,
+    prompt_errors.ModelUnavailable: 502,
+    prompt_errors.ModelRefused: 502,
+    prompt_errors.ModelTimeout: 504,
+    prompt_errors.ModelOverloaded: 503,
+    prompt_errors.ModelError: 502,
+    errors.EngineFailed: 502,
+    errors.NotFound: 404,
+    errors.RevisionMismatch: 412,
+    errors.IdempotencyMismatch: 409,
+    errors.Conflict: 409,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.NeedsEvidence: 403,
+    errors.StorageFailed: 503,
+    errors.CannotRun: 503,
+    TurnoutError: 500,
+}
+_OPENAI_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    429: "rate_limit_error",
+}
+_OPENAI_CODES = {"NotFound": "model_not_found", "Unauthenticated": "invalid_api_key"}
+log = structlog.get_logger()
+
+
+def status_of(error: TurnoutError) -> int:
+    """The HTTP status of an error: that of its nearest ancestor in `STATUS`."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def body_of(error: TurnoutError, path: str) -> tuple[dict[str, Any], str]:
+    """The body and media type of an error for a request to `path`."""
+    return shape(path, status_of(error), str(error), type(error).__name__, getattr(error, "param", None), _more(error))
+
+
+def shape(
+    path: str, status: int, message: str, kind: str, param: str | None = None, more: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], str]:
+    """An error as OpenAI's object for `/v1`, as a problem for everything else."""
+    if path.startswith("/v1"):
+        fallback = "invalid_request_error" if status < 500 else "server_error"
+        error = {"message": message, "type": _OPENAI_TYPES.get(status, fallback), "param": param}
+        error["code"] = _OPENAI_CODES.get(kind, _code(kind))
+        return {"error": error}, "application/json"
+    problem = {"type": f"urn:turnout:error:{_code(kind)}", "title": _title(kind), "status": status, "detail": message}
+    return problem | ({"param": param} if param else {}) | (more or {}), "application/problem+json"
+
+
+def handle_turnout_error(request: Request[Any, Any, Any], error: TurnoutError) -> Response[dict[str, Any]]:
+    body, media_type = body_of(error, request.url.path)
+    headers = {"retry-after": "1"} if status_of(error) == 503 else {}
+    return Response(body, status_code=status_of(error), media_type=media_type, headers=headers)
+
+
+def handle_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
+    """Litestar's own refusals (no such path, a body that does not validate) in our form."""
+    faults = error.extra if isinstance(error.extra, list) else []
+    named = [fault for fault in faults if isinstance(fault, dict)]
+    reasons = "; ".join(f"{fault.get('key', 'body')}: {fault.get('message')}" for fault in named)
+    message = reasons or error.detail or "refused"
+    param = named[0].get("key") if named else None
+    kind = {404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}.get(error.status_code, "BadInput")
+    body, media_type = shape(request.url.path, error.status_code, message, kind, param)
+    return Response(body, status_code=error.status_code, media_type=media_type, headers=error.headers)
+
+
+def handle_bug(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    """Anything else is a fault of ours: logged whole, shown without its content."""
+    log.exception("request failed", path=request.url.path, exc_info=error)
+    body, media_type = shape(request.url.path, 500, "an internal error; the log has its cause", "InternalError")
+    return Response(body, status_code=500, media_type=media_type)
+
+
+def _more(error: TurnoutError) -> dict[str, Any] | None:
+    if not isinstance(error, BadFile):
+        return None
+    return {"faults": [{"path": f.path, "line": f.line, "message": f.message, "fix": f.fix} for f in error.faults]}
+
+
+def _code(kind: str) -> str:
+    return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(kind))
+
+
+def _title(kind: str) -> str:
+    return _code(kind).replace("_", " ").capitalize()

@@ -1,0 +1,77 @@
+"""Jobs and their events over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from litestar import Request, Response, get, post
+from litestar.response import Stream
+
+from service.api.threads import in_thread
+from service.context import Context
+from service.identity import Principal
+from service.jobs import ENDED
+
+AUTHOR = {"role": "author"}
+POLL_S = 0.25
+
+
+@get("/api/jobs", opt=AUTHOR)
+@in_thread
+def list_jobs(context: Context, limit: int = 50, kind: str | None = None) -> list[dict[str, Any]]:
+    """Jobs, newest first."""
+    return context.jobs.listing(min(limit, 500), kind)
+
+
+@get("/api/jobs/{job_id:str}", opt=AUTHOR)
+@in_thread
+def get_job(context: Context, job_id: str) -> dict[str, Any]:
+    """One job, with its result once it has one."""
+    return context.jobs.show(job_id)
+
+
+@get("/api/jobs/{job_id:str}/events", opt=AUTHOR)
+async def job_events(request: Request[Any, Any, Any], context: Context, job_id: str, after: int = 0) -> Response[Any]:
+    """Events numbered above `after`; as server-sent events until the job has ended where the client accepts them."""
+    return await _events(request, context, job_id, after)
+
+
+async def _events(request: Request[Any, Any, Any], context: Context, job_id: str, after: int) -> Response[Any]:
+    await asyncio.to_thread(context.jobs.show, job_id)
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return Stream(_follow(context, job_id, after), media_type="text/event-stream")
+    return Response(await asyncio.to_thread(context.jobs.events, job_id, after))
+
+
+@get("/api/runs/{run_id:str}/events", opt=AUTHOR)
+async def run_events(request: Request[Any, Any, Any], context: Context, run_id: str, after: int = 0) -> Response[Any]:
+    """The events of the job that makes a run."""
+    return await _events(request, context, f"job_{run_id.partition('_')[2]}", after)
+
+
+@post("/api/jobs/{job_id:str}/cancel", opt=AUTHOR, status_code=200)
+@in_thread
+def cancel_job(context: Context, principal: Principal, job_id: str) -> dict[str, Any]:
+    """Ask for a job's end; an admin may do so for another's."""
+    return context.jobs.cancel(job_id, principal)
+
+
+@post("/api/jobs/{job_id:str}/resume", opt=AUTHOR, status_code=200)
+@in_thread
+def resume_job(context: Context, principal: Principal, job_id: str) -> dict[str, Any]:
+    """Queue a failed or cancelled job again; what it has done is not done twice."""
+    return context.jobs.resume(job_id, principal)
+
+
+async def _follow(context: Context, job_id: str, after: int) -> AsyncIterator[bytes]:
+    while True:
+        status = (await asyncio.to_thread(context.jobs.show, job_id))["status"]
+        for event in await asyncio.to_thread(context.jobs.events, job_id, after):
+            after = event["number"]
+            yield f"id: {after}\nevent: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+        if status in ENDED:
+            return
+        await asyncio.sleep(POLL_S)

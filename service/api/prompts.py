@@ -1,0 +1,197 @@
+"""Prompts over HTTP: versions, labels, render, diff, push."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pydantic
+from litestar import Request, Response, delete, get, post, put
+from litestar.params import Parameter
+
+from prompts.diff import diff
+from prompts.errors import BadInput
+from prompts.names import Selector, check_name, parse_selector
+from prompts.prompt import PromptContent
+from service.api.threads import in_thread
+from service.context import Context
+from service.identity import Principal
+from service.registry import Origin, Push, as_data, rendered
+from service.store.prompts import LabelRecord, VersionRecord
+
+AUTHOR = {"role": "author"}
+
+
+class _Origin(pydantic.BaseModel, extra="forbid"):
+    message: str | None = pydantic.Field(None, max_length=2000)
+    git_sha: str | None = pydantic.Field(None, max_length=64)
+    git_branch: str | None = pydantic.Field(None, max_length=255)
+    moves_labels: bool = True
+
+    def origin(self) -> Origin:
+        return Origin(self.message, self.git_sha, self.git_branch, self.moves_labels)
+
+
+class PushBody(_Origin):
+    """Files of one push by name, as their keys and values; all are written, or none."""
+
+    prompts: dict[str, dict[str, Any]] = {}
+    suites: dict[str, dict[str, Any]] = {}
+
+
+class LabelBody(pydantic.BaseModel, extra="forbid"):
+    """Where a label is to point."""
+
+    version: int = pydantic.Field(ge=1)
+    reason: str | None = pydantic.Field(None, max_length=2000)
+
+
+class RenderBody(pydantic.BaseModel, extra="forbid"):
+    """What to render with."""
+
+    variables: dict[str, Any] = {}
+    messages: list[dict[str, Any]] = []
+
+
+Version = Annotated[int | None, Parameter(query="version", ge=1)]
+LabelName = Annotated[str | None, Parameter(query="label")]
+
+
+def selector(name: str, version: int | None, label: str | None) -> Selector:
+    """Neither means `production`; both is an error."""
+    if version is not None and label is not None:
+        raise BadInput("give either version or label, not both", param="version")
+    return Selector(check_name(name), version, label)
+
+
+@get("/api/prompts", opt=AUTHOR)
+@in_thread
+def list_prompts(context: Context) -> list[dict[str, Any]]:
+    """Every prompt with its newest version and its labels."""
+    return context.registry.listing()
+
+
+@post("/api/push", opt=AUTHOR, status_code=200)
+@in_thread
+def push(context: Context, principal: Principal, data: PushBody) -> list[dict[str, Any]]:
+    """Prompts and suites in one transaction."""
+    written = context.registry.push(Push(data.prompts, data.suites, data.origin()), principal)
+    context.snapshot.refresh()
+    return written
+
+
+@get("/api/prompts/{name:str}", opt=AUTHOR)
+@in_thread
+def get_prompt(
+    request: Request[Any, Any, Any], context: Context, name: str, version: Version = None, label: LabelName = None
+) -> Response[Any]:
+    """One version: the selected one, else the one behind `production`."""
+    return _with_etag(request, context.registry.version(selector(name, version, label)))
+
+
+@get("/api/prompts/{name:str}/versions", opt=AUTHOR)
+@in_thread
+def list_versions(context: Context, name: str) -> dict[str, Any]:
+    """All versions, newest first, and the labels."""
+    return context.registry.history(name)
+
+
+@get("/api/prompts/{name:str}/versions/{number:int}", opt=AUTHOR)
+@in_thread
+def get_version(request: Request[Any, Any, Any], context: Context, name: str, number: int) -> Response[Any]:
+    """One version by its number."""
+    return _with_etag(request, context.registry.version(selector(name, number, None)))
+
+
+@post("/api/prompts/{name:str}/versions", opt=AUTHOR)
+@in_thread
+def create_version(context: Context, principal: Principal, name: str, data: dict[str, Any]) -> Response[dict[str, Any]]:
+    """A new version (201), or the one that has this content already (200). Keys as in a prompt file, and `message`."""
+    message = data.pop("message", None)
+    origin = _Origin(message=message).origin()
+    written = context.registry.push(Push({name: data}, {}, origin), principal)[0]
+    context.snapshot.refresh()
+    return Response(written, status_code=201 if written["created"] else 200)
+
+
+@get("/api/prompts/{name:str}/diff", opt=AUTHOR)
+@in_thread
+def get_diff(context: Context, name: str, a: str, b: str) -> dict[str, Any]:
+    """What changed from `a` to `b`: each a version number or a label."""
+    before, after = (context.registry.version(parse_selector(f"{name}@{which}")) for which in (a, b))
+    found = diff(PromptContent.model_validate(before.content), PromptContent.model_validate(after.content))
+    return {"name": name, "a": before.number, "b": after.number, **found}
+
+
+@post("/api/prompts/{name:str}/render", opt={"role": "app"}, status_code=200)
+@in_thread
+def render(
+    context: Context, name: str, data: RenderBody, version: Version = None, label: LabelName = None
+) -> Response[dict[str, Any]]:
+    """The exact messages, for applications that call their model themselves."""
+    number = context.snapshot.select(selector(name, version, label))
+    prompt = context.snapshot.prompt(name, number)
+    shown = rendered(name, number, prompt, data.variables, data.messages)
+    return Response(shown, headers={"etag": f'"{prompt.digest}"'})
+
+
+@get("/api/prompts/{name:str}/labels/{label:str}", opt=AUTHOR)
+@in_thread
+def get_label(context: Context, name: str, label: str) -> Response[dict[str, Any]]:
+    return _label(context.registry.label(check_name(name), label))
+
+
+@put("/api/prompts/{name:str}/labels/{label:str}", opt=AUTHOR)
+@in_thread
+def move_label(
+    request: Request[Any, Any, Any], context: Context, principal: Principal, name: str, label: str, data: LabelBody
+) -> Response[dict[str, Any]]:
+    """Point a label to a version; `If-Match` with the label's ETag makes it conditional, `If-None-Match: *` new."""
+    expected = _expected_revision(request)
+    record = context.registry.move_label(
+        check_name(name), label, data.version, principal, if_revision=expected, reason=data.reason
+    )
+    context.snapshot.refresh()
+    return _label(record)
+
+
+@delete("/api/prompts/{name:str}/labels/{label:str}", opt=AUTHOR)
+@in_thread
+def remove_label(context: Context, principal: Principal, name: str, label: str, reason: str | None = None) -> None:
+    """Take a label away: it is 404 at once."""
+    context.registry.remove_label(check_name(name), label, principal, reason=reason)
+    context.snapshot.refresh()
+
+
+@get("/api/prompts/{name:str}/labels/{label:str}/history", opt=AUTHOR)
+@in_thread
+def label_history(context: Context, name: str, label: str) -> list[dict[str, Any]]:
+    """Every move, newest first: who, when, why, on what evidence."""
+    return context.registry.label_history(check_name(name), label)
+
+
+def _expected_revision(request: Request[Any, Any, Any]) -> int | None:
+    return etag_revision(request.headers.get("if-match"), request.headers.get("if-none-match"))
+
+
+def etag_revision(if_match: str | None, if_none_match: str | None) -> int | None:
+    """The revision that a conditional request expects: 0 for `If-None-Match: *`, None for an unconditional one."""
+    if if_none_match == "*":
+        return 0
+    if if_match is None or if_match == "*":
+        return None
+    digits = if_match.strip().removeprefix("W/").strip('"')
+    if not digits.isdigit():
+        raise BadInput(f"If-Match: {if_match[:60]!r} is no ETag of this resource", param="If-Match")
+    return int(digits)
+
+
+def _label(record: LabelRecord) -> Response[dict[str, Any]]:
+    shown = {"name": record.name, "label": record.label, "version": record.version, "revision": record.revision}
+    return Response({**shown, "updated_at": record.updated_at}, headers={"etag": f'"{record.revision}"'})
+
+
+def _with_etag(request: Request[Any, Any, Any], record: VersionRecord) -> Response[Any]:
+    etag = f'"{record.digest}"'
+    if request.headers.get("if-none-match") == etag:
+        return Response(None, status_code=304, headers={"etag": etag})
+    return Response(as_data(record), headers={"etag": etag})

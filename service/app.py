@@ -1,0 +1,127 @@
+"""The HTTP application: the one place that wires controllers, the door and what runs beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from litestar import Litestar, Request
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.router import Router
+from litestar.types import ASGIApp
+
+from prompts.errors import TurnoutError
+from service.api import admin, evaluation, health, http_errors, jobs, prompts, routes, v1
+from service.api.gatekeeper import LOOPBACK_NAMES, Gatekeeper, require_role
+from service.context import Context, build_context
+from service.errors import BadSetting
+from service.identity import Principal, ensure_admin_key
+from service.ids import ago
+from service.settings import Settings
+from service.store import requests
+
+HANDLERS = (
+    health.live, health.ready, health.metrics,
+    v1.chat_completions, v1.list_models,
+    prompts.list_prompts, prompts.push, prompts.get_prompt, prompts.list_versions, prompts.get_version,
+    prompts.create_version, prompts.get_diff, prompts.render, prompts.get_label, prompts.move_label,
+    prompts.remove_label, prompts.label_history,
+    evaluation.list_suites, evaluation.get_suite, evaluation.put_suite, evaluation.start_run, evaluation.list_runs,
+    evaluation.get_run, evaluation.get_run_cases, evaluation.start_gate, evaluation.get_gate,
+    evaluation.start_finetune, evaluation.get_evidence,
+    jobs.list_jobs, jobs.get_job, jobs.job_events, jobs.run_events, jobs.cancel_job, jobs.resume_job,
+    routes.get_route, routes.route_history, routes.set_route, routes.promote_route, routes.abort_route,
+    routes.undo_route,
+    admin.new_key, admin.list_keys, admin.delete_key, admin.get_audit, admin.list_aliases, admin.list_adapters,
+    admin.list_requests, admin.give_feedback,
+)  # fmt: skip
+CLEAN_UP_S = 3600.0
+
+
+def build_app(settings: Settings) -> ASGIApp:
+    """The whole service behind its door, on one database."""
+    check_binding(settings)
+    context = build_context(settings)
+    return Gatekeeper(build_litestar(context), settings, context.snapshot)
+
+
+def check_binding(settings: Settings) -> None:
+    """Raise BadSetting where the service would be reachable from elsewhere without saying under which names."""
+    if f"[{settings.server.host}]" in LOOPBACK_NAMES or settings.server.host in LOOPBACK_NAMES:
+        return
+    if not settings.server.allowed_hosts:
+        raise BadSetting(
+            f"server.host {settings.server.host!r} is not loopback: name the hosts that clients call it by in"
+            " server.allowed_hosts (TURNOUT_SERVER_ALLOWED_HOSTS=turnout.example.com)",
+            param="server.allowed_hosts",
+        )
+
+
+def build_litestar(context: Context) -> Litestar:
+    """The controllers alone, for `context`."""
+
+    async def provide_context() -> Context:
+        return context
+
+    async def provide_principal(request: Request[Any, Any, Any]) -> Principal:
+        principal: Principal = request.scope["state"]["principal"]
+        return principal
+
+    return Litestar(
+        route_handlers=list(HANDLERS),
+        guards=[require_role],
+        dependencies={"context": Provide(provide_context), "principal": Provide(provide_principal)},
+        exception_handlers={
+            TurnoutError: http_errors.handle_turnout_error,
+            HTTPException: http_errors.handle_http_error,
+            Exception: http_errors.handle_bug,
+        },
+        lifespan=[lambda _: _running(context)],
+        openapi_config=OpenAPIConfig(
+            "Turnout",
+            "1",
+            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            openapi_router=Router("/schema", route_handlers=[], opt={"role": "app"}),
+        ),
+        request_max_body_size=context.settings.server.max_body_bytes,
+        logging_config=None,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _running(context: Context) -> AsyncIterator[None]:
+    """From the first snapshot to the last flushed row."""
+    await asyncio.to_thread(context.database.migrate)
+    await asyncio.to_thread(ensure_admin_key, context.database, context.settings)
+    await asyncio.to_thread(context.snapshot.refresh)
+    tasks = [
+        asyncio.create_task(work) for work in (context.snapshot.watch(), context.request_log.run(), _forget(context))
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(TurnoutError):  # the database is away: what waits is counted as lost in the log
+            await context.request_log.flush()
+        await context.aclose()
+
+
+async def _forget(context: Context) -> None:
+    """Keep the request log to its retention."""
+    while True:
+        before = ago(context.settings.retention.request_days * 86_400)
+        with contextlib.suppress(TurnoutError):  # tried again in an hour
+            await asyncio.to_thread(_forget_before, context, before)
+        await asyncio.sleep(CLEAN_UP_S)
+
+
+def _forget_before(context: Context, at: str) -> None:
+    with context.database.write() as session:
+        requests.forget_before(session, at)

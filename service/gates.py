@@ -1,0 +1,264 @@
+"""Gates: which variants a question means, the runs that answer it, the verdict and its evidence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic
+
+from prompts.errors import BadInput
+from prompts.names import PRODUCTION, Selector, Variant, check_name, parse_selector
+from prompts.prompt import digest_of
+from service.errors import CannotRun, NotFound
+from service.evaluation import DEFAULT_CONCURRENCY, Evaluator, Finished, Progress, RunSpec
+from service.identity import Principal
+from service.ids import now
+from service.registry import Registry
+from service.store import routes, runs
+from service.store.database import Database
+from suites.case import Suite
+from suites.gate import decide_all
+from suites.verdicts import GateEvidence, GateInput, Side, worst
+
+RUN_BASELINE = "run:"
+
+
+class RunRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """What `POST /api/runs` and `turnout run` ask for. `prompt` is a selector; by default `production`."""
+
+    suite: str
+    prompt: str | None = None
+    model: str | None = None
+    adapter: str | None = None
+    concurrency: int = pydantic.Field(DEFAULT_CONCURRENCY, ge=1, le=1024)
+    no_cache: bool = False
+    rerun_failed: bool = False
+
+
+class GateRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """What `POST /api/gates` and `turnout gate` ask for.
+
+    `candidate` and `baseline` name versions by selector, one for each prompt where there are several; a baseline may
+    also be `run:ID`, or "none". `fallback` lets a missed threshold start the suite's fine-tune.
+    """
+
+    suites: tuple[str, ...] = pydantic.Field(min_length=1)
+    candidate: str | tuple[str, ...] = ()
+    baseline: str | tuple[str, ...] = ()
+    model: str | None = None
+    concurrency: int = pydantic.Field(DEFAULT_CONCURRENCY, ge=1, le=1024)
+    no_cache: bool = False
+    rerun_failed: bool = False
+    fallback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """A run that can be started: everything named exists."""
+
+    spec: RunSpec
+    suite: Suite
+
+
+@dataclass(frozen=True, slots=True)
+class GateItem:
+    """One suite of a gate; `baseline` is a run to make, or the id of one that was made before, or None."""
+
+    candidate: RunPlan
+    baseline: RunPlan | str | None
+
+    @property
+    def runs(self) -> tuple[RunPlan, ...]:
+        """The runs to make: one where a version is compared with itself."""
+        if isinstance(self.baseline, RunPlan) and self.baseline is not self.candidate:
+            return (self.candidate, self.baseline)
+        return (self.candidate,)
+
+
+class Gates:
+    """Plans and decides runs and gates on what the registry holds."""
+
+    def __init__(self, database: Database, registry: Registry, evaluator: Evaluator) -> None:
+        self._database = database
+        self._registry = registry
+        self._evaluator = evaluator
+
+    def plan_run(self, request: RunRequest, run_id: str) -> RunPlan:
+        """Everything that can be known to be wrong before a model is called is raised here."""
+        record = self._registry.suite(request.suite)
+        prompt = record["prompt"]
+        selector = parse_selector(request.prompt) if request.prompt else Selector(prompt, label=PRODUCTION)
+        if selector.name != prompt:
+            raise BadInput(f"suite {request.suite!r} tests {prompt!r}, not {selector.name!r}", param="prompt")
+        return self._plan(record, selector, run_id, request.model, request.adapter, request)
+
+    def _plan(
+        self,
+        record: dict[str, Any],
+        selector: Selector,
+        run_id: str,
+        model: str | None,
+        adapter: str | None,
+        request: RunRequest | GateRequest,
+    ) -> RunPlan:
+        version = self._registry.version(selector)
+        variant = Variant(version.name, version.number, model or version.content["model"], adapter)
+        suite = Suite.from_data(record["content"], origin=f"suite {record['name']}")
+        self._registry.check_price(suite, variant.model)
+        rerun_of = None
+        if request.rerun_failed:
+            with self._database.read() as session:
+                last = runs.newest_finished(session, record["name"], str(variant))
+            rerun_of = last["id"] if last and last["suite_version"] == record["number"] else None
+        spec = RunSpec(
+            run_id=run_id,
+            suite=record["name"],
+            suite_version=record["number"],
+            variant=variant,
+            concurrency=request.concurrency,
+            use_cache=not (request.no_cache or request.rerun_failed),
+            rerun_of=rerun_of,
+        )
+        return RunPlan(spec, suite)
+
+    def plan(self, request: GateRequest, gate_id: str) -> list[GateItem]:
+        """The runs of a gate; raises what can be known before a model is called, a gate without a bar among it."""
+        records = [self._registry.suite(text) for text in request.suites]
+        candidates = _by_name(request.candidate)
+        baselines = {} if request.baseline in ("none", ("none",)) else _by_name(request.baseline)
+        tested = {record["prompt"] for record in records}
+        for name in (candidates.keys() | baselines.keys()) - tested - {RUN_BASELINE}:
+            raise BadInput(f"{name!r} is tested by none of the suites {', '.join(request.suites)}", param="candidate")
+        items = []
+        for index, record in enumerate(records):
+            prompt = record["prompt"]
+            selector = candidates.get(prompt, Selector(prompt, label=PRODUCTION))
+            assert isinstance(selector, Selector)  # noqa: S101 - for the type checker: only baselines name runs
+            run_id = f"run_{gate_id.partition('_')[2]}_{index}"
+            candidate = self._plan(record, selector, run_id + "c", request.model, None, request)
+            baseline = self._baseline(request, record, baselines, candidate, run_id + "b")
+            if baseline is None and not candidate.suite.thresholds.given():
+                raise BadInput(
+                    f"suite {record['name']}: no thresholds and no baseline, so nothing to decide by: add `thresholds`,"
+                    f" or label a version of {prompt} `production`, or give --baseline",
+                    param="baseline",
+                )
+            items.append(GateItem(candidate, baseline))
+        return items
+
+    def _baseline(
+        self,
+        request: GateRequest,
+        record: dict[str, Any],
+        baselines: dict[str, Selector | str],
+        candidate: RunPlan,
+        run_id: str,
+    ) -> RunPlan | str | None:
+        if request.baseline in ("none", ("none",)):
+            return None
+        named = baselines.get(record["prompt"], baselines.get(RUN_BASELINE))
+        if isinstance(named, str):
+            return self._known_run(named, record["name"])
+        try:
+            selector = named or Selector(record["prompt"], label=PRODUCTION)
+            plan = self._plan(record, selector, run_id, request.model if named else None, None, request)
+        except NotFound:
+            if named is not None:
+                raise
+            return None
+        return candidate if plan.spec.variant == candidate.spec.variant else plan
+
+    def _known_run(self, run_id: str, suite: str) -> str:
+        with self._database.read() as session:
+            record = runs.get(session, run_id)
+        if record is None or record["status"] != "finished":
+            raise NotFound("finished run", run_id)
+        if record["suite"] != suite:
+            raise BadInput(f"run {run_id!r} is of suite {record['suite']!r}, not {suite!r}", param="baseline")
+        return run_id
+
+    async def decide(
+        self, gate_id: str, items: Sequence[GateItem], actor: Principal, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Run what is not run yet, decide, and keep the evidence. The same gate again gives the same answer."""
+        inputs: list[GateInput] = []
+        for item in items:
+            candidate = await self._evaluator.run(item.candidate.spec, item.candidate.suite, progress)
+            baseline = await self._baseline_side(item, candidate, progress)
+            inputs.append(gate_input(item.candidate, candidate, baseline))
+        evidence = decide_all(inputs)
+        ids = await asyncio.to_thread(self._keep, gate_id, items, evidence, actor)
+        shown = [found.decision.as_dict(kept) for found, kept in zip(evidence, ids, strict=True)]
+        reasons = [f"{entry['suite']}: {reason}" for entry in shown for reason in entry["reasons"]]
+        verdict = worst(found.decision.verdict for found in evidence)
+        return {"gate_id": gate_id, "verdict": verdict, "reasons": reasons, "suites": shown}
+
+    async def _baseline_side(self, item: GateItem, candidate: Finished, progress: Progress | None) -> Side | None:
+        if item.baseline is None:
+            return None
+        if isinstance(item.baseline, str):
+            return await asyncio.to_thread(self._stored_side, item.baseline)
+        if item.baseline is item.candidate:
+            return side(candidate)
+        return side(await self._evaluator.run(item.baseline.spec, item.baseline.suite, progress))
+
+    def _stored_side(self, run_id: str) -> Side:
+        with self._database.read() as session:
+            record = runs.get(session, run_id)
+        if record is None or record["summary"] is None:
+            raise CannotRun(f"run {run_id} vanished while it was read")
+        summary = record["summary"]
+        return Side(
+            variant=record["variant"],
+            outcomes=summary["case_status"],
+            p95_latency_ms=summary["p95_ms"],
+            cost_per_1k_usd=summary["cost_per_1k_usd"],
+            run_id=run_id,
+            stopped=summary["stopped"],
+        )
+
+    def _keep(
+        self, gate_id: str, items: Sequence[GateItem], evidence: Sequence[GateEvidence], actor: Principal
+    ) -> list[str]:
+        ids = []
+        with self._database.write() as session:
+            for index, (item, found) in enumerate(zip(items, evidence, strict=True)):
+                content = found.model_dump(mode="json")
+                ids.append(f"ev_{gate_id.partition('_')[2]}_{index}")
+                record: dict[str, Any] = {"id": ids[-1], "kind": "gate", "prompt": item.candidate.spec.variant.prompt}
+                record |= {"verdict": found.decision.verdict, "candidate": found.decision.candidate}
+                record |= {"content": content, "digest": digest_of(content), "actor": actor.id, "created_at": now()}
+                routes.add_evidence(session, record)
+        return ids
+
+
+def gate_input(plan: RunPlan, candidate: Finished, baseline: Side | None) -> GateInput:
+    """What the verdict on one suite rests on."""
+    suite = plan.suite
+    return GateInput(
+        suite=plan.spec.suite,
+        candidate=side(candidate),
+        baseline=baseline,
+        thresholds=suite.thresholds,
+        settings=suite.gate,
+        must_pass=tuple(case.id for case in suite.tests if case.must_pass),
+    )
+
+
+def side(finished: Finished) -> Side:
+    return Side.from_run(str(finished.variant), finished.summary, finished.run_id)
+
+
+def _by_name(given: str | tuple[str, ...]) -> dict[str, Selector | str]:
+    """Selectors by the prompt they name; `run:ID` stands under `RUN_BASELINE`."""
+    found: dict[str, Selector | str] = {}
+    for text in (given,) if isinstance(given, str) else given:
+        if text.startswith(RUN_BASELINE):
+            found[RUN_BASELINE] = text.removeprefix(RUN_BASELINE)
+        else:
+            selector = parse_selector(text)
+            found[check_name(selector.name)] = selector
+    return found

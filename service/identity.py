@@ -1,0 +1,90 @@
+"""Keys and roles: who may do what. A key is shown once and kept by its digest alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prompts.errors import BadInput
+from service.errors import Forbidden, NotFound
+from service.ids import new_id, now
+from service.settings import Settings
+from service.store import keys
+from service.store.database import Database
+
+ROLES = ("app", "author", "ci", "admin")  # each may do what those before it may
+KEY_FILE = "admin.key"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: the id and the role of a key."""
+
+    id: str
+    role: str
+
+    def may(self, role: str) -> bool:
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+    def require(self, role: str, to: str) -> None:
+        """Raise Forbidden unless this principal has at least `role`."""
+        if not self.may(role):
+            raise Forbidden(f"a key of role {self.role!r} may not {to}: it needs role {role!r}")
+
+
+LOCAL_ADMIN = Principal("local", "admin")
+
+
+def create_key(database: Database, role: str, *, actor: Principal, note: str | None = None) -> dict[str, Any]:
+    """Make a key; the only time that it is shown. Raises BadInput for an unknown role."""
+    if role not in ROLES:
+        raise BadInput(f"no role {role!r}: choose one of {', '.join(ROLES)}", param="role")
+    key = f"turnout_{role}_{secrets.token_urlsafe(32)}"
+    record = {"id": new_id("key"), "role": role, "note": note, "created_at": now()}
+    with database.write() as session:
+        keys.add(session, {**record, "digest": digest_key(key)})
+        keys.audit(session, at=record["created_at"] or "", actor=actor.id, action="key.create",
+                   subject=record["id"] or "", detail={"role": role})  # fmt: skip
+    return {**record, "key": key}
+
+
+def revoke_key(database: Database, key_id: str, *, actor: Principal) -> None:
+    """End a key. Raises NotFound."""
+    with database.write() as session:
+        if not keys.revoke(session, key_id, now()):
+            raise NotFound("key", key_id, "`turnout key list` shows those that exist")
+        keys.audit(session, at=now(), actor=actor.id, action="key.revoke", subject=key_id, detail={})
+
+
+def digest_key(key: str) -> str:
+    """Keys are random, 256 bits: a plain digest is as hard to reverse as they are to guess."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def ensure_admin_key(database: Database, settings: Settings) -> Path | None:
+    """On the first start make an admin key, in a file that its owner alone can read; None where keys exist."""
+    with database.read() as session:
+        if keys.valid(session):
+            return None
+    path = settings.home / KEY_FILE
+    key = create_key(database, "admin", actor=LOCAL_ADMIN, note="made at the first start")["key"]
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key + "\n")
+    return path
+
+
+def find_key(settings: Settings, environ: Mapping[str, str]) -> str | None:
+    """The key that the command line uses: TURNOUT_API_KEY, else the admin key of this machine's home."""
+    if environ.get("TURNOUT_API_KEY"):
+        return environ["TURNOUT_API_KEY"]
+    try:
+        return (settings.home / KEY_FILE).read_text().strip() or None
+    except OSError:
+        return None

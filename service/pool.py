@@ -1,0 +1,114 @@
+"""Models by alias, made on first use and closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Protocol
+
+from prompts.messages import Completion, CompletionRequest, Model
+from service.engine import weights
+from service.engine.spec import EngineSpec
+from service.errors import BadSetting
+from service.models.fake import FakeModel
+from service.models.local import LocalModel
+from service.models.openai import OpenAIModel
+from service.settings import FakeSpec, LocalSpec, OpenAISpec, Settings
+from suites.results import Price
+
+ENGINE_LINGER_S = 20.0  # an author's next run finds it warm, and so does a job's next step
+
+
+class Models(Protocol):
+    """Where models come from: the pool, or a test's own."""
+
+    def get(self, alias: str) -> Model:
+        """The model behind an alias; raises BadSetting."""
+        ...
+
+
+class ModelPool:
+    """One model object for each alias of the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._models: dict[str, Model] = {}
+
+    def get(self, alias: str) -> Model:
+        """The model behind `alias`; raises BadSetting where there is none, or its key is not in the environment."""
+        if alias not in self._models:
+            self._models[alias] = self._make(alias)
+        return self._models[alias]
+
+    def _make(self, alias: str) -> Model:
+        spec = self._settings.model(alias)
+        if isinstance(spec, LocalSpec):
+            return PulledModel(alias, spec, self._settings)
+        if isinstance(spec, FakeSpec):
+            return FakeModel.from_config(spec.model_dump(exclude={"engine", "price"}))
+        return OpenAIModel(spec.base_url, spec.model or alias, api_key(alias, spec))
+
+    async def aclose(self) -> None:
+        for model in self._models.values():
+            await model.aclose()
+        self._models.clear()
+
+
+class PulledModel:
+    """A model of the embedded engine whose weights are fetched, once, when it is first asked."""
+
+    def __init__(self, alias: str, spec: LocalSpec, settings: Settings) -> None:
+        self._alias = alias
+        self._spec = spec
+        self._settings = settings
+        self._pulling = asyncio.Lock()
+        self._model: LocalModel | None = None
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """See `prompts.messages.Model`."""
+        return await (await self._ready()).complete(request)
+
+    async def warm_up(self, adapter: str | None = None) -> None:
+        """Fetch the weights, start the engine and load an adapter before anyone waits for it."""
+        await (await self._ready()).warm_up(adapter)
+
+    async def _ready(self) -> LocalModel:
+        async with self._pulling:
+            if self._model is None:
+                source = weights.Source.parse(self._spec.source)
+                folder = await asyncio.to_thread(weights.pull, source, weights.default_cache_dir())
+                self._model = LocalModel(self._engine_spec(folder), self._settings.run_dir)
+            return self._model
+
+    def _engine_spec(self, folder: Path) -> EngineSpec:
+        return EngineSpec(
+            alias=self._alias,
+            folder=folder,
+            adapters_dir=self._settings.adapters_dir,
+            linger_s=ENGINE_LINGER_S,
+            threads=self._spec.threads or 0,
+            device=self._spec.device,
+        )
+
+    async def aclose(self) -> None:
+        if self._model is not None:
+            await self._model.aclose()
+
+
+def api_key(alias: str, spec: OpenAISpec) -> str | None:
+    """The key that the environment holds under the name the settings give; raises BadSetting where it is missing."""
+    if spec.api_key_env is None:
+        return None
+    key = os.environ.get(spec.api_key_env)
+    if not key:
+        raise BadSetting(
+            f"model {alias!r} needs its key in the environment variable {spec.api_key_env}, which is not set"
+        )
+    return key
+
+
+def price_of(settings: Settings, alias: str) -> Price | None:
+    """What `alias` costs, or None where nobody said."""
+    price = settings.model(alias).price
+    return Price(price.input_per_mtok, price.output_per_mtok) if price else None

@@ -1,0 +1,68 @@
+"""The request log: rows go into a bounded queue on the request path and to the database in batches off it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import structlog
+
+from prompts.errors import TurnoutError
+from service.store import requests
+from service.store.database import Database
+
+WAIT_S = 0.2
+MOST_WAITING = 50_000
+BATCH = 2_000
+log = structlog.get_logger()
+
+
+class RequestLog:
+    """Takes rows without waiting. While the database is away the newest `MOST_WAITING` are kept; drops are counted."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._flushing = asyncio.Lock()
+        self.dropped = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        if len(self._waiting) >= MOST_WAITING:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append(row)
+
+    def find(self, completion_id: str) -> dict[str, Any] | None:
+        """A row that is not in the database yet."""
+        return next((row for row in reversed(self._waiting) if row["id"] == completion_id), None)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    async def flush(self) -> None:
+        """Write what waits; rows that the database refuses stay and are written later."""
+        async with self._flushing:
+            while self._waiting:
+                batch = [self._waiting[index] for index in range(min(BATCH, len(self._waiting)))]
+                await asyncio.to_thread(self._write, batch)
+                for _ in batch:
+                    self._waiting.popleft()
+
+    def _write(self, batch: list[dict[str, Any]]) -> None:
+        with self._database.write() as session:
+            requests.add_many(session, batch)
+
+    async def run(self) -> None:
+        """Flush again and again until cancelled."""
+        failing = False
+        while True:
+            await asyncio.sleep(WAIT_S if not failing else 1.0)
+            try:
+                await self.flush()
+                failing = False
+            except TurnoutError as error:
+                if not failing:
+                    log.warning("the request log waits for the database", reason=str(error), waiting=self.waiting)
+                failing = True

@@ -1,0 +1,232 @@
+"""Routes as they are kept: every revision with who made it, why, and the evidence it rests on."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from typing import Any
+
+from sqlmodel import Session
+
+from prompts.names import PRODUCTION, Variant
+from prompts.prompt import digest_of
+from service import routing
+from service.errors import Conflict, NeedsEvidence, NotFound, RevisionMismatch
+from service.identity import Principal
+from service.ids import new_id, now
+from service.routing import RouteState
+from service.settings import Settings
+from service.store import prompts, routes
+from service.store.database import Database, bump_revision
+from service.store.prompts import LabelRecord, VersionRecord
+
+
+class RouteBook:
+    """Reads and writes routes. Every method is one transaction."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+
+    def show(self, prompt: str) -> dict[str, Any]:
+        """The current revision. Raises NotFound where the prompt has no route."""
+        with self._database.read() as session:
+            return _public(_current(session, prompt))
+
+    def history(self, prompt: str) -> list[dict[str, Any]]:
+        with self._database.read() as session:
+            found = routes.history(session, prompt)
+        return [_public(record) for record in found]
+
+    def set(
+        self, prompt: str, weights: dict[str, float], actor: Principal, reason: str, if_revision: int | None = None
+    ) -> dict[str, Any]:
+        """Weights given by an admin, with a reason that is kept as evidence of the kind `manual`."""
+        actor.require("admin", "set a route")
+        state = routing.set_weights(prompt, weights)
+        if not reason:
+            raise NeedsEvidence("a route that is set by hand needs a reason (--reason), which is kept as evidence")
+        with self._database.write() as session:
+            _check_variants(session, state, self._settings)
+            current = routes.current(session, prompt, for_update=True)
+            if if_revision is not None and if_revision != (current["revision"] if current else 0):
+                found = current["revision"] if current else "none"
+                raise RevisionMismatch(f"route {prompt} is at revision {found}, not {if_revision}: read it again")
+            candidate = str(state.variants[0].variant)
+            evidence_id = add_manual_evidence(session, prompt, candidate, actor, reason)
+            return _public(_append(session, prompt, state, "set", actor, reason, evidence_id))
+
+    def promote(self, prompt: str, actor: Principal, reason: str | None = None) -> dict[str, Any]:
+        """The rollout's next step, on the evidence that it began with."""
+        return self._step(prompt, actor, "promote", reason)
+
+    def abort(self, prompt: str, actor: Principal, reason: str | None = None) -> dict[str, Any]:
+        """End the rollout under way: the incumbent gets all the traffic back."""
+        return self._step(prompt, actor, "abort", reason)
+
+    def _step(self, prompt: str, actor: Principal, action: str, reason: str | None) -> dict[str, Any]:
+        actor.require("admin", f"{action} a route")
+        with self._database.write() as session:
+            current = _current(session, prompt, for_update=True)
+            before = routing.from_data(current["state"])
+            after = routing.promote(before) if action == "promote" else routing.abort(before)
+            evidence_id = before.rollout.evidence_id if before.rollout else None
+            return _public(_append(session, prompt, after, action, actor, reason, evidence_id))
+
+    def undo(self, prompt: str, actor: Principal, reason: str | None = None) -> dict[str, Any]:
+        """Restore the revision before the current one, and `production` with it where that had moved.
+
+        Undoing again goes one revision further back. Raises Conflict where there is nothing before.
+        """
+        actor.require("admin", "undo a route")
+        with self._database.write() as session:
+            current = _current(session, prompt, for_update=True)
+            undone, before = _to_undo(session, prompt)
+            state = routing.from_data(undone["state"])
+            if state.moved is not None:
+                _move_production_back(session, prompt, state.moved, actor, reason)
+            restored = replace(routing.from_data(before["state"]), moved=None)
+            data = {**routing.as_data(restored), "undone": undone["revision"], "restored": before["revision"]}
+            return _public(_append_data(session, current, data, "undo", actor, reason, before["evidence_id"]))
+
+
+def begin(
+    session: Session, candidate: Variant, steps: tuple[int, ...], evidence_id: str, actor: Principal
+) -> dict[str, Any]:
+    """Give the winner of an evidence record its first share; the same evidence again changes nothing."""
+    done = routes.by_evidence(session, candidate.prompt, evidence_id)
+    if done is not None:
+        return _public(done)
+    current = routes.current(session, candidate.prompt, for_update=True)
+    incumbent = main_variant(routing.from_data(current["state"])) if current else None
+    incumbent = incumbent or production_variant(session, candidate.prompt)
+    if incumbent == candidate:
+        incumbent = None
+    state = routing.begin_rollout(candidate, incumbent, steps, evidence_id)
+    return _public(_append(session, candidate.prompt, state, "fallback", actor, None, evidence_id))
+
+
+def follow_production(
+    session: Session,
+    target: VersionRecord,
+    moved: tuple[int | None, int],
+    actor: Principal,
+    reason: str | None,
+    evidence_id: str | None,
+) -> None:
+    """Moving `production` by hand writes a revision too: that version, all traffic, no adapter."""
+    variant = Variant(target.name, target.number, target.content["model"])
+    state = RouteState((routing.Weighted(variant, 100.0),), moved=moved)
+    _append(session, target.name, state, "production", actor, reason, evidence_id)
+
+
+def add_manual_evidence(session: Session, prompt: str, candidate: str, actor: Principal, reason: str) -> str:
+    """Keep a person's reason as evidence of the kind `manual`; returns its id."""
+    content = {"candidate": candidate, "reason": reason, "actor": actor.id}
+    record: dict[str, Any] = {"id": new_id("ev"), "kind": "manual", "prompt": prompt, "verdict": "manual"}
+    record |= {
+        "candidate": candidate,
+        "content": content,
+        "digest": digest_of(content),
+        "actor": actor.id,
+        "created_at": now(),
+    }
+    routes.add_evidence(session, record)
+    return str(record["id"])
+
+
+def incumbents(session: Session, prompt: str) -> tuple[Variant, ...]:
+    """The variants that take this prompt's traffic now; none where nothing is served by its bare name."""
+    current = routes.current(session, prompt)
+    if current is not None:
+        return routing.from_data(current["state"]).incumbents
+    production = production_variant(session, prompt)
+    return (production,) if production else ()
+
+
+def production_variant(session: Session, prompt: str) -> Variant | None:
+    """The version behind `production` on its own model, without an adapter."""
+    label = prompts.label(session, prompt, PRODUCTION)
+    record = prompts.by_number(session, prompt, label.version) if label else None
+    return Variant(prompt, record.number, record.content["model"]) if record else None
+
+
+def main_variant(state: RouteState) -> Variant | None:
+    """The variant with the largest share."""
+    return max(state.variants, key=lambda weighted: weighted.percent).variant if state.variants else None
+
+
+def _check_variants(session: Session, state: RouteState, settings: Settings) -> None:
+    for weighted in state.variants:
+        variant = weighted.variant
+        if prompts.by_number(session, variant.prompt, variant.version) is None:
+            raise NotFound("version", f"{variant.prompt}@{variant.version}")
+        settings.model(variant.model)
+        adapter = routes.adapter(session, variant.adapter) if variant.adapter else None
+        if variant.adapter and (adapter is None or adapter["base_model"] != variant.model):
+            raise NotFound("adapter", variant.adapter, f"none of that name belongs to {variant.model!r}")
+
+
+def _current(session: Session, prompt: str, *, for_update: bool = False) -> dict[str, Any]:
+    found = routes.current(session, prompt, for_update=for_update)
+    if found is None:
+        raise NotFound("route", prompt, "it has none yet: its `production` is served on its own model")
+    return found
+
+
+def _to_undo(session: Session, prompt: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The newest revision that was not undone, and the one before it that stands."""
+    standing: list[dict[str, Any]] = []
+    for record in reversed(routes.history(session, prompt)):
+        if record["action"] == "undo":
+            standing = [kept for kept in standing if kept["revision"] <= record["state"]["restored"]]
+        else:
+            standing.append(record)
+    if len(standing) < 2:
+        raise Conflict(f"nothing to undo: the route of {prompt} has no earlier revision")
+    return standing[-1], standing[-2]
+
+
+def _move_production_back(
+    session: Session, prompt: str, moved: tuple[int | None, int], actor: Principal, reason: str | None
+) -> None:
+    label = prompts.label(session, prompt, PRODUCTION)
+    if label is None or label.version != moved[1] or moved[0] is None:
+        return
+    record = LabelRecord(prompt, PRODUCTION, moved[0], label.revision + 1, now())
+    prompts.move_label(session, record, actor=actor.id, reason=reason or "undo of the route", evidence_id=None)
+
+
+def _append(
+    session: Session,
+    prompt: str,
+    state: RouteState,
+    action: str,
+    actor: Principal,
+    reason: str | None,
+    evidence_id: str | None,
+) -> dict[str, Any]:
+    current = routes.current(session, prompt, for_update=True) or {"prompt": prompt, "revision": 0, "salt": None}
+    return _append_data(session, current, routing.as_data(state), action, actor, reason, evidence_id)
+
+
+def _append_data(
+    session: Session,
+    current: dict[str, Any],
+    state: dict[str, Any],
+    action: str,
+    actor: Principal,
+    reason: str | None,
+    evidence_id: str | None,
+) -> dict[str, Any]:
+    record = {"prompt": current["prompt"], "revision": current["revision"] + 1, "state": state, "action": action}
+    record |= {"actor": actor.id, "reason": reason, "evidence_id": evidence_id, "at": now()}
+    routes.append(session, record, current["salt"] or secrets.token_hex(16))
+    bump_revision(session)
+    return record
+
+
+def _public(record: dict[str, Any]) -> dict[str, Any]:
+    state = dict(record["state"])
+    kept = {name: record[name] for name in ("prompt", "revision", "action", "actor", "reason", "evidence_id", "at")}
+    return {**kept, **state}

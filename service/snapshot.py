@@ -1,0 +1,149 @@
+"""What serving needs, in memory: keys, labels, routes and compiled prompts. No request waits for the database.
+
+A background task watches one number in the database and reads everything anew when it has moved; writes of the same
+process refresh at once. When the database is away the last snapshot goes on serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from prompts.errors import TurnoutError
+from prompts.names import LATEST, PRODUCTION, Selector, Variant
+from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt
+from service import routing
+from service.errors import NotFound
+from service.identity import Principal
+from service.routing import RouteState
+from service.store import keys, prompts, routes
+from service.store.database import Database
+
+WATCH_S = 0.5
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A prompt's route as it is served."""
+
+    state: RouteState
+    revision: int
+    salt: str
+
+
+@dataclass(frozen=True)
+class View:
+    """One consistent state of everything that serving looks at."""
+
+    revision: int = -1
+    principals: Mapping[str, Principal] = field(default_factory=dict)  # by the key's digest
+    labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # prompt → label → version
+    newest: Mapping[str, int] = field(default_factory=dict)
+    routes: Mapping[str, Routed] = field(default_factory=dict)
+
+
+class Snapshot:
+    """Holds the newest `View` and the compiled versions, which never change once read."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._compiled: dict[tuple[str, int], CompiledPrompt] = {}
+        self._lock = threading.Lock()
+        self.view = View()
+        self.is_stale = False
+
+    def refresh(self) -> None:
+        """Read everything anew where something has changed. Raises StorageFailed."""
+        with self._lock, self._database.read() as session:
+            revision = keys.revision(session)
+            if revision == self.view.revision:
+                return
+            view = View(
+                revision=revision,
+                principals={digest: Principal(*found) for digest, found in keys.valid(session).items()},
+                labels=_labels(session),
+                newest=dict(prompts.names(session)),
+                routes={record["prompt"]: _routed(record) for record in routes.all_current(session)},
+            )
+            for name, number in _served(view):
+                self._compile(session, name, number)
+            self.view = view
+
+    async def watch(self) -> None:
+        """Refresh whenever the database's revision moves, until cancelled; outlasts a database that is away."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                await asyncio.to_thread(self.refresh)
+                if self.is_stale:
+                    log.info("the database is back")
+                self.is_stale = False
+            except TurnoutError as error:
+                if not self.is_stale:
+                    log.warning("serving goes on from the last snapshot", reason=str(error))
+                self.is_stale = True
+
+    def select(self, selector: Selector) -> int:
+        """The version number a selector means now; `production` where it names neither. Raises NotFound."""
+        view = self.view
+        if selector.name not in view.newest:
+            raise NotFound("prompt", selector.name)
+        if selector.version is not None:
+            if selector.version > view.newest[selector.name]:
+                raise NotFound("version", str(selector))
+            return selector.version
+        if selector.label == LATEST:
+            return view.newest[selector.name]
+        label = selector.label or PRODUCTION
+        number = view.labels.get(selector.name, {}).get(label)
+        if number is None:
+            raise NotFound("label", f"{selector.name}@{label}")
+        return number
+
+    def prompt(self, name: str, number: int) -> CompiledPrompt:
+        """A compiled version; read from the database only where nobody asked for it before."""
+        found = self._compiled.get((name, number))
+        if found is not None:
+            return found
+        with self._lock, self._database.read() as session:
+            return self._compile(session, name, number)
+
+    def is_ready(self, name: str, number: int) -> bool:
+        return (name, number) in self._compiled
+
+    def _compile(self, session: Any, name: str, number: int) -> CompiledPrompt:
+        if (name, number) not in self._compiled:
+            record = prompts.by_number(session, name, number)
+            if record is None:
+                raise NotFound("version", f"{name}@{number}")
+            content = PromptContent.model_validate(record.content)
+            self._compiled[(name, number)] = compile_prompt(content, record.digest)
+        return self._compiled[(name, number)]
+
+
+def _labels(session: Any) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for label in prompts.labels(session):
+        found.setdefault(label.name, {})[label.label] = label.version
+    return found
+
+
+def _routed(record: Mapping[str, Any]) -> Routed:
+    return Routed(routing.from_data(record["state"]), record["revision"], record["salt"])
+
+
+def _served(view: View) -> set[tuple[str, int]]:
+    """Every version that a label, a route or `latest` points to."""
+    labelled = {(name, number) for name, labels in view.labels.items() for number in labels.values()}
+    routed = {(v.prompt, v.version) for route in view.routes.values() for v in _variants(route.state)}
+    return labelled | routed | set(view.newest.items())
+
+
+def _variants(state: RouteState) -> tuple[Variant, ...]:
+    return tuple(weighted.variant for weighted in state.variants)

@@ -1,0 +1,122 @@
+"""The training process as its parent sees it: started from a frozen spec, watched, started again when it dies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from service.child import child_environment
+from service.errors import CannotRun
+
+POLL_S = 0.1
+ATTEMPTS_WITHOUT_PROGRESS = 3
+EXIT_REFUSED, EXIT_CANCELLED, EXIT_DISK_FULL = 2, 130, 4
+QUIET_EVENTS_S = 1.0  # steps come faster than anybody reads
+
+
+def train(folder: Path, tell: Callable[..., None], check: Callable[[], None], told_lines: int) -> dict[str, Any]:
+    """Run `folder/spec.json` to its end; returns its last event, `finished` or `refused`.
+
+    `tell` passes on the process's events beyond the first `told_lines`, `check` raises when the job is to end.
+    Raises CannotRun where it dies again and again without getting further, or the disk is full.
+    """
+    log = _EventLog(folder / "training" / "events.jsonl", told_lines)
+    fruitless, furthest = 0, -1
+    while True:
+        code = _run_once(folder, log, tell, check)
+        last = log.last()
+        if code == 0 and last.get("type") == "finished":
+            return last
+        if code == EXIT_REFUSED:
+            return {"type": "refused", "reasons": last.get("reasons", ["the training process refused its spec"])}
+        if code == EXIT_DISK_FULL:
+            raise CannotRun(str(last.get("error") or last.get("reason") or "the disk is full: free some space"))
+        step = log.furthest_step()
+        fruitless = 0 if step > furthest else fruitless + 1
+        furthest = max(furthest, step)
+        if fruitless >= ATTEMPTS_WITHOUT_PROGRESS:
+            raise CannotRun(f"training died {fruitless} times at step {furthest}: exit {code}; {_tail(folder)}")
+        tell("restarted", exit=code, from_step=max(step, 0))
+        time.sleep(0.2 * (fruitless + 1))
+
+
+def _run_once(folder: Path, log: _EventLog, tell: Callable[..., None], check: Callable[[], None]) -> int:
+    with (folder / "training.log").open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-P", "-m", "finetune", str(folder / "spec.json")],
+            cwd=folder, env=child_environment(), stdin=subprocess.PIPE, stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        while process.poll() is None:
+            time.sleep(POLL_S)
+            log.pass_on(tell)
+            check()
+        log.pass_on(tell, everything=True)
+        return process.returncode
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """The child ends by itself when its input closes; it is killed where it does not."""
+    if process.stdin is not None:
+        process.stdin.close()
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
+
+
+class _EventLog:
+    """Reads the process's events.jsonl as it grows; lines passed on once are not passed on again."""
+
+    def __init__(self, path: Path, told_lines: int) -> None:
+        self._path = path
+        self._told = told_lines
+        self._quiet_until = 0.0
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        try:
+            text = self._path.read_text("utf-8")
+        except FileNotFoundError:
+            return
+        for line in text.splitlines(keepends=True):
+            if line.endswith("\n"):  # the last line may be half written
+                yield json.loads(line)
+
+    def pass_on(self, tell: Callable[..., None], *, everything: bool = False) -> None:
+        fresh = [(number, event) for number, event in enumerate(self.lines(), 1) if number > self._told]
+        if not fresh:
+            return
+        now = time.monotonic()
+        steps_wanted = everything or now >= self._quiet_until
+        newest = fresh[-1][0]
+        for number, event in fresh:
+            if event["type"] != "step" or (steps_wanted and number == newest):
+                tell("training", line=number, event=event)
+        if steps_wanted:
+            self._quiet_until = now + QUIET_EVENTS_S
+        self._told = newest
+
+    def last(self) -> dict[str, Any]:
+        events = list(self.lines())
+        return events[-1] if events else {}
+
+    def furthest_step(self) -> int:
+        return max((event.get("step", 0) for event in self.lines()), default=0)
+
+
+def _tail(folder: Path) -> str:
+    lines = (folder / "training.log").read_text("utf-8", "replace").strip().splitlines()
+    return f"see {folder / 'training.log'}: {lines[-1][:300]}" if lines else f"see {folder / 'training.log'}"
+
+
+__all__ = ["train"]

@@ -1,0 +1,292 @@
+"""The worker: takes jobs from the queue and does them. `turnout serve` starts and restarts one; more may run anywhere.
+
+It is built to be killed: whatever it was doing is found again by the next worker that claims the job. So it has one
+way to stop, at once, whether it was asked to, lost its claim, or lost its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import signal
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from prompts.errors import TurnoutError
+from service.errors import CannotRun, Conflict
+from service.evaluation import Evaluator
+from service.fallback import Cancelled, Claim, FinetuneSpec
+from service.gates import GateRequest, Gates, RunRequest
+from service.identity import Principal
+from service.ids import ago, now
+from service.jobs import Jobs, run_id_of
+from service.pool import ModelPool
+from service.registry import Registry
+from service.settings import Settings, load_settings
+from service.store import jobs
+from service.store.database import Database
+from suites.case import Suite
+from suites.results import CaseResult
+
+IDLE_S = 0.1
+HEARTBEAT_S = 1.0
+STALE_S = 30.0
+JOBS_AT_ONCE = 2
+log = structlog.get_logger()
+
+
+@dataclass
+class Worker:
+    """One process's share of the queue. `only` limits it to one job, after which it ends."""
+
+    settings: Settings
+    only: str | None = None
+    worker_id: str = field(default_factory=lambda: secrets.token_hex(6))
+
+    def __post_init__(self) -> None:
+        self.database = Database(self.settings.database_url)
+        self.pool = ModelPool(self.settings)
+        self.registry = Registry(self.database, self.settings)
+        self.evaluator = Evaluator(self.database, self.settings, self.pool)
+        self.gates = Gates(self.database, self.registry, self.evaluator)
+        self.jobs = Jobs(self.database)
+        self._durable: Any = None
+        self._lock = _hold_lock(self.settings.run_dir, self.worker_id)
+
+    async def work(self) -> None:
+        """Claim and do jobs until the process is stopped, or until the only one is done."""
+        await asyncio.to_thread(self.database.migrate)
+        tasks: set[asyncio.Task[None]] = set()
+        while True:
+            job = await self._claim() if len(tasks) < JOBS_AT_ONCE else None
+            if job is not None:
+                tasks.add(asyncio.create_task(self._do(job)))
+            elif self.only and not tasks:
+                return
+            else:
+                await asyncio.sleep(IDLE_S)
+            tasks = {task for task in tasks if not task.done() or task.result()}
+
+    async def _claim(self) -> dict[str, Any] | None:
+        try:
+            return await asyncio.to_thread(self._claim_now)
+        except TurnoutError as error:
+            log.warning("the queue cannot be read; trying again", reason=str(error))
+            await asyncio.sleep(1.0)
+            return None
+
+    def _claim_now(self) -> dict[str, Any] | None:
+        with self.database.read() as session:
+            running = {job["worker"] for job in jobs.running(session) if job["worker"]}
+        dead = tuple(worker for worker in running if _is_dead(self.settings.run_dir, worker))
+        with self.database.write() as session:
+            return jobs.claim(
+                session, self.worker_id, now(), dead_workers=dead, stale_before=ago(STALE_S), only=self.only
+            )
+
+    async def _do(self, job: dict[str, Any]) -> None:
+        principal = Principal(job["created_by"], "admin")
+        claim = Claim(job["id"], job["token"], principal, self.database, self.settings, threading.Event())
+        heart = asyncio.create_task(self._keep(claim))
+        try:
+            outcome = await self._outcome(job, claim)
+        finally:
+            heart.cancel()
+        try:
+            await asyncio.to_thread(self._finish, claim, outcome)
+        except Conflict:
+            _stop("another worker took over a job of this one")
+
+    async def _outcome(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
+        work = asyncio.create_task(self._result(job, claim))
+        watch = asyncio.create_task(_wait_for(claim.cancelled))
+        try:
+            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and job["kind"] != "finetune":  # a fine-tune ends itself, its training process first
+                work.cancel()
+            return {"status": "succeeded", "result": await work}
+        except (Cancelled, asyncio.CancelledError):
+            return {"status": "cancelled", "error": "cancelled on request"}
+        except TurnoutError as error:
+            return {"status": "failed", "error": str(error)}
+        except Exception as error:
+            if claim.cancelled.is_set():
+                return {"status": "cancelled", "error": "cancelled on request"}
+            log.exception("job failed", job=claim.job_id)
+            return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        finally:
+            watch.cancel()
+
+    async def _result(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
+        if job["kind"] == "run":
+            return await self._run(job, claim)
+        if job["kind"] == "gate":
+            return await self._gate(job, claim)
+        return await asyncio.to_thread(self._finetune, job, claim)
+
+    async def _run(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
+        request = RunRequest.model_validate(job["spec"])
+        plan = await asyncio.to_thread(self.gates.plan_run, request, run_id_of(job["id"]))
+        progress = _Progress(claim, len(plan.suite.tests) * plan.suite.repeat)
+        return (await self.evaluator.run(plan.spec, plan.suite, progress)).data
+
+    async def _gate(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
+        request = GateRequest.model_validate(job["spec"])
+        items = await asyncio.to_thread(self.gates.plan, request, job["id"])
+        plans = [
+            p for item in items for p in {id(item.candidate): item.candidate, id(item.baseline): item.baseline}.values()
+        ]
+        total = sum(len(p.suite.tests) * p.suite.repeat for p in plans if p is not None and not isinstance(p, str))
+        answer = await self.gates.decide(job["id"], items, claim.actor, _Progress(claim, total))
+        if request.fallback:
+            for index, item in enumerate(items):
+                entry = answer["suites"][index]
+                entry["fallback"] = await asyncio.to_thread(
+                    self._fall_back, f"{job['id']}_{index}", item.candidate.suite, item.candidate.spec, entry, claim
+                )
+        return answer
+
+    def _fall_back(
+        self, name: str, suite: Suite, run: Any, entry: dict[str, Any], claim: Claim
+    ) -> dict[str, Any] | None:
+        """Queue the suite's fine-tune where a threshold was missed and the suite asks for it."""
+        missed = any(row["met"] is False for row in entry["thresholds"])
+        if entry["verdict"] != "fail" or not missed or suite.fallback is None or suite.fallback.when == "never":
+            return None
+        spec = FinetuneSpec(
+            suite=run.suite,
+            suite_version=run.suite_version,
+            prompt_version=run.variant.version,
+            base=suite.fallback.base_model or run.variant.model,
+        )
+        job = self.jobs.submit("finetune", spec.model_dump(), claim.actor, f"job_ft{name.partition('_')[2]}")
+        return {"job_id": job["job_id"], "status": job["status"]}
+
+    def _finetune(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
+        if self._durable is None:
+            from service.workflow import Durable  # half a second and a database of its own: only for fine-tunes
+
+            self._durable = Durable(self.settings, self.worker_id)
+        result: dict[str, Any] = self._durable.run(claim, job["attempt"])
+        return result
+
+    def _finish(self, claim: Claim, outcome: dict[str, Any]) -> None:
+        with self.database.write() as session:
+            jobs.finish(session, claim.job_id, claim.token, {**outcome, "finished_at": now()})
+            jobs.add_event(session, claim.job_id, outcome["status"], {"error": outcome.get("error")}, now())
+
+    async def _keep(self, claim: Claim) -> None:
+        """Show that the job is alive, and see whether its end was asked for."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            try:
+                state = await asyncio.to_thread(self._beat, claim)
+            except TurnoutError as error:
+                log.warning("no heartbeat could be written; trying again", reason=str(error))
+                continue
+            if state == "lost":
+                _stop("another worker took over a job of this one")
+            if state == "cancel":
+                claim.cancelled.set()
+
+    def _beat(self, claim: Claim) -> str:
+        with self.database.write() as session:
+            if not jobs.heartbeat(session, claim.job_id, claim.token, now()):
+                return "lost"
+            job = jobs.get(session, claim.job_id)
+        return "cancel" if job and job["cancel_requested"] else "kept"
+
+
+class _Progress:
+    """Tells of finished cases, about twenty times a run, without holding up the run."""
+
+    def __init__(self, claim: Claim, total: int) -> None:
+        self._claim = claim
+        self._total = total
+        self._done = 0
+        self._passed = 0
+
+    def __call__(self, result: CaseResult) -> None:
+        self._done += 1
+        self._passed += result.status == "passed"
+        if self._done % max(1, self._total // 20) == 0 or self._done == self._total:
+            self._claim.tell("cases", done=self._done, total=self._total, passed=self._passed)
+
+
+async def _wait_for(flag: threading.Event) -> None:
+    while not flag.is_set():  # noqa: ASYNC110 - the flag is shared with threads that have no loop
+        await asyncio.sleep(0.1)
+
+
+def _lock_path(run_dir: Path, worker_id: str) -> Path:
+    return run_dir / f"worker-{worker_id}.lock"
+
+
+def _hold_lock(run_dir: Path, worker_id: str) -> int:
+    """A lock that the system frees when this process ends, however it ends: how others know that it is dead."""
+    run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(_lock_path(run_dir, worker_id), os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def _is_dead(run_dir: Path, worker_id: str) -> bool:
+    """Whether a worker of this home has ended; False where its lock is not here, since it may run elsewhere."""
+    path = _lock_path(run_dir, worker_id)
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _stop(reason: str) -> None:
+    """End this process and its children now; what it was doing is resumed by whoever claims it next."""
+    log.info("worker stops", reason=reason)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os._exit(0)
+
+
+def _stop_with_parent() -> None:
+    """End when standard input closes: the parent holds the other end and is gone."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        _stop("its parent has ended")
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m service.worker [--job ID] [--with-parent]`."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    only = arguments[arguments.index("--job") + 1] if "--job" in arguments else None
+    if "--with-parent" in arguments:
+        _stop_with_parent()
+    signal.signal(signal.SIGTERM, lambda *_: _stop("asked to"))
+    try:
+        asyncio.run(Worker(load_settings(), only).work())
+    except CannotRun as error:
+        log.error("worker cannot run", reason=str(error))
+        return 4
+    except KeyboardInterrupt:
+        _stop("interrupted")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,323 @@
+"""The command line's loader: a suite file, the files it refers to, and the line of whatever is wrong with any of them.
+
+`file://` is relative to the suite file and stays inside the project after symbolic links. Only this module opens
+files; a server reads suites by `Suite.from_data`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from prompts.errors import BadFile, Fault
+from prompts.names import name_from_path
+from prompts.yaml_source import Document, load_yaml, parse_model
+from suites.case import Example, Place, Row, Suite, assemble, check_prices, inline_rows, reference_of
+from suites.csv_cases import csv_rows
+from suites.values import FILE, MAX_DEPTH, Keys, too_deep, walk_texts
+
+SUFFIX = ".suite.yml"
+MAX_FILE_BYTES = 64 * 1024 * 1024
+_ALL_LISTED = "name a file that ends in .jsonl, .json, .yaml, .yml or .csv"
+
+
+@dataclass(frozen=True)
+class ResolvedSuite:
+    """A suite with all it refers to inlined, and where it came from.
+
+    `places` says for each case in `suite.tests` where it stands; `sources` are all files that were read, the suite's
+    first: what to watch for changes.
+    """
+
+    name: str
+    path: Path
+    suite: Suite
+    document: Document = field(repr=False)
+    places: tuple[Place, ...] = field(repr=False)
+    sources: tuple[Path, ...]
+
+    @property
+    def examples(self) -> list[dict[str, Any]]:
+        """The training examples as plain `{"vars", "expected"}`."""
+        return [example.model_dump() for example in self.suite.training.examples]
+
+    def check_prices(self, has_price: bool) -> None:
+        """`suites.case.check_prices` with the lines of this file."""
+        check_prices(self.suite, has_price, document=self.document, places=self.places)
+
+
+def suite_name(path: Path, root: Path) -> str:
+    """A suite's name: its path below `suites/` of the project at `root`, dots for folders.
+
+    A file elsewhere is called by its own name alone. Raises BadName where that is outside the grammar.
+    """
+    absolute, folder = path.resolve(), (root / "suites").resolve()
+    below = absolute.relative_to(folder) if absolute.is_relative_to(folder) else Path(absolute.name)
+    suffix = next((end for end in (SUFFIX, ".suite.yaml", *below.suffixes[-1:]) if below.name.endswith(end)), "")
+    return name_from_path(PurePosixPath(below.as_posix()), suffix, "suite")
+
+
+def load_suite(path: Path, project: Path) -> ResolvedSuite:
+    """Read a suite and everything it refers to.
+
+    Raises BadFile with all faults of all its files, BadName where the file's name cannot be a suite's.
+    """
+    reader = _Reader(path, project)
+    name = suite_name(path, project)
+    document = reader.document(path)
+    if not isinstance(document.data, dict):
+        raise BadFile([document.fault("a suite is keys and values", fix="start with `prompt:` and `tests:`")])
+    reader.inline_examples(document)
+    rows, faults = inline_rows(document)
+    reader.fill_values(document, document.data.get("defaultTest"), ("defaultTest",))
+    reader.faults += faults
+    suite, places = assemble(document, reader.resolve(rows), reader.faults)
+    return ResolvedSuite(name, path, suite, document, places, tuple(reader.sources))
+
+
+class _Reader:
+    """Reads files on behalf of one suite, and keeps what was read and what was wrong."""
+
+    def __init__(self, path: Path, project: Path) -> None:
+        self.folder = path.resolve().parent
+        self.project = project.resolve()
+        self.sources: dict[Path, None] = {}
+        self.faults: list[Fault] = []
+
+    def document(self, path: Path) -> Document:
+        return load_yaml(self.text(path), self.shown(path))
+
+    def shown(self, path: Path) -> str:
+        """`path` as a person in the project writes it."""
+        resolved = path.resolve()
+        return str(resolved.relative_to(self.project)) if resolved.is_relative_to(self.project) else str(path)
+
+    def text(self, path: Path) -> str:
+        """The file as text; raises BadFile where it is missing, too large, not UTF-8, or holds NUL."""
+        self.sources[path.resolve()] = None
+        shown = self.shown(path)
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise BadFile([Fault(shown, 0, f"cannot be read: {error.strerror}", "check the path")]) from error
+        if len(content) > MAX_FILE_BYTES:
+            raise BadFile([Fault(shown, 0, f"is larger than {MAX_FILE_BYTES // 2**20} MiB", "split it")])
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise BadFile([Fault(shown, line, "is not UTF-8 text", "save it as UTF-8")]) from error
+        if "\0" in text:
+            line = text.count("\n", 0, text.index("\0")) + 1
+            raise BadFile([Fault(shown, line, "holds a NUL byte", "save it as plain UTF-8 text")])
+        return text
+
+    def inline_examples(self, document: Document) -> None:
+        """Put the training examples in place of their reference."""
+        training = document.data.get("training")
+        if not isinstance(training, dict) or not isinstance(training.get("examples"), str):
+            return
+        keys: Keys = ("training", "examples")
+        reference = reference_of((document, keys))
+        if not reference:
+            return
+        rows = self.rows_of(document, keys, reference)
+        training["examples"] = [example for row in rows if (example := self.example(row)) is not None]
+
+    def example(self, row: Row) -> dict[str, Any] | None:
+        document, keys = row
+        try:
+            return parse_model(Example, document, keys).model_dump()
+        except BadFile as error:
+            self.faults.extend(error.faults)
+            return None
+
+    def resolve(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Rows with the files' cases in place of the references to them, and values read from theirs."""
+        for row in rows:
+            reference = reference_of(row)
+            found = self.rows_of(*row, reference) if reference else [row]
+            for document, keys in found:
+                yield self.filled(document, keys)
+
+    def rows_of(self, document: Document, keys: Keys, reference: str) -> Iterator[Row]:
+        """The rows of the file behind `reference`; none, and the faults kept, where it cannot be read."""
+        try:
+            path = self.inside(document, keys, reference)
+            yield from self.read_rows(document, keys, path)
+        except BadFile as error:
+            self.faults.extend(error.faults)
+
+    def read_rows(self, document: Document, keys: Keys, path: Path) -> Iterable[Row]:
+        read = _ROW_READERS.get(path.suffix.lower())
+        if read is None:
+            raise BadFile([document.fault(f"{path.name}: not a kind of file that holds cases", *keys, fix=_ALL_LISTED)])
+        return read(self.text(path), self.shown(path), self.faults)
+
+    def inside(self, document: Document, keys: Keys, reference: str) -> Path:
+        """The file that `reference` names; raises BadFile where it is missing or outside the project."""
+        name = reference.removeprefix(FILE)
+        path = self.folder / name
+        try:
+            resolved = path.resolve(strict=True)
+        except (OSError, RuntimeError, ValueError) as error:
+            fix = f"it is looked for in {self.shown(self.folder)}/"
+            raise BadFile([document.fault(f"{reference}: there is no such file", *keys, fix=fix)]) from error
+        if not resolved.is_relative_to(self.project):
+            raise BadFile(
+                [document.fault(f"{reference}: lies outside the project", *keys, fix="copy it into the project")]
+            )
+        if not resolved.is_file():
+            raise BadFile([document.fault(f"{reference}: is not a file", *keys, fix=_ALL_LISTED)])
+        return resolved
+
+    def filled(self, document: Document, keys: Keys) -> Row:
+        """The row with values in place of the references to them."""
+        value = document.data
+        for key in keys:
+            value = value[key]
+        self.fill_values(document, value, keys)
+        return document, keys
+
+    def fill_values(self, document: Document, value: Any, at: Keys) -> None:
+        """Replace, within `value`, each text that is a reference by what is in the file."""
+        for keys, text in list(walk_texts(value)) if isinstance(value, dict) else []:
+            if text.startswith(FILE):
+                holder = value
+                for key in keys[:-1]:
+                    holder = holder[key]
+                holder[keys[-1]] = self.value_of(document, (*at, *keys), text)
+
+    def value_of(self, document: Document, keys: Keys, reference: str) -> Any:
+        """A file as one value: data where it is JSON or YAML, else its text without the last line's end."""
+        try:
+            path = self.inside(document, keys, reference)
+            if path.suffix.lower() in (".json", ".yaml", ".yml"):
+                return _load_data(self.text(path), self.shown(path)).data
+            return self.text(path).removesuffix("\n").removesuffix("\r")
+        except BadFile as error:
+            self.faults.extend(error.faults)
+            return reference
+
+
+def _load_data(text: str, path: str) -> Document:
+    """A JSON or YAML file as one value."""
+    if not path.lower().endswith(".json"):
+        return load_yaml(text, path)
+    try:
+        return Document(path, _JSON.decode(text), {(): 1})
+    except (ValueError, RecursionError) as error:
+        raise BadFile([_json_fault(path, 1, error)]) from error
+
+
+def _yaml_rows(text: str, path: str, faults: list[Fault]) -> Iterable[Row]:
+    document = load_yaml(text, path)
+    if not isinstance(document.data, list):
+        faults.append(document.fault("a file of cases holds a list", fix="start each case with `- vars:`"))
+        return []
+    return [(document, (index,)) for index in range(len(document.data))]
+
+
+def _json_rows(text: str, path: str, faults: list[Fault]) -> Iterator[Row]:
+    """Rows of a JSON file: a list of cases, read one by one because only so is the line of each known."""
+    position = _skip_space(text, 0)
+    if text[position : position + 1] != "[":
+        faults.append(Fault(path, 1, "a file of cases holds a list", "write [ … ] around the cases"))
+        return
+    line, counted = 1, 0
+    position = _skip_space(text, position + 1)
+    while text[position : position + 1] != "]":
+        line, counted = line + text.count("\n", counted, position), position
+        try:
+            value, position = _JSON.raw_decode(text, position)
+            yield Document(path, value, {(): line}), ()
+            position = _after_comma(text, position)
+        except (ValueError, RecursionError) as error:
+            faults.append(_json_fault(path, line, error))
+            return
+
+
+def _skip_space(text: str, position: int) -> int:
+    found = _SPACE.match(text, position)
+    return found.end() if found else position
+
+
+def _after_comma(text: str, position: int) -> int:
+    """Where the next item begins, or the list ends."""
+    position = _skip_space(text, position)
+    if text[position : position + 1] == ",":
+        return _skip_space(text, position + 1)
+    if text[position : position + 1] != "]":
+        raise json.JSONDecodeError("expected a comma or the end of the list", text, position)
+    return position
+
+
+def _json_fault(path: str, line: int, error: Exception) -> Fault:
+    if not isinstance(error, json.JSONDecodeError):
+        return Fault(path, line, f"not valid JSON: {error}", "mend the JSON here")
+    return Fault(path, max(line, error.lineno), f"not valid JSON: {error.msg}", "mend the JSON here")
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Lines one by one: a list of them would double what a large file takes."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield text[start:end]
+        start = end + 1
+
+
+def _line_rows(text: str, path: str, faults: list[Fault]) -> Iterator[Row]:
+    """Rows of a JSON-lines file; a broken line is a fault and the rest is read on."""
+    for number, line in enumerate(_lines(text), 1):
+        if not line.strip():
+            continue
+        try:
+            yield Document(path, _JSON.decode(line), {(): number}), ()
+        except (ValueError, RecursionError) as error:
+            faults.append(_json_fault(path, number, error))
+
+
+class _PlainJson(json.JSONDecoder):
+    """JSON without duplicate keys, NaN, or nesting that what reads it later could not follow."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+
+    def raw_decode(self, text: str, idx: int = 0) -> tuple[Any, int]:
+        value, end = super().raw_decode(text, idx)
+        if too_deep(value):
+            raise ValueError(f"it nests deeper than {MAX_DEPTH} levels")
+        return value, end
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
+    return found
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+_JSON = _PlainJson()
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+RowReader = Callable[[str, str, list[Fault]], Iterable[Row]]
+_ROW_READERS: dict[str, RowReader] = {
+    ".jsonl": _line_rows,
+    ".ndjson": _line_rows,
+    ".json": _json_rows,
+    ".yaml": _yaml_rows,
+    ".yml": _yaml_rows,
+    ".csv": csv_rows,
+}

@@ -1,0 +1,73 @@
+"""A gate as JUnit XML: a test suite for each suite, a test case for each case, and one for the gate itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from xml.etree import ElementTree as ET
+
+from suites.results import CaseResult
+from suites.verdicts import GateDecision
+
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+MAX_TEXT_CHARACTERS = 4000
+
+
+def render_junit(
+    decisions: Sequence[GateDecision],
+    results: Mapping[str, Iterable[CaseResult]] | None = None,
+    titles: Mapping[str, str] | None = None,
+) -> str:
+    """The document. `results` are the candidate's, by suite; `titles` name cases by their id."""
+    root = ET.Element("testsuites", name="turnout")
+    for decision in decisions:
+        suite = ET.SubElement(root, "testsuite", name=xml_text(decision.suite))
+        _gate(suite, decision)
+        for result in (results or {}).get(decision.suite, ()):
+            _case(suite, decision, result, titles or {})
+        _count(suite)
+    _count(root)
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def xml_text(text: str, limit: int = MAX_TEXT_CHARACTERS) -> str:
+    """`text` without what XML 1.0 cannot hold, cut to `limit` characters."""
+    return _NOT_XML.sub("�", text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def _gate(suite: ET.Element, decision: GateDecision) -> None:
+    case = ET.SubElement(suite, "testcase", name="gate", classname=xml_text(decision.suite), time="0")
+    reasons = xml_text("\n".join(decision.reasons))
+    if decision.verdict == "pass":
+        ET.SubElement(case, "system-out").text = reasons
+    else:
+        kind = "error" if decision.verdict == "could_not_run" else "failure"
+        found = ET.SubElement(case, kind, message=xml_text(decision.reasons[0], 300), type=decision.verdict)
+        found.text = reasons
+
+
+def _case(suite: ET.Element, decision: GateDecision, result: CaseResult, titles: Mapping[str, str]) -> None:
+    name = titles.get(result.case_id) or result.case_id
+    repeat = f" #{result.repeat + 1}" if result.repeat else ""
+    seconds = f"{(result.latency_ms or 0.0) / 1000:.3f}"
+    case = ET.SubElement(
+        suite, "testcase", name=xml_text(name, 200) + repeat, classname=xml_text(decision.suite), time=seconds
+    )
+    if result.status == "failed":
+        reasons = [outcome.reason for outcome in result.outcomes if outcome.status != "passed"]
+        reason = reasons[0] if reasons else "the score is below the case's threshold"
+        ET.SubElement(case, "failure", message=xml_text(reason, 300)).text = xml_text("\n".join(reasons))
+    elif result.status == "errored":
+        ET.SubElement(case, "error", message=xml_text(result.error, 300)).text = xml_text(result.error)
+    elif result.status == "skipped":
+        ET.SubElement(case, "skipped", message=xml_text(result.error, 300))
+    if result.output is not None:
+        ET.SubElement(case, "system-out").text = xml_text(result.output)
+
+
+def _count(element: ET.Element) -> None:
+    for attribute, path in (("tests", ""), ("failures", "/failure"), ("errors", "/error"), ("skipped", "/skipped")):
+        element.set(attribute, str(len(element.findall(f".//testcase{path}"))))
+    seconds = sum(float(case.get("time", "0")) for case in element.iter("testcase"))
+    element.set("time", f"{seconds:.3f}")

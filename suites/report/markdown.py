@@ -1,0 +1,141 @@
+"""A gate as a pull-request comment: verdict, interval, thresholds, and the cases that changed, side by side.
+
+What a model or an author wrote is data: it is written so that no Markdown, HTML, mention, issue number or emoji
+comes to life in it, and so that no cell can break its table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from suites.verdicts import GateDecision, ThresholdRow, Verdict, worst
+
+MARKER = "<!-- turnout:gate -->"  # by it the comment is found again and updated
+MAX_CHARACTERS = 60_000  # GitHub takes 65,536
+MAX_CASES = 10  # of a kind and suite
+MAX_OUTPUT_CHARACTERS = 300
+
+_SIGNS: dict[Verdict, str] = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️", "could_not_run": "⛔"}
+_WORDS: dict[Verdict, str] = {
+    "pass": "passed",
+    "fail": "failed",
+    "inconclusive": "is inconclusive",
+    "could_not_run": "could not run",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CaseView:
+    """What a reader sees of a case that changed; outputs are None where no answer came."""
+
+    title: str
+    candidate: str | None
+    baseline: str | None
+    reason: str = ""
+
+
+Views = Mapping[str, CaseView]  # by case id
+
+
+def render_markdown(decisions: Sequence[GateDecision], views: Views | None = None) -> str:
+    """The comment. Cases without a view are shown by their id alone."""
+    verdict = worst(decision.verdict for decision in decisions)
+    parts = [MARKER, f"## {_SIGNS[verdict]} Turnout gate {_WORDS[verdict]}", ""]
+    for decision in decisions:
+        parts += _suite(decision, views or {})
+    text = "\n".join(parts).rstrip() + "\n"
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    return _cut("\n".join(parts[:3] + [line for decision in decisions for line in _suite(decision, None)]))
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_CHARACTERS:
+        return text + "\n_The cases are left out: the comment would be too long._\n"
+    return text[:MAX_CHARACTERS].rpartition("\n")[0] + "\n\n_Cut: the comment would be too long._\n"
+
+
+def _suite(decision: GateDecision, views: Views | None) -> list[str]:
+    lines = [f"### {_SIGNS[decision.verdict]} {code(decision.suite)}", ""]
+    lines += [f"- {escape(reason)}" for reason in decision.reasons]
+    lines += ["", *_comparison(decision), ""]
+    if decision.thresholds:
+        lines += ["| threshold | bound | value | |", "|---|---:|---:|---|"]
+        lines += [_threshold(row) for row in decision.thresholds]
+        lines.append("")
+    if views is not None:
+        lines += _cases("Newly broken", decision.newly_broken, views)
+        lines += _cases("Newly mended", decision.newly_mended, views)
+    return lines
+
+
+def _comparison(decision: GateDecision) -> list[str]:
+    lines = ["| | variant | pass rate | 95% interval |", "|---|---|---:|---|"]
+    interval = f"{decision.ci95[0]:.1%} – {decision.ci95[1]:.1%}" if decision.ci95 else "–"
+    lines.append(f"| candidate | {code(decision.candidate)} | {_percent(decision.pass_rate)} | {interval} |")
+    if decision.baseline is not None:
+        lines.append(f"| baseline | {code(decision.baseline)} | {_percent(decision.baseline_pass_rate)} | |")
+    if decision.p_value is not None:
+        broken, mended = len(decision.newly_broken), len(decision.newly_mended)
+        counts = f"{broken} newly broken, {mended} newly mended of {decision.paired} paired cases"
+        lines += ["", f"{counts}, p = {decision.p_value:.2g}"]
+    return lines
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def _threshold(row: ThresholdRow) -> str:
+    value = "unknown" if row.value is None else f"{row.value:.6g}"
+    return f"| {row.name} | {row.bound:g} | {value} | {'met' if row.met else '**missed**'} |"
+
+
+def _cases(title: str, case_ids: Sequence[str], views: Views) -> list[str]:
+    if not case_ids:
+        return []
+    lines = [f"<details><summary>{title}: {len(case_ids)}</summary>", ""]
+    lines += ["| case | baseline | candidate | why |", "|---|---|---|---|"]
+    for case_id in case_ids[:MAX_CASES]:
+        view = views.get(case_id, CaseView(case_id, None, None))
+        cells = (view.title or case_id, view.baseline, view.candidate, view.reason)
+        lines.append("| " + " | ".join(code(cell) for cell in cells) + " |")
+    if len(case_ids) > MAX_CASES:
+        lines += ["", f"… and {len(case_ids) - MAX_CASES} more"]
+    return [*lines, "", "</details>", ""]
+
+
+def code(text: str | None, limit: int = MAX_OUTPUT_CHARACTERS) -> str:
+    """`text` as inline code that says exactly itself; a dash where there is none.
+
+    `<code>` and not backticks, which a text may hold; within it forges look for no mentions and no issue numbers.
+    """
+    if not text:
+        return "–"
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    return f"<code>{escape(cut)}</code>"
+
+
+def escape(text: str) -> str:
+    """`text` on one line, with every character that Markdown, HTML or a forge reads as more than itself spelt out.
+
+    A character reference is never Markdown's syntax. A zero-width space after `@` and `#` keeps mentions and issue
+    numbers from forming where a forge looks for them in the rendered text.
+    """
+    return "".join(map(_escaped, text)).replace("www.", "www&#46;")
+
+
+_SYNTAX = frozenset("`*_[]<>&|~:\\$^")
+
+
+def _escaped(character: str) -> str:
+    if character == "\n":
+        return "<br>"
+    if character in "@#":
+        return f"&#{ord(character)};&#8203;"
+    if character in _SYNTAX:
+        return f"&#{ord(character)};"
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else "�"

@@ -1,0 +1,70 @@
+"""Runs and gates as tables on a terminal. rich is imported here alone; texts of others are never read as its markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from suites.results import RunSummary
+from suites.verdicts import GateDecision, PromotionDecision, Verdict
+
+_STYLES: dict[Verdict, str] = {"pass": "green", "fail": "red", "inconclusive": "yellow", "could_not_run": "red"}
+
+
+def print_run(console: Console, variant: str, summary: RunSummary) -> None:
+    """One run: its counts, pass rate, latency, cost and metrics."""
+    table = Table("variant", "passed", "failed", "errored", "skipped", "pass rate", "95%", "p50 ms", "p95 ms", "USD/1k")
+    counts = (summary.passed, summary.failed, summary.errored, summary.skipped)
+    figures = (summary.p50_ms, summary.p95_ms, summary.cost_per_1k_usd)
+    cells = [variant, *map(str, counts), percent(summary.pass_rate), interval(summary.ci95), *map(number, figures)]
+    table.add_row(*map(Text, cells))
+    console.print(table)
+    if summary.metrics:
+        metrics = Table("metric", "score", "passed", "total", "errored")
+        for name, metric in summary.metrics.items():
+            cells = [name, number(metric.score), str(metric.passed), str(metric.total), str(metric.errored)]
+            metrics.add_row(*map(Text, cells))
+        console.print(metrics)
+    if summary.flaky:
+        console.print(Text(f"{len(summary.flaky)} cases are flaky: their repeats disagree", style="yellow"))
+    if summary.stopped or summary.first_error:
+        console.print(Text(summary.stopped or f"first error: {summary.first_error}", style="red"))
+
+
+def print_gate(console: Console, decisions: Sequence[GateDecision]) -> None:
+    """One gate: a row for each suite, then thresholds that were missed and every reason in words."""
+    table = Table("suite", "verdict", "pass rate", "95%", "baseline", "broken", "mended", "paired", "p")
+    for decision in decisions:
+        cells = [percent(decision.pass_rate), interval(decision.ci95), percent(decision.baseline_pass_rate)]
+        counts = (len(decision.newly_broken), len(decision.newly_mended), decision.paired)
+        verdict = Text(decision.verdict.replace("_", " "), style=_STYLES[decision.verdict])
+        cells += [*map(str, counts), number(decision.p_value)]
+        table.add_row(Text(decision.suite), verdict, *map(Text, cells))
+    console.print(table)
+    for decision in decisions:
+        for reason in decision.reasons:
+            console.print(Text(f"{decision.suite}: {reason}", style=_STYLES[decision.verdict]))
+
+
+def print_promotion(console: Console, decision: PromotionDecision) -> None:
+    """Whether a candidate takes the traffic, why, and what is left of α."""
+    head = "promoted" if decision.promote else f"not promoted ({decision.verdict.replace('_', ' ')})"
+    console.print(Text(f"{decision.candidate}: {head}", style=_STYLES[decision.verdict]))
+    for reason in decision.reasons:
+        console.print(Text(f"  {reason}"))
+    console.print(Text(f"  look {decision.look} at α = {decision.alpha_look:.4f}; {decision.alpha_left:.4f} left"))
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def interval(bounds: tuple[float, float] | None) -> str:
+    return f"{bounds[0]:.1%} – {bounds[1]:.1%}" if bounds else "–"
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}" if value < 1 else f"{value:,.1f}"

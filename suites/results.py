@@ -1,0 +1,237 @@
+"""What a run gives back: a result for every case and repeat, and the summary of all of them."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from prompts.messages import Usage
+from suites.judge import Judged, Status
+from suites.statistics import percentile, wilson_interval
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs, in USD for a million tokens."""
+
+    input_per_mtok: float
+    output_per_mtok: float
+
+    def cost_usd(self, usage: Usage) -> float:
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        return (prompt * self.input_per_mtok + completion * self.output_per_mtok) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """One case asked once. `index` is the case's place in the suite, `repeat` counts from 0.
+
+    `output`, `latency_ms` and `usage` are None where no completion came, `cost_usd` also where the price is unknown.
+    `retries` counts the attempts that failed before the last one.
+    """
+
+    case_id: str
+    index: int
+    repeat: int
+    status: Status
+    score: float | None = None
+    outcomes: tuple[Judged, ...] = ()
+    output: str | None = None
+    latency_ms: float | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    error: str = ""
+    retries: int = 0
+    tags: tuple[str, ...] = ()
+    must_pass: bool = False
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The weighted mean score of each metric of this case; None where one of its assertions errored."""
+        by_name: dict[str, list[Judged]] = {}
+        for outcome in self.outcomes:
+            if outcome.metric:
+                by_name.setdefault(outcome.metric, []).append(outcome)
+        return {name: _mean_score(found) for name, found in by_name.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "metrics": self.metrics}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CaseResult:
+        """The result that `as_dict` was taken from."""
+        fields = {name: value for name, value in data.items() if name != "metrics"}
+        fields["outcomes"] = tuple(Judged(**outcome) for outcome in fields.get("outcomes", ()))
+        fields["tags"] = tuple(fields.get("tags", ()))
+        fields["usage"] = Usage(**fields["usage"]) if fields.get("usage") else None
+        return cls(**fields)
+
+
+def _mean_score(outcomes: list[Judged]) -> float | None:
+    scores = [outcome.score for outcome in outcomes]
+    if any(score is None for score in scores):
+        return None
+    weight = sum(outcome.weight for outcome in outcomes)
+    if weight == 0:
+        return sum(score or 0.0 for score in scores) / len(scores)
+    return sum(outcome.weight * (outcome.score or 0.0) for outcome in outcomes) / weight
+
+
+@dataclass(frozen=True, slots=True)
+class CaseOutcome:
+    """What a case came to over all its repeats: the unit of pass rates and of paired tests."""
+
+    case_id: str
+    status: Status
+    must_pass: bool = False
+
+
+@dataclass(frozen=True)
+class MetricSummary:
+    """One metric over a run: mean score of what could be judged, and the counts that say how much that was."""
+
+    score: float | None
+    passed: int
+    total: int
+    errored: int
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A whole run. Counts are cases, not repeats; `seconds` is wall time; `stopped` says why a run ended early.
+
+    `flaky` holds the ids of cases whose repeats disagreed.
+    """
+
+    total: int
+    passed: int
+    failed: int
+    errored: int
+    skipped: int
+    pass_rate: float | None
+    ci95: tuple[float, float] | None
+    seconds: float
+    p50_ms: float | None
+    p95_ms: float | None
+    cost_per_1k_usd: float | None
+    tokens: Usage
+    metrics: Mapping[str, MetricSummary]
+    flaky: tuple[str, ...] = ()
+    retries: int = 0
+    stopped: str = ""
+    first_error: str = ""
+    outcomes: tuple[CaseOutcome, ...] = field(default=(), repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of a run, without `run_id` and `variant`, which its caller knows, and without `outcomes`."""
+        data = {name: value for name, value in vars(self).items() if name != "outcomes"}
+        data["metrics"] = {name: asdict(metric) for name, metric in self.metrics.items()}
+        data["tokens"] = {"prompt": self.tokens.prompt_tokens, "completion": self.tokens.completion_tokens}
+        return data
+
+
+class _Metric:
+    """Sums of one metric. The score is of repeats, like every mean over completions."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.score = 0.0
+
+    def add(self, outcome: Judged) -> None:
+        self.counts[outcome.status] += 1
+        self.score += outcome.score or 0.0
+
+    def summary(self) -> MetricSummary:
+        judged = self.counts["passed"] + self.counts["failed"]
+        score = self.score / judged if judged else None
+        return MetricSummary(score, self.counts["passed"], self.counts.total(), self.counts["errored"])
+
+
+class Tally:
+    """Takes results as they come, in any order, and keeps only what the summary needs: a few bytes a case."""
+
+    def __init__(self, repeat: int = 1, passes_needed: int | None = None) -> None:
+        self.repeat = repeat
+        self.passes_needed = passes_needed or repeat
+        self.outcomes: list[tuple[int, CaseOutcome]] = []
+        self.flaky: list[str] = []
+        self.metrics: dict[str, _Metric] = {}
+        self.retries = 0
+        self.first_error = ""
+        self._latencies_ms = array("d")
+        self._cost_usd = 0.0
+        self._costs = 0
+        self._tokens = [0, 0, 0]
+        self._open: dict[str, Counter[str]] = {}  # cases of which some repeats are still to come
+
+    def add(self, result: CaseResult) -> None:
+        self._measure(result)
+        for outcome in result.outcomes:
+            if outcome.metric:
+                self.metrics.setdefault(outcome.metric, _Metric()).add(outcome)
+        counts = self._open.setdefault(result.case_id, Counter())
+        counts[result.status] += 1
+        if counts.total() == self.repeat:
+            del self._open[result.case_id]
+            self._close(result, counts)
+
+    def _measure(self, result: CaseResult) -> None:
+        self.retries += result.retries
+        if result.status == "errored" and not self.first_error:
+            self.first_error = result.error
+        if result.latency_ms is not None:
+            self._latencies_ms.append(result.latency_ms)
+        if result.cost_usd is not None:
+            self._cost_usd += result.cost_usd
+            self._costs += 1
+        if result.usage is not None:
+            counts = (result.usage.prompt_tokens, result.usage.completion_tokens, result.usage.cached_tokens)
+            self._tokens = [sum(pair) for pair in zip(self._tokens, counts, strict=True)]
+
+    def _close(self, result: CaseResult, counts: Counter[str]) -> None:
+        status = case_status(counts, self.passes_needed)
+        self.outcomes.append((result.index, CaseOutcome(result.case_id, status, result.must_pass)))
+        if counts["passed"] and counts["failed"]:
+            self.flaky.append(result.case_id)
+
+    def summary(self, seconds: float, stopped: str = "") -> RunSummary:
+        """The summary of all cases that are complete."""
+        outcomes = tuple(outcome for _, outcome in sorted(self.outcomes, key=lambda pair: pair[0]))
+        counts = Counter(outcome.status for outcome in outcomes)
+        judged = counts["passed"] + counts["failed"] + counts["errored"]
+        return RunSummary(
+            total=len(outcomes),
+            passed=counts["passed"],
+            failed=counts["failed"],
+            errored=counts["errored"],
+            skipped=counts["skipped"],
+            pass_rate=counts["passed"] / judged if judged else None,
+            ci95=wilson_interval(counts["passed"], judged) if judged else None,
+            seconds=seconds,
+            p50_ms=percentile(self._latencies_ms, 50),
+            p95_ms=percentile(self._latencies_ms, 95),
+            cost_per_1k_usd=1000 * self._cost_usd / self._costs if self._costs else None,
+            tokens=Usage(*self._tokens),
+            metrics={name: metric.summary() for name, metric in sorted(self.metrics.items())},
+            flaky=tuple(self.flaky),
+            retries=self.retries,
+            stopped=stopped,
+            first_error=self.first_error,
+            outcomes=outcomes,
+        )
+
+
+def case_status(counts: Mapping[str, int], passes_needed: int) -> Status:
+    """One outcome of several repeats: passed with enough passes, failed once these are out of reach.
+
+    Between the two the repeats that errored, or were skipped, could have decided it either way: so it is called.
+    """
+    passed, errored, skipped = (counts.get(name, 0) for name in ("passed", "errored", "skipped"))
+    if passed >= passes_needed:
+        return "passed"
+    if passed + errored + skipped < passes_needed:
+        return "failed"
+    return "errored" if passed + errored >= passes_needed else "skipped"

@@ -1,0 +1,155 @@
+import io
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from suites.case import GateSettings, Thresholds
+from suites.gate import decide, decide_promotion
+from suites.judge import Judged
+from suites.report.junit import render_junit, xml_text
+from suites.report.markdown import MARKER, CaseView, code, escape, render_markdown
+from suites.report.terminal import print_gate, print_promotion, print_run
+from suites.results import CaseResult, Tally
+from suites.verdicts import GateInput, Side
+
+EVIL = "| @octocat <img src=x onerror=alert(1)> [a](javascript:b) ``` #1 **b**\n<!-- --> www.evil.com"
+
+
+def decision(broken=8, mended=1, **thresholds):
+    ids = [f"c{i:02}" for i in range(40)]
+    now = {i: "failed" if n < broken else "passed" for n, i in enumerate(ids)}
+    before = {i: "failed" if broken <= n < broken + mended else "passed" for n, i in enumerate(ids)}
+    given = GateInput(
+        suite="support.triage",
+        candidate=Side(variant="support.triage@2+m", outcomes=now, p95_latency_ms=120.0),
+        baseline=Side(variant="support.triage@1+m", outcomes=before),
+        thresholds=Thresholds(**thresholds),
+        settings=GateSettings(),
+    )
+    return decide(given)
+
+
+def test_the_comment_holds_verdict_interval_thresholds_and_changed_cases():
+    text = render_markdown(
+        [decision(pass_rate=0.9, p95_latency_ms=200)], {"c00": CaseView("late parcel", "no", "yes", "why")}
+    )
+    assert text.startswith(MARKER + "\n## ❌ Turnout gate failed\n")
+    assert "| pass_rate | 0.9 | 0.8 | **missed** |" in text
+    assert "| p95_latency_ms | 200 | 120 | met |" in text
+    assert "| 80.0% | 65.2% – 89.5% |" in text
+    assert "Newly broken: 8" in text
+    assert "| <code>late parcel</code> | <code>yes</code> | <code>no</code> | <code>why</code> |" in text
+    assert "Newly mended: 1" in text
+
+
+def test_outputs_cannot_inject_markup_or_mentions():
+    text = render_markdown([decision()], {"c00": CaseView(EVIL, EVIL, EVIL, EVIL)})
+    row = next(line for line in text.splitlines() if "octocat" in line)
+    assert row.count("|") == 5
+    inside = row.replace("<code>", "").replace("</code>", "").replace("<br>", "")
+    assert not set("<>`*[]@") & set(inside)
+    assert "&#64;&#8203;octocat" in row
+    assert "www.evil" not in row
+
+
+@given(st.text())
+def test_escaped_text_stays_on_one_line_without_syntax(text):
+    escaped = escape(text).replace("<br>", "")
+    assert not set("`*_[]<>|~:\\@\n\r") & set(escaped)
+    assert len(escaped.splitlines()) <= 1
+
+
+def test_long_outputs_are_cut_and_nothing_is_a_dash():
+    assert code("x" * 999) == "<code>" + "x" * 299 + "…</code>"
+    assert code(None) == code("") == "–"
+
+
+def test_a_comment_that_would_be_too_long_leaves_the_cases_out():
+    decisions = [decision() for _ in range(30)]
+    views = {f"c{i:02}": CaseView(EVIL * 9, EVIL * 9, EVIL * 9, EVIL * 9) for i in range(40)}
+    text = render_markdown(decisions, views)
+    assert len(text) < 65_536
+    assert "The cases are left out" in text
+    assert len(render_markdown([decision() for _ in range(400)])) < 65_536
+
+
+def test_junit_counts_and_says_why():
+    results = [
+        CaseResult("a", 0, 0, "passed", output="yes", latency_ms=1500.0),
+        CaseResult(
+            "b",
+            1,
+            0,
+            "failed",
+            outcomes=(Judged("equals", None, 1.0, "failed", 0.0, "expected: x"),),
+            output="\x00\ud800<",
+        ),
+        CaseResult("c", 2, 0, "errored", error="gone"),
+        CaseResult("d", 3, 1, "skipped", error="stopped"),
+    ]
+    text = render_junit([decision()], {"support.triage": results}, {"a": "late parcel"})
+    root = ET.fromstring(text)  # noqa: S314 - made here
+    assert {name: root.get(name) for name in ("tests", "failures", "errors", "skipped", "time")} == {
+        "tests": "5",
+        "failures": "2",
+        "errors": "1",
+        "skipped": "1",
+        "time": "1.500",
+    }
+    names = [case.get("name") for case in root.iter("testcase")]
+    assert names == ["gate", "late parcel", "b", "c", "d #2"]
+    assert root.find(".//testcase[@name='b']/failure").get("message") == "expected: x"
+    assert root.find(".//testcase[@name='b']/system-out").text == "��<"
+
+
+@given(st.text(st.characters(), max_size=50))
+def test_any_text_is_safe_in_xml(text):
+    element = ET.Element("a", name=xml_text(text))
+    element.text = xml_text(text)
+    ET.fromstring(ET.tostring(element, encoding="unicode"))  # noqa: S314 - made here
+
+
+def printed(show, *args):
+    stream = io.StringIO()
+    show(Console(file=stream, width=160, no_color=True), *args)
+    return stream.getvalue()
+
+
+def test_a_gate_on_a_terminal_names_its_figures():
+    text = printed(print_gate, [decision(pass_rate=0.9)])
+    assert "support.triage" in text
+    assert "fail" in text
+    assert "pass_rate 0.8 < 0.9" in text
+
+
+def test_texts_of_others_are_not_read_as_markup_of_the_terminal():
+    tally = Tally()
+    tally.add(
+        CaseResult(
+            "a", 0, 0, "errored", outcomes=(Judged("equals", "[red]m", 1.0, "errored", None, ""),), error="[bold]x"
+        )
+    )
+    text = printed(print_run, "[link=x]v", tally.summary(1.0))
+    assert "[link=x]v" in text
+    assert "[bold]x" in text
+    assert "[red]m" in text
+
+
+def test_a_promotion_on_a_terminal_shows_the_alpha_that_is_left():
+    ids = [f"c{i}" for i in range(20)]
+    given = GateInput(
+        suite="s",
+        candidate=Side(variant="s@1+m+a", outcomes=dict.fromkeys(ids, "passed")),
+        baseline=Side(variant="s@1+m", outcomes=dict.fromkeys(ids, "failed")),
+    )
+    text = printed(print_promotion, decide_promotion(given, 1))
+    assert "s@1+m+a: promoted" in text
+    assert "0.0196 left" in text
+
+
+@pytest.mark.parametrize(("verdict_of", "sign"), [({}, "❌"), ({"broken": 0}, "✅"), ({"broken": 3, "mended": 0}, "⚠️")])
+def test_the_heading_shows_the_worst_verdict(verdict_of, sign):
+    assert f"## {sign} Turnout gate" in render_markdown([decision(broken=0), decision(**verdict_of)])

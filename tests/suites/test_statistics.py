@@ -1,0 +1,162 @@
+import math
+import random
+
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prompts.errors import BadInput
+from suites.statistics import (
+    alpha_at_look,
+    alpha_left,
+    binomial_at_least,
+    binomial_at_most,
+    cases_to_decide,
+    holm,
+    mcnemar_p,
+    percentile,
+    wilson_interval,
+)
+
+
+@pytest.mark.parametrize(
+    ("passed", "total", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),  # Newcombe 1998, table I, method 3
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_gives_newcombes_published_intervals(passed, total, low, high):
+    assert wilson_interval(passed, total) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_of_nothing_excludes_nothing():
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_wilson_refuses_more_passes_than_cases():
+    with pytest.raises(BadInput, match="3 of 2"):
+        wilson_interval(3, 2)
+
+
+@given(total=st.integers(1, 5000), data=st.data())
+def test_wilson_agrees_with_scipy(total, data):
+    passed = data.draw(st.integers(0, total))
+    known = scipy.stats.binomtest(passed, total).proportion_ci(method="wilson")
+    assert wilson_interval(passed, total) == pytest.approx((known.low, known.high), abs=1e-9)
+
+
+@given(trials=st.integers(0, 6000), probability=st.floats(0.001, 0.999), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_binomial_tails_agree_with_scipy(trials, probability, data):
+    successes = data.draw(st.integers(0, trials))
+    p = data.draw(st.sampled_from([0.5, probability]))
+    upper, lower = scipy.stats.binom.sf(successes - 1, trials, p), scipy.stats.binom.cdf(successes, trials, p)
+    assert binomial_at_least(successes, trials, p) == pytest.approx(upper, rel=1e-8, abs=1e-12)
+    assert binomial_at_most(successes, trials, p) == pytest.approx(lower, rel=1e-8, abs=1e-12)
+
+
+def test_binomial_tails_include_their_own_bound():
+    assert binomial_at_least(2, 3) == 0.5
+    assert binomial_at_most(1, 3) == 0.5
+    assert binomial_at_least(0, 0) == 1.0
+    assert binomial_at_least(4, 3) == 0.0
+    assert binomial_at_least(3, 3, 1.0) == 1.0
+    assert binomial_at_least(1, 3, 0.0) == 0.0
+
+
+def test_binomial_refuses_a_probability_above_one():
+    with pytest.raises(BadInput):
+        binomial_at_least(1, 2, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended", "p"),
+    [(0, 0, 1.0), (5, 0, 1 / 32), (6, 0, 1 / 64), (8, 0, 1 / 256), (1, 1, 0.75), (9, 1, 11 / 1024), (0, 4, 1.0)],
+)
+def test_mcnemar_is_the_one_sided_exact_tail(broken, mended, p):
+    assert mcnemar_p(broken, mended) == p
+
+
+def test_mcnemar_halves_agresti_s_two_sided_value():
+    two_sided = scipy.stats.binomtest(150, 236).pvalue  # Agresti's approval ratings: 150 against 86
+    assert mcnemar_p(150, 86) == pytest.approx(two_sided / 2, rel=1e-12)
+
+
+def test_holm_gives_a_worked_example():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_holm_never_lowers_a_p_value_and_keeps_their_order(p_values):
+    adjusted = holm(p_values)
+    assert all(raw <= new <= 1 for raw, new in zip(p_values, adjusted, strict=True))
+    pairs = sorted(zip(p_values, adjusted, strict=True))
+    assert [new for _, new in pairs] == sorted(adjusted)
+
+
+def test_six_to_nothing_is_the_least_that_wins_at_the_first_look_and_eight_at_the_second():
+    least = [next(n for n in range(99) if mcnemar_p(n, 0) <= alpha_at_look(0.05, look)) for look in (1, 2)]
+    assert least == [6, 8]
+
+
+def test_all_looks_together_spend_alpha():
+    assert sum(alpha_at_look(0.05, look) for look in range(1, 100_000)) == pytest.approx(0.05, abs=1e-6)
+    assert alpha_left(0.05, 1) == pytest.approx(0.05 - 0.3 / math.pi**2)
+    assert alpha_left(0.05, 0) == 0.05
+
+
+def test_looks_count_from_one():
+    with pytest.raises(BadInput, match="from 1"):
+        alpha_at_look(0.05, 0)
+
+
+@pytest.mark.parametrize(("percent", "value"), [(50, 20.0), (30, 20.0), (40, 20.0), (5, 15.0), (100, 50.0), (61, 40.0)])
+def test_percentile_is_the_nearest_rank(percent, value):
+    assert percentile([15.0, 20.0, 35.0, 40.0, 50.0], percent) == {50: 35.0}.get(percent, value)
+
+
+def test_percentile_takes_the_55th_of_a_hundred_whatever_the_rounding():
+    assert percentile(list(range(1, 101)), 55) == 55
+
+
+def test_percentile_of_nothing_is_none():
+    assert percentile([], 95) is None
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(1, 100))
+def test_percentile_is_one_of_the_values_with_enough_at_or_below_it(values, percent):
+    found = percentile(values, percent)
+    assert sum(value <= found for value in values) >= percent * len(values) / 100 - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("discordant", "difference", "cases"),
+    [(100, 50, 268), (300, 50, 776), (100, 100, 66), (300, 100, 199), (200, 200, 33), (300, 200, 50)],
+)
+def test_cases_to_decide_gives_the_exact_tests_sample_sizes(discordant, difference, cases):
+    broken, mended = (discordant + difference) // 2, (discordant - difference) // 2
+    assert cases_to_decide(broken, mended, 1000) == cases
+
+
+def test_no_number_of_cases_shows_a_regression_that_is_not_there():
+    assert cases_to_decide(3, 3, 50) is None
+    assert cases_to_decide(0, 0, 0) is None
+
+
+def test_cases_to_decide_stays_quick_for_small_differences():
+    assert 20_000 < cases_to_decide(1010, 990, 20_000) < 20_000_000
+
+
+def test_an_a_a_comparison_is_called_a_regression_in_at_most_alpha_of_the_trials():
+    rng = random.Random(20)  # noqa: S311 - a seeded simulation holds no secret
+    false_fails, trials, cases = 0, 2000, 120
+    for _ in range(trials):
+        sides = [(rng.random() < 0.7, rng.random() < 0.7) for _ in range(cases)]
+        broken = sum(before and not after for before, after in sides)
+        mended = sum(after and not before for before, after in sides)
+        false_fails += (broken - mended) / cases > 0.02 and mcnemar_p(broken, mended) <= 0.05
+    assert 0 < false_fails / trials <= 0.05
