@@ -81,7 +81,7 @@ def build_litestar(context: Context) -> Litestar:
             HTTPException: http_errors.handle_http_error,
             Exception: http_errors.handle_bug,
         },
-        lifespan=[lambda _: _running(context)],
+        lifespan=[lambda _: running(context)],
         openapi_config=OpenAPIConfig(
             "Turnout",
             "1",
@@ -94,7 +94,7 @@ def build_litestar(context: Context) -> Litestar:
 
 
 @contextlib.asynccontextmanager
-async def _running(context: Context) -> AsyncIterator[None]:
+async def running(context: Context) -> AsyncIterator[None]:
     """From the first snapshot to the last flushed row."""
     await asyncio.to_thread(context.database.migrate)
     await asyncio.to_thread(ensure_admin_key, context.database, context.settings)

@@ -17,9 +17,11 @@ from service.pool import Models, price_of
 from service.settings import Settings
 from service.store import prompts, routes, runs
 from service.store.database import Database
-from suites.case import Case, Suite
+from suites.case import Case, Suite, Thresholds
+from suites.gate import decide
 from suites.results import CaseResult, RunSummary
 from suites.runner import run_suite
+from suites.verdicts import GateInput, Side
 
 DEFAULT_CONCURRENCY = 16
 Progress = Callable[[CaseResult], None]
@@ -84,7 +86,7 @@ class Evaluator:
                 finished=finished,
                 timeout_s=getattr(self._settings.model(spec.variant.model), "timeout_s", 120.0),
             )
-        data = self._describe(spec, summary)
+        data = self._describe(spec, suite, summary)
         await asyncio.to_thread(self._finish, spec.run_id, data)
         return Finished(spec.run_id, spec.variant, summary, data)
 
@@ -119,10 +121,29 @@ class Evaluator:
             runs.finish(session, run_id, "finished", data, now())
 
     @staticmethod
-    def _describe(spec: RunSpec, summary: RunSummary) -> dict[str, Any]:
+    def _describe(spec: RunSpec, suite: Suite, summary: RunSummary) -> dict[str, Any]:
         about = {"run_id": spec.run_id, "suite": f"{spec.suite}@{spec.suite_version}", "variant": str(spec.variant)}
         status = {outcome.case_id: outcome.status for outcome in summary.outcomes}
-        return {**about, **summary.as_dict(), "case_status": status}
+        side = Side.from_run(str(spec.variant), summary, spec.run_id)
+        given = GateInput(suite=spec.suite, candidate=side, thresholds=suite.thresholds, settings=suite.gate)
+        return {**about, **summary.as_dict(), **run_verdict(given), "case_status": status}
+
+
+def run_verdict(given: GateInput) -> dict[str, Any]:
+    """What a run alone says: `fail` on a missed threshold or, without thresholds, on a case that did not pass."""
+    if given.thresholds.given():
+        decision = decide(given)
+        verdict = "pass" if decision.verdict == "inconclusive" else decision.verdict
+        reasons = list(decision.reasons) if verdict == decision.verdict else []
+        rows = [row.model_dump() for row in decision.thresholds]
+        return {"verdict": verdict, "reasons": reasons, "thresholds": rows}
+    bar = given.model_copy(update={"thresholds": Thresholds(pass_rate=1.0)})
+    decision = decide(bar)
+    not_passed = given.candidate.count("failed", "errored")
+    if decision.verdict == "fail":
+        return {"verdict": "fail", "reasons": [f"{not_passed} cases did not pass"], "thresholds": []}
+    verdict = "could_not_run" if decision.verdict == "could_not_run" else "pass"
+    return {"verdict": verdict, "reasons": list(decision.reasons) if verdict != "pass" else [], "thresholds": []}
 
 
 class _Asker:

@@ -42,7 +42,8 @@ def make_tiny_model(folder: Path, *, seed: int = 0) -> Path:
         max_position_embeddings=2048,
         bos_token_id=1,
         eos_token_id=2,
-        pad_token_id=2,
+        pad_token_id=0,
+        initializer_range=0.2,
         tie_word_embeddings=True,
     )
     model = LlamaForCausalLM(config).to(torch.float32)

@@ -1,0 +1,1 @@
+"""The command line. Modules here import what they need when a command runs: `turnout --help` is instant."""

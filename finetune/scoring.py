@@ -1,0 +1,131 @@
+"""Loss and greedy answers of packed rows, the head run only where there is a label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812  torch's documentation and users call it so
+from torch.utils.checkpoint import checkpoint
+
+from finetune.encoding import EncodedRow
+from finetune.packing import Pack, packs, shared_prefix
+
+_HEAD_CHUNK = 512  # labelled positions whose logits exist at once: 512 × 150,000 words in fp32 are 300 MB
+_EVAL_OWN_TOKENS = 512  # beyond about this the T² of attention costs a CPU more than computing the prefix again
+
+
+def label_hidden(model: Any, pack: Pack) -> torch.Tensor:
+    """Hidden states (N, D) where a label is predicted, by the forward pass of the base model's own body."""
+    body = getattr(model, model.base_model_prefix)
+    states = body(input_ids=pack.ids, attention_mask=pack.mask, position_ids=pack.positions, use_cache=False)
+    return states.last_hidden_state[0, pack.label_at]  # type: ignore[no-any-return]  # bodies of transformers are untyped
+
+
+def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """(N, D) to logits (N, V), with the scalings that some families put after their head."""
+    config = model.config.get_text_config()
+    logits: torch.Tensor = model.get_output_embeddings()(hidden)
+    logits = logits * (getattr(config, "logit_scale", None) or 1.0)  # Cohere
+    logits = logits / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def loss_sum(model: Any, pack: Pack) -> torch.Tensor:
+    """Cross-entropy summed over the pack's N labels: a scalar in the precision of the logits, fp32 at least."""
+    hidden = label_hidden(model, pack)
+    pieces = list(zip(torch.split(hidden, _HEAD_CHUNK), torch.split(pack.labels, _HEAD_CHUNK), strict=True))
+    if len(pieces) == 1:
+        return _cross_entropy(model, *pieces[0])
+    losses = [checkpoint(_cross_entropy, model, *piece, use_reentrant=False) for piece in pieces]
+    return torch.stack(losses).sum()
+
+
+def _cross_entropy(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    logits = head(model, hidden)
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How a model does on rows: the share answered exactly, and the mean loss over labelled tokens."""
+
+    exact: float
+    loss: float
+
+
+@torch.no_grad()
+def score(model: Any, tokenizer: Any, rows: Sequence[EncodedRow], *, max_new_tokens: int, pack_tokens: int) -> Score:
+    """Compare the greedy answers of `model` with the expected ones, both without the space around them.
+
+    One pass over the labelled rows gives the loss and decides almost all: while the likeliest token is the label at
+    every position the greedy answer *is* the labels; at the first other token it is decided too, unless what it spells
+    so far still begins the expected text. Only such a row is generated on, token by token.
+    """
+    losses: list[torch.Tensor] = []
+    exact = 0
+    open_rows: list[EncodedRow] = []  # their `ids` end with a token that the model chose and the label did not
+    device = next(model.parameters()).device
+    tokens_at_most = _eval_tokens(rows, pack_tokens, device)
+    groups = iter(rows)
+    for one in packs(rows, tokens_at_most, device):
+        logits = torch.cat([head(model, part) for part in torch.split(label_hidden(model, one), _HEAD_CHUNK)])
+        losses.append(F.cross_entropy(logits.float(), one.labels, reduction="sum"))
+        guesses = torch.split(logits.argmax(-1).cpu(), list(one.label_counts))
+        for guess, row in zip(guesses, groups, strict=False):
+            chosen = _until_wrong(guess.tolist(), row.labels)
+            exact += chosen == row.labels
+            if chosen != row.labels:
+                open_rows.append(replace(row, ids=(*row.prompt, *chosen)))
+    exact += _generate(model, tokenizer, open_rows, max_new_tokens, tokens_at_most)
+    labels = sum(len(row.labels) for row in rows)
+    return Score(exact / len(rows), float(torch.stack(losses).sum()) / labels)
+
+
+def _until_wrong(guess: Sequence[int], labels: Sequence[int]) -> tuple[int, ...]:
+    wrong = (at for at, (token, label) in enumerate(zip(guess, labels, strict=True)) if token != label)
+    return tuple(guess[: next(wrong, len(labels)) + 1])
+
+
+def _generate(model: Any, tokenizer: Any, rows: Sequence[EncodedRow], max_new_tokens: int, tokens_at_most: int) -> int:
+    """How many of the begun answers end as expected."""
+    exact = 0
+    device = next(model.parameters()).device
+    while rows:
+        ended = [row for row in rows if _has_ended(tokenizer, row, max_new_tokens)]
+        exact += sum(_text(tokenizer, row).strip() == row.answer.strip() for row in ended)
+        rows = [row for row in rows if row not in ended and _may_match(tokenizer, row)]
+        asked = [EncodedRow((*row.ids, 0), len(row.ids)) for row in rows]  # the 0 stands where the answer is wanted
+        hidden = [label_hidden(model, one) for one in packs(asked, tokens_at_most, device)]
+        tokens = head(model, torch.cat(hidden)).argmax(-1).tolist() if rows else []
+        rows = [replace(row, ids=(*row.ids, token)) for row, token in zip(rows, tokens, strict=True)]
+    return exact
+
+
+def _has_ended(tokenizer: Any, row: EncodedRow, max_new_tokens: int) -> bool:
+    return _stops(tokenizer, row.ids[-1]) or len(row.labels) >= max_new_tokens
+
+
+def _stops(tokenizer: Any, token: int) -> bool:
+    added = tokenizer.added_tokens_decoder.get(token)
+    return token == tokenizer.eos_token_id or (added is not None and added.special)
+
+
+def _text(tokenizer: Any, row: EncodedRow) -> str:
+    kept = row.labels[:-1] if _stops(tokenizer, row.ids[-1]) else row.labels
+    return str(tokenizer.decode(list(kept), clean_up_tokenization_spaces=False))
+
+
+def _may_match(tokenizer: Any, row: EncodedRow) -> bool:
+    begun = _text(tokenizer, row).rstrip("\ufffd").strip()  # U+FFFD: a character whose bytes are not all there yet
+    return row.answer.strip().startswith(begun)
+
+
+def _eval_tokens(rows: Sequence[EncodedRow], pack_tokens: int, device: torch.device) -> int:
+    if device.type != "cpu":
+        return pack_tokens
+    return min(pack_tokens, shared_prefix(rows) + _EVAL_OWN_TOKENS)

@@ -1,0 +1,129 @@
+"""The service as commands call it: over HTTP, or (`--local`) the same handlers in this process on TURNOUT_HOME."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from prompts.errors import BadFile, BadInput, Fault, TurnoutError
+from service.errors import CannotRun, Conflict, Forbidden, NeedsEvidence, NotFound, Unauthenticated
+from service.identity import LOCAL_ADMIN, find_key
+from service.settings import DEFAULT_URL, Settings
+
+POLL_S = 0.1
+_KINDS: dict[str, type[TurnoutError]] = {"needs_evidence": NeedsEvidence, "storage_failed": CannotRun}
+_STATUSES: dict[int, type[TurnoutError]] = {401: Unauthenticated, 403: Forbidden, 409: Conflict, 412: Conflict}
+
+
+class Remote:
+    """A running service, by TURNOUT_URL and TURNOUT_API_KEY."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.url = os.environ.get("TURNOUT_URL", DEFAULT_URL).rstrip("/")
+        key = find_key(settings, os.environ)
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=60.0)
+
+    def call(self, method: str, path: str, *, body: Any = None, params: Any = None, headers: Any = None) -> Any:
+        """The answer's JSON. Raises the error that the service tells, or CannotRun where none answers."""
+        try:
+            response = self._client.request(method, path, json=body, params=params, headers=headers)
+        except httpx.HTTPError as error:
+            cause = str(error) or type(error).__name__
+            raise CannotRun(f"no service at {self.url} ({cause}): start `turnout serve`, or add --local") from error
+        return read_answer(response)
+
+
+class InProcess:
+    """The same handlers without a server, as this home's admin."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def call(self, method: str, path: str, *, body: Any = None, params: Any = None, headers: Any = None) -> Any:
+        return asyncio.run(self._call(method, path, body, params, headers))
+
+    async def _call(self, method: str, path: str, body: Any, params: Any, headers: Any) -> Any:
+        from service.app import build_litestar, running  # Litestar is needed by these commands alone
+        from service.context import build_context
+
+        context = build_context(self._settings)
+        app: Any = build_litestar(context)
+
+        async def as_admin(scope: Any, receive: Any, send: Any) -> None:
+            scope.setdefault("state", {})["principal"] = LOCAL_ADMIN
+            await app(scope, receive, send)
+
+        async with (
+            running(context),
+            httpx.AsyncClient(transport=httpx.ASGITransport(as_admin), base_url="http://localhost") as client,
+        ):
+            return read_answer(await client.request(method, path, json=body, params=params, headers=headers))
+
+
+Client = Remote | InProcess
+
+
+def connect(settings: Settings, *, local: bool) -> Client:
+    return InProcess(settings) if local else Remote(settings)
+
+
+def read_answer(response: httpx.Response) -> Any:
+    """JSON of a good answer; raises the error that a bad one tells."""
+    if response.status_code < 400:
+        return response.json() if response.content else None
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    if not isinstance(problem, dict) or "status" not in problem:
+        raise CannotRun(f"{response.request.url} answered {response.status_code}: is it a Turnout service?")
+    raise _error_of(response.status_code, problem)
+
+
+def _error_of(status: int, problem: dict[str, Any]) -> TurnoutError:
+    detail, kind = str(problem.get("detail", "")), str(problem.get("type", "")).rpartition(":")[2]
+    if problem.get("faults"):
+        return BadFile([Fault(**fault) for fault in problem["faults"]])
+    if status == 404:
+        return _Said(detail)
+    if kind in _KINDS or status in _STATUSES:
+        return (_KINDS.get(kind) or _STATUSES[status])(detail)
+    if status < 500:
+        return BadInput(detail, param=problem.get("param"))
+    return CannotRun(detail)
+
+
+class _Said(NotFound):
+    """NotFound in the service's own words."""
+
+    def __init__(self, message: str) -> None:
+        Exception.__init__(self, message)
+
+
+def follow(
+    client: Client,
+    job_id: str,
+    on_event: Callable[[dict[str, Any]], None],
+    is_alive: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """Wait for a job's end, passing its events on as they come; returns the job.
+
+    `is_alive` tells whether the worker that alone would do it still lives; CannotRun where it does not.
+    """
+    after = 0
+    while True:
+        job: dict[str, Any] = client.call("GET", f"/api/jobs/{job_id}")
+        for event in client.call("GET", f"/api/jobs/{job_id}/events", params={"after": after}):
+            after = event["number"]
+            on_event(event)
+        if job["status"] in ("succeeded", "failed", "cancelled"):
+            return job
+        if is_alive is not None and not is_alive():
+            raise CannotRun(f"the worker of job {job_id} ended; `turnout job {job_id} --resume` queues it again")
+        time.sleep(POLL_S)

@@ -1,0 +1,92 @@
+"""What a service needs, looked at one by one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+from typing import Any
+
+from prompts.errors import TurnoutError
+from service.settings import LocalSpec, OpenAISpec, Settings
+
+LEAST_FREE_BYTES = 2 * 1024**3
+
+
+def examine(settings: Settings) -> list[dict[str, Any]]:
+    """Findings, each `{what, state: ok | note | bad, detail}`."""
+    checks = (_python, _home, _database, _local_extra, _models, _port)
+    return [finding for check in checks for finding in check(settings)]
+
+
+def _finding(what: str, state: str, detail: str) -> dict[str, Any]:
+    return {"what": what, "state": state, "detail": detail}
+
+
+def _python(_: Settings) -> list[dict[str, Any]]:
+    return [_finding("python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}")]
+
+
+def _home(settings: Settings) -> list[dict[str, Any]]:
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        return [
+            _finding("home", "bad", f"{settings.home}: {error.strerror}; set TURNOUT_HOME to a folder you may write")
+        ]
+    if not os.access(settings.home, os.W_OK):
+        return [_finding("home", "bad", f"{settings.home} is not writable; set TURNOUT_HOME to a folder you may write")]
+    free = shutil.disk_usage(settings.home).free
+    state = "ok" if free >= LEAST_FREE_BYTES else "bad"
+    return [
+        _finding("home", state, f"{settings.home}, {free / 1024**3:.1f} GiB free of the 2 GiB that a fine-tune wants")
+    ]
+
+
+def _database(settings: Settings) -> list[dict[str, Any]]:
+    from service.store.database import Database
+
+    kind = "SQLite" if settings.database_url.startswith("sqlite") else "PostgreSQL"
+    try:
+        database = Database(settings.database_url)
+        database.migrate()
+        database.close()
+    except TurnoutError as error:
+        return [_finding("database", "bad", str(error))]
+    return [_finding("database", "ok", kind)]
+
+
+def _local_extra(_: Settings) -> list[dict[str, Any]]:
+    missing = [name for name in ("torch", "transformers", "peft", "gguf") if importlib.util.find_spec(name) is None]
+    if missing:
+        return [_finding("local models", "note", f"{', '.join(missing)} not installed: pip install 'turnout[local]'")]
+    return [_finding("local models", "ok", "torch, transformers, peft and gguf are installed")]
+
+
+def _models(settings: Settings) -> list[dict[str, Any]]:
+    from service.engine import weights
+
+    found = []
+    for alias, spec in sorted(settings.models.items()):
+        if isinstance(spec, LocalSpec):
+            here = weights.find(weights.Source.parse(spec.source), weights.default_cache_dir())
+            detail = str(here) if here else f"not pulled yet: `turnout models pull {alias}`"
+            found.append(_finding(f"model {alias}", "ok" if here else "note", detail))
+        elif isinstance(spec, OpenAISpec) and spec.api_key_env and not os.environ.get(spec.api_key_env):
+            found.append(
+                _finding(f"model {alias}", "bad", f"its key is not in the environment: set {spec.api_key_env}")
+            )
+        else:
+            found.append(_finding(f"model {alias}", "ok", spec.engine))
+    return found
+
+
+def _port(settings: Settings) -> list[dict[str, Any]]:
+    address = (settings.server.host, settings.server.port)
+    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as probe:
+        probe.settimeout(0.5)
+        taken = probe.connect_ex(address) == 0
+    detail = "something listens there: a running service, or choose another port" if taken else "free"
+    return [_finding(f"port {address[0]}:{address[1]}", "note" if taken else "ok", detail)]

@@ -1,0 +1,59 @@
+"""`turnout`: every command, and what an error becomes."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from service.cli import authoring, operating, testing, training
+
+app = typer.Typer(
+    name="turnout",
+    help="Versioned prompts with regression suites, a gate for CI, and a fine-tune that takes traffic on evidence.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (
+    authoring.init, operating.demo, operating.serve, operating.worker, operating.doctor, authoring.check,
+    authoring.push, authoring.log, authoring.show, authoring.diff, authoring.label, authoring.render, testing.run,
+    testing.gate, testing.evidence, training.finetune, training.jobs, training.job, training.route, operating.audit,
+):  # fmt: skip
+    app.command()(command)
+app.add_typer(operating.models, name="models")
+app.add_typer(operating.key, name="key")
+
+
+def main() -> None:
+    """Run the command line; the exit code is CONTRACT's, whatever goes wrong."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """One command; returns its exit code."""
+    import click
+
+    from prompts.errors import TurnoutError
+    from service.cli import exits
+    from service.cli.output import show_error
+
+    try:
+        code = app(arguments, standalone_mode=False)
+        return code if isinstance(code, int) else exits.PASSED
+    except click.exceptions.Exit as exit_:
+        return int(exit_.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return exits.BAD_USAGE
+    except (KeyboardInterrupt, click.Abort):
+        show_error("interrupted")
+        return exits.INTERRUPTED
+    except TurnoutError as error:
+        show_error(str(error))
+        return exits.of_error(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")]
+Local = Annotated[bool, typer.Option("--local", help="In this process on TURNOUT_HOME, with no server.")]
+Paths = Annotated[list[Path] | None, typer.Argument(help="Files or folders; by default the whole project.")]
+Suites = Annotated[
+    list[str] | None,
+    typer.Argument(help="Suite files (the working tree) or names (the registry); by default all files."),
+]
+Model = Annotated[str | None, typer.Option("--model", help="Ask this model alias in place of the prompt's own.")]
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=1024, help="Cases in flight at once.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Ask even what was answered before.")]
+RerunFailed = Annotated[bool, typer.Option("--rerun-failed", help="Ask only what did not pass in the last run.")]
+PromptOption = Annotated[
+    str | None, typer.Option("--prompt", help="NAME@SEL: a version of the registry in place of the working tree.")
+]
+Reason = Annotated[str | None, typer.Option("--reason", "-m", help="Why; kept in the history.")]

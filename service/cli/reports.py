@@ -1,0 +1,92 @@
+"""A gate's answer as files and on the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from service.cli.work import Work
+    from suites.verdicts import GateDecision
+
+
+def decisions_of(answer: dict[str, Any]) -> list[GateDecision]:
+    """The decisions of a gate's answer."""
+    from suites.verdicts import GateDecision
+
+    known = GateDecision.model_fields.keys()
+    return [
+        GateDecision.model_validate({name: value for name, value in entry.items() if name in known})
+        for entry in answer["suites"]
+    ]
+
+
+def show_gate(answer: dict[str, Any]) -> None:
+    """Tables on stdout."""
+    from service.cli.output import out
+    from suites.report.terminal import print_gate
+
+    print_gate(out(), decisions_of(answer))
+    for entry in answer["suites"]:
+        out().print(f"evidence {entry['evidence_id']}", markup=False)
+        if entry.get("fallback"):
+            out().print(f"fallback started: turnout job {entry['fallback']['job_id']} --watch", markup=False)
+
+
+def write_reports(
+    work: Work, answer: dict[str, Any], *, junit: Path | None, markdown: Path | None, json_file: Path | None
+) -> None:
+    """Write what was asked for. Raises CannotRun where a file cannot be written."""
+    if json_file is not None:
+        _write(json_file, json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+    if junit is None and markdown is None:
+        return
+    from suites.report.junit import render_junit
+    from suites.report.markdown import render_markdown
+    from suites.results import CaseResult
+
+    decisions = decisions_of(answer)
+    results: dict[str, list[CaseResult]] = {}
+    views: dict[str, Any] = {}
+    for entry in answer["suites"]:
+        given = work.evidence(entry["evidence_id"])["content"]["given"]
+        results[entry["suite"]] = _cases(work, given["candidate"]["run_id"])
+        before = _cases(work, given["baseline"]["run_id"]) if given["baseline"] else []
+        views |= _views(entry, results[entry["suite"]], before)
+    if junit is not None:
+        _write(junit, render_junit(decisions, results))
+    if markdown is not None:
+        _write(markdown, render_markdown(decisions, views))
+
+
+def _cases(work: Work, run_id: str) -> list[Any]:
+    from suites.results import CaseResult
+
+    return [CaseResult.from_dict(row) for row in work.cases(run_id)]
+
+
+def _views(entry: dict[str, Any], after: list[Any], before: list[Any]) -> dict[str, Any]:
+    """Both outputs of every case that changed."""
+    from suites.report.markdown import CaseView
+
+    old = {result.case_id: result for result in before if result.repeat == 0}
+    changed = {*entry["newly_broken"], *entry["newly_mended"]}
+    views = {}
+    for result in after:
+        if result.case_id in changed and result.repeat == 0:
+            reason = result.error or "; ".join(o.reason for o in result.outcomes if o.status != "passed")
+            was = old.get(result.case_id)
+            title = f"case {result.index + 1}"
+            views[result.case_id] = CaseView(title, result.output or "", (was.output or "") if was else "", reason)
+    return views
+
+
+def _write(path: Path, text: str) -> None:
+    from service.errors import CannotRun
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise CannotRun(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,201 @@
+"""Commands of the fine-tune and of routes: finetune, jobs, job, route."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service.cli.options import Json, Local, PromptOption, Reason
+
+Watch = Annotated[bool, typer.Option("--watch", help="Stay and show progress until it has ended.")]
+
+
+def finetune(
+    suite: Annotated[str, typer.Argument(help="A suite file (the working tree) or a name (the registry).")],
+    base: Annotated[
+        str | None, typer.Option("--base", help="The model to tune; by default the suite's or the prompt's.")
+    ] = None,
+    examples: Annotated[
+        Path | None, typer.Option("--examples", help="JSONL of vars and expected, in place of the suite's.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only: nothing is trained.")] = False,
+    watch: Watch = False,
+    prompt: PromptOption = None,
+    as_json: Json = False,
+    local: Local = False,
+) -> int:
+    """Train an adapter on a suite's examples, compare it on the held-out cases, and move the route if it wins."""
+    from service.cli.client import connect
+    from service.cli.project import Project
+    from service.cli.testing import plan_suites, push_plans
+    from service.cli.work import connect_work
+    from service.settings import load_settings
+
+    settings = load_settings()
+    project = Project(settings)
+    [plan] = plan_suites(project, [suite], (prompt,) if prompt else ())
+    versions = push_plans(connect_work(settings, local=local), project, [plan])
+    body = {
+        "suite": versions.get(("suite", plan.suite), plan.suite),
+        "prompt": plan.candidate or versions.get(("prompt", plan.prompt)),
+        "base": base,
+        "examples": _examples(examples) if examples else None,
+        "dry_run": dry_run,
+    }
+    client = connect(settings, local=local)
+    job = client.call("POST", "/api/finetunes", body={key: value for key, value in body.items() if value is not None})
+    if local:
+        return _work_here(client, job["job_id"], as_json)
+    if not watch and not dry_run:
+        return _print_job(client.call("GET", f"/api/jobs/{job['job_id']}"), as_json)
+    return _watch(client, job["job_id"], as_json)
+
+
+def jobs(as_json: Json = False, local: Local = False) -> int:
+    """Jobs, newest first."""
+    from service.cli.output import print_json, table
+
+    found = _client(local).call("GET", "/api/jobs")
+    if as_json:
+        print_json(found)
+    else:
+        table(found, ("job_id", "kind", "status", "created_at", "finished_at", "error"))
+    return 0
+
+
+def job(
+    job_id: str,
+    watch: Watch = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Ask for its end.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Queue an ended job again; nothing is done twice.")] = False,
+    as_json: Json = False,
+    local: Local = False,
+) -> int:
+    """One job: its state, its live progress, its end or its resumption."""
+    client = _client(local)
+    if cancel:
+        client.call("POST", f"/api/jobs/{job_id}/cancel")
+    if resume:
+        client.call("POST", f"/api/jobs/{job_id}/resume")
+    if watch:
+        return _watch(client, job_id, as_json)
+    return _print_job(client.call("GET", f"/api/jobs/{job_id}"), as_json)
+
+
+def route(
+    name: str,
+    action: Annotated[str, typer.Argument(help="show, history, set, promote, abort or undo")] = "show",
+    weights: Annotated[
+        list[str] | None, typer.Argument(help="For set: VARIANT=PERCENT, once for each variant.")
+    ] = None,
+    reason: Reason = None,
+    as_json: Json = False,
+    local: Local = False,
+) -> int:
+    """Show or change the route of a prompt: set VARIANT=PERCENT…, promote, abort, undo."""
+    from prompts.errors import BadInput
+    from service.cli.output import print_json
+
+    client = _client(local)
+    if action == "show":
+        found = client.call("GET", f"/api/routes/{name}")
+    elif action == "history":
+        found = client.call("GET", f"/api/routes/{name}/history")
+    elif action == "set":
+        body = {"variants": _weights(weights or []), "reason": reason or ""}
+        found = client.call("PUT", f"/api/routes/{name}", body=body)
+    elif action in ("promote", "abort", "undo"):
+        found = client.call("POST", f"/api/routes/{name}/{action}", body={"reason": reason})
+    else:
+        raise BadInput(f"no action {action!r}: show, history, set, promote, abort or undo", param="action")
+    if as_json:
+        print_json(found)
+    else:
+        for record in found if isinstance(found, list) else [found]:
+            _show_route(record)
+    return 0
+
+
+def _show_route(record: dict[str, Any]) -> None:
+    from service.cli.output import out
+
+    why = f" because {record['reason']}" if record["reason"] else ""
+    out().print(f"{record['prompt']} revision {record['revision']}: {record['action']} by {record['actor']} at {record['at']}"
+                f"{why}, evidence {record['evidence_id']}", markup=False)  # fmt: skip
+    for item in record["variants"]:
+        out().print(f"  {item['percent']:>6.1f}%  {item['variant']}", markup=False)
+
+
+def _weights(given: list[str]) -> dict[str, float]:
+    from prompts.errors import BadInput
+
+    found = {}
+    for text in given:
+        variant, equals, percent = text.rpartition("=")
+        try:
+            found[variant] = float(percent)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise BadInput(f"{text!r}: write VARIANT=PERCENT", param="variants")
+    return found
+
+
+def _examples(path: Path) -> list[dict[str, Any]]:
+    from finetune.data import parse_examples
+    from service.cli.project import read_text
+
+    found = parse_examples(read_text(path, str(path)).splitlines(), str(path))
+    return [{"vars": dict(example.vars), "expected": example.expected} for example in found]
+
+
+def _client(local: bool) -> Any:
+    from service.cli.client import connect
+    from service.settings import load_settings
+
+    return connect(load_settings(), local=local)
+
+
+def _work_here(client: Any, job_id: str, as_json: bool) -> int:
+    """Without a service: a worker process of our own does this one job."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-P", "-m", "service.worker", "--job", job_id, "--with-parent"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:  # noqa: S603 - our own interpreter and module
+        try:
+            return _watch(client, job_id, as_json, is_alive=lambda: process.poll() is None)
+        finally:
+            if process.stdin is not None:
+                process.stdin.close()
+
+
+def _watch(client: Any, job_id: str, as_json: bool, is_alive: Any = None) -> int:
+    from service.cli.client import follow
+    from service.cli.output import bar
+    from service.cli.progress import narrate
+
+    with bar("fine-tune") as advance:
+        ended = follow(client, job_id, lambda event: narrate(event, advance), is_alive)
+    return _print_job(ended, as_json)
+
+
+def _print_job(job: dict[str, Any], as_json: bool) -> int:
+    from service.cli.exits import COULD_NOT_RUN, FAILED, OF_VERDICT, PASSED
+    from service.cli.output import print_json
+    from service.cli.progress import show_job
+
+    result = job["result"] or {}
+    names = ("adapter", "evidence_id", "verdict", "before", "after")
+    if as_json:
+        print_json({**job, **{name: result.get(name) for name in names}})
+    else:
+        show_job(job)
+    if job["status"] == "failed":
+        return COULD_NOT_RUN
+    if job["kind"] == "finetune" and job["status"] == "succeeded":
+        verdict = str(result.get("verdict"))
+        return OF_VERDICT.get(verdict, PASSED if verdict == "planned" else FAILED)
+    return PASSED

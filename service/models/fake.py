@@ -1,0 +1,98 @@
+"""A model that answers what it is told to: for tests, and for trying prompts and suites without a model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prompts.errors import ModelError
+from prompts.messages import Completion, CompletionRequest, Usage
+from service.errors import BadSetting
+
+Answer = Callable[[CompletionRequest], str] | Mapping[str, str] | str
+Fail = Callable[[CompletionRequest], ModelError | None] | ModelError | None
+
+
+class FakeModel:
+    """Answers by a function, by a mapping from a part of the last user message (the first that fits), or always alike.
+
+    It waits `latency_s` before each answer and raises `fail`, or what `fail` gives for a request. Requests are kept in
+    `asked`, the last `remember` of them.
+    """
+
+    def __init__(self, answer: Answer, latency_s: float = 0, fail: Fail = None, *, remember: int = 10_000) -> None:
+        self.asked: list[CompletionRequest] = []
+        self._answer = answer
+        self._latency_s = latency_s
+        self._fail = fail
+        self._remember = remember
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> FakeModel:
+        """From `turnout.yaml`: `answers` by part of the last user message, else `echo` it, else `default`; `latency_s`.
+
+        Raises BadSetting for another key or a value of the wrong type.
+        """
+        kinds: dict[str, type | tuple[type, ...]] = {
+            "answers": Mapping,
+            "default": str,
+            "echo": bool,
+            "latency_s": (int, float),
+        }
+        for key, value in config.items():
+            if key not in kinds:
+                raise BadSetting(f"{key!r} is no setting of a fake model; these are: {', '.join(kinds)}", param=key)
+            if not isinstance(value, kinds[key]):
+                raise BadSetting(f"{key} of a fake model cannot be {value!r}", param=key)
+        answers = {str(part): str(text) for part, text in config.get("answers", {}).items()}
+        echo, default = config.get("echo", False), config.get("default", "")
+
+        def answer(request: CompletionRequest) -> str:
+            said = last_user_text(request)
+            return _first_fitting(answers, said, said if echo else default)
+
+        return cls(answer, latency_s=float(config.get("latency_s", 0)))
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """See `prompts.messages.Model`. Usage counts words in place of tokens."""
+        started = time.monotonic()
+        self.asked = [*self.asked[-self._remember + 1 :], request] if self._remember > 1 else [request]
+        if self._latency_s:
+            await asyncio.sleep(self._latency_s)
+        error = self._fail(request) if callable(self._fail) else self._fail
+        if error is not None:
+            raise error
+        text = self._text(request)
+        return Completion(
+            text=text,
+            usage=Usage(sum(len(_text_of(message.content).split()) for message in request.messages), len(text.split())),
+            latency_s=time.monotonic() - started,
+            message={"role": "assistant", "content": text},
+        )
+
+    async def aclose(self) -> None:
+        """Nothing to give back."""
+
+    def _text(self, request: CompletionRequest) -> str:
+        if isinstance(self._answer, str):
+            return self._answer
+        if isinstance(self._answer, Mapping):
+            return _first_fitting(self._answer, last_user_text(request), "")
+        return self._answer(request)
+
+
+def last_user_text(request: CompletionRequest) -> str:
+    """The text of the last user message; "" where there is none."""
+    said = [message for message in request.messages if message.role == "user"]
+    return _text_of(said[-1].content) if said else ""
+
+
+def _text_of(content: Any) -> str:
+    parts = content if isinstance(content, tuple) else ()
+    return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in parts)
+
+
+def _first_fitting(answers: Mapping[str, str], said: str, otherwise: str) -> str:
+    return next((answer for part, answer in answers.items() if part in said), otherwise)

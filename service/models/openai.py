@@ -1,0 +1,178 @@
+"""Any server that speaks OpenAI's chat completions: OpenAI, vLLM, Ollama, the embedded engine."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import aiohttp
+
+from prompts.errors import ModelOverloaded, ModelRefused, ModelTimeout, ModelUnavailable
+from prompts.messages import Completion, CompletionRequest, Usage
+
+_MOST_MESSAGE = 500  # characters of an upstream's message that are passed on
+_MOST_BYTES = 32 << 20  # of a reply
+_CONNECTIONS = 512
+
+
+class OpenAIModel:
+    """One upstream model by HTTP, over kept-alive connections.
+
+    `base_url` ends before `/chat/completions` (`https://api.openai.com/v1`). Proxies of the environment are not used
+    and redirects not followed: a key must go nowhere but there. An `adapter` asked for takes the place of `model`.
+    """
+
+    def __init__(self, base_url: str, model: str, api_key: str | None = None) -> None:
+        self._url = base_url.rstrip("/") + "/chat/completions"
+        self._model = model
+        self._api_key = api_key
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"OpenAIModel(url={self._url!r}, model={self._model!r})"
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """See `prompts.messages.Model`. `latency_s` counts from here to the last byte."""
+        body = {
+            **request.parameters,
+            "model": request.adapter or self._model,
+            "messages": [message.as_dict() for message in request.messages],
+        }
+        started = time.monotonic()
+        try:
+            status, headers, raw = await self._post(body, request.timeout_s)
+        except TimeoutError as error:
+            raise ModelTimeout(f"{self._url}: no complete answer within {request.timeout_s:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise ModelUnavailable(f"{self._url}: {self._clean(str(error) or type(error).__name__)}") from error
+        if status != 200:
+            self._raise_for(status, headers, raw)
+        return self._read(raw, time.monotonic() - started)
+
+    async def aclose(self) -> None:
+        """Close the connections, for good. Safe to call twice."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _post(self, body: Mapping[str, Any], timeout_s: float) -> tuple[int, Mapping[str, str], bytes]:
+        if self._closed:
+            raise ModelUnavailable(f"{self._url}: this model was closed")
+        if self._session is None:
+            self._session = self._open()
+        data = json.dumps(body).encode()
+        async with (
+            asyncio.timeout(timeout_s),
+            self._session.post(self._url, data=data, allow_redirects=False) as reply,
+        ):
+            return reply.status, reply.headers, await self._bounded(reply)
+
+    def _open(self) -> aiohttp.ClientSession:
+        headers = {"Content-Type": "application/json"}
+        if self._api_key:
+            headers["Authorization"] = f"Bearer {self._api_key}"
+        return aiohttp.ClientSession(
+            headers=headers,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+            connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def _bounded(self, reply: aiohttp.ClientResponse) -> bytes:
+        raw = bytearray()
+        async for chunk in reply.content.iter_any():
+            raw += chunk
+            if len(raw) > _MOST_BYTES:
+                raise ModelRefused(f"{self._url}: the reply is longer than {_MOST_BYTES} bytes", status=reply.status)
+        return bytes(raw)
+
+    # ---------------------------------------------------------------------------- replies
+
+    def _read(self, raw: bytes, latency_s: float) -> Completion:
+        reply = _json_object(raw)
+        try:
+            choice = reply["choices"][0]
+            message = dict(choice["message"])
+            content = message.get("content") or ""
+            text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+            usage = _usage(reply.get("usage"))
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            shown = self._clean(raw[:200].decode("utf-8", "replace"))
+            raise ModelRefused(f"{self._url}: not a chat completion ({error!r}): {shown}", status=200) from error
+        details = reply.get("turnout")
+        return Completion(
+            text=text,
+            finish_reason=str(choice.get("finish_reason") or "stop"),
+            usage=usage,
+            latency_s=latency_s,
+            message=message,
+            details=details if isinstance(details, dict) else {},
+        )
+
+    def _raise_for(self, status: int, headers: Mapping[str, str], raw: bytes) -> NoReturn:
+        message, code = _upstream_error(raw)
+        said = f"{self._url}: HTTP {status}: {self._clean(message)}"
+        if status in (429, 503):
+            raise ModelOverloaded(said, retry_after_s=retry_after_s(headers.get("Retry-After")))
+        if status in (408, 504):
+            raise ModelTimeout(said)
+        if status >= 500:
+            raise ModelUnavailable(said)
+        raise ModelRefused(said, status=status, code=code)
+
+    def _clean(self, message: str) -> str:
+        """Without the key, which an upstream may echo, and not too long."""
+        hidden = message.replace(self._api_key, "…") if self._api_key else message
+        return hidden[:_MOST_MESSAGE]
+
+
+def _json_object(raw: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _upstream_error(raw: bytes) -> tuple[str, str | None]:
+    """The message and the code of OpenAI's error body, or the start of whatever else it is."""
+    error = _json_object(raw).get("error")
+    if isinstance(error, dict):
+        code = error.get("code")
+        return str(error.get("message") or error), str(code) if code is not None else None
+    return str(error or raw.decode("utf-8", "replace")), None
+
+
+def _usage(usage: Any) -> Usage:
+    given = usage if isinstance(usage, dict) else {}
+    details = given.get("prompt_tokens_details") or {}
+    return Usage(
+        prompt_tokens=int(given.get("prompt_tokens") or 0),
+        completion_tokens=int(given.get("completion_tokens") or 0),
+        cached_tokens=int(details.get("cached_tokens") or 0),
+    )
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, given as seconds or as a date (RFC 9110 §10.2.3); None where it says neither."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = _until(value)
+    return seconds if 0 <= seconds < 86400 * 365 else None
+
+
+def _until(date: str) -> float:
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(date).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return float("nan")

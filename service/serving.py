@@ -1,0 +1,108 @@
+"""`turnout serve`: the HTTP server in this process, its workers as children that are started again when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from service.app import build_app, check_binding
+from service.errors import CannotRun
+from service.identity import KEY_FILE
+from service.settings import Settings
+
+RESTART_S = 0.5
+LONGEST_RESTART_S = 30.0
+log = structlog.get_logger()
+
+
+def serve(settings: Settings) -> int:
+    """Serve until interrupted. Raises CannotRun where the port is taken, BadSetting for an unsafe binding."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    check_binding(settings)
+    listener = _listen(settings.server.host, settings.server.port)
+    port = listener.getsockname()[1]
+    app = build_app(settings)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=10)
+    server = uvicorn.Server(config)
+    log.info("turnout serves", url=f"http://{settings.server.host}:{port}", home=str(settings.home),
+             admin_key=str(settings.home / KEY_FILE), schema="/schema")  # fmt: skip
+    asyncio.run(_serve(server, listener, settings))
+    return 0 if server.started else 4
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, settings: Settings) -> None:
+    workers = [asyncio.create_task(_keep_worker(server, settings)) for _ in range(settings.server.workers)]
+    try:
+        await server.serve([listener])
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def _keep_worker(server: uvicorn.Server, settings: Settings) -> None:
+    """One worker child, started again when it dies, later each time that it dies at once."""
+    pause_s = RESTART_S
+    while not server.started and not server.should_exit:  # noqa: ASYNC110 - uvicorn tells by a flag
+        await asyncio.sleep(0.05)
+    while True:
+        started = asyncio.get_running_loop().time()
+        process = _start_worker(settings)
+        try:
+            while process.poll() is None:  # noqa: ASYNC110 - a child process has no event
+                await asyncio.sleep(0.2)
+        finally:
+            _stop(process)
+        quick = asyncio.get_running_loop().time() - started < 5
+        pause_s = min(pause_s * 2, LONGEST_RESTART_S) if quick else RESTART_S
+        log.warning("a worker ended and is started again", exit=process.returncode, in_s=pause_s)
+        await asyncio.sleep(pause_s)
+
+
+def _start_worker(settings: Settings) -> subprocess.Popen[bytes]:
+    """It keeps our environment: models it asks may need their keys. It works in the project's folder."""
+    environment = {**os.environ, "TURNOUT_HOME": str(settings.home), "OMP_WAIT_POLICY": "PASSIVE"}
+    command = [sys.executable, "-P", "-m", "service.worker", "--with-parent"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, cwd=_folder(settings))  # noqa: S603 - our own interpreter and module
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.project if settings.project.is_dir() else settings.home
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket; raises CannotRun naming the address and what to do."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        taken = error.errno == errno.EADDRINUSE
+        hint = "another service listens there: choose --port, or stop it" if taken else error.strerror
+        raise CannotRun(f"cannot listen on {host}:{port}: {hint}") from error
+    return listener

@@ -1,0 +1,94 @@
+"""A tiny base model, jobs on it, and ways to start them as users' workers do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune.plan import JobSpec, Recipe, Row, write_spec
+from tests.tiny_model import make_tiny_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+    _widen_embeddings(folder / "model.safetensors")
+    return folder
+
+
+def _widen_embeddings(path: Path) -> None:
+    """Let the tied head say any token: as padding the end of a turn has the zero vector, and all logits lie near 0."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    embeddings = tensors["model.embed_tokens.weight"]
+    generator = torch.Generator().manual_seed(0)
+    embeddings.copy_(torch.randn(embeddings.shape, generator=generator) * 0.5)
+    save_file(tensors, path, {"format": "pt"})
+
+
+def make_rows(count: int, answer: str = "ok") -> tuple[Row, ...]:
+    tickets = (f"ticket {number * 7919 % 1009}" for number in range(count))
+    return tuple(
+        Row(
+            messages=({"role": "system", "content": "Route the ticket."}, {"role": "user", "content": ticket}),
+            answer=answer,
+        )
+        for ticket in tickets
+    )
+
+
+@pytest.fixture
+def make_spec(tiny_model: Path, tmp_path: Path) -> Callable[..., JobSpec]:
+    def make(name: str = "job", **changes: Any) -> JobSpec:
+        rows = make_rows(24)
+        fields: dict[str, Any] = {
+            "job_id": "job-1",
+            "base_folder": tiny_model,
+            "output_dir": tmp_path / name,
+            "train": rows[:16],
+            "dev": rows[16:],
+            "recipe": Recipe(lr=3e-3, rank=4, alpha=8.0),
+            "max_new_tokens": 8,
+            "device": "cpu",
+            "threads": 1,
+        }
+        return JobSpec.model_validate(fields | changes)
+
+    return make
+
+
+def start_job(spec: JobSpec, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a job as a worker does: in its own folder, its standard input a pipe that the parent keeps."""
+    write_spec(spec, spec.output_dir / "spec.json")
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "finetune", str(spec.output_dir / "spec.json")],
+        cwd=spec.output_dir,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        **options,
+    )
+
+
+def run_job(spec: JobSpec, **options: Any) -> int:
+    with start_job(spec, **options) as process:
+        return process.wait(120)
+
+
+def events_of(spec: JobSpec) -> list[dict[str, Any]]:
+    """The whole lines told so far."""
+    path = spec.output_dir / "events.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune.plan import (
+    JobSpec,
+    ModelShape,
+    Recipe,
+    Row,
+    learning_rate_at,
+    make_plan,
+    make_recipe,
+    read_spec,
+    total_steps,
+    write_spec,
+)
+from prompts.errors import BadInput
+
+SMOL = ModelShape(
+    parameter_count=135_000_000, linears=((576, 576), (1536, 576)), vocabulary=49_152, context_tokens=8192
+)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rows", "lr", "epochs"),
+    [(135_000_000, 150, 1e-3, 5), (1_500_000_000, 500, 5e-4, 3), (7_000_000_000, 5000, 3e-4, 2)],
+)
+def test_the_recipe_follows_the_size_of_the_model_and_of_the_data(parameters, rows, lr, epochs):
+    recipe = make_recipe(parameters, rows)
+    assert (recipe.rank, recipe.alpha, recipe.lr, recipe.epochs) == (16, 32, lr, epochs)
+
+
+def test_an_expert_overrides_any_field():
+    assert make_recipe(1, 1, {"rank": 8, "lr": 0.01}) == make_recipe(1, 1).model_copy(update={"rank": 8, "lr": 0.01})
+
+
+def test_an_unknown_field_is_named_with_what_was_meant():
+    with pytest.raises(BadInput, match=r"no field 'learning_rates'.*it has rank") as caught:
+        make_recipe(1, 1, {"learning_rates": 0.01, "epoch": 3})
+    assert "did you mean 'epochs'?" in str(caught.value)
+
+
+def test_a_bad_value_is_named():
+    with pytest.raises(BadInput, match=r"rank = 0: .*greater than or equal to 1"):
+        make_recipe(1, 1, {"rank": 0})
+
+
+def test_small_sets_get_sixty_steps():
+    assert total_steps(Recipe(epochs=5), 16) == 60
+    assert total_steps(Recipe(epochs=5), 170) == 110
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_to_zero_after_the_last_step():
+    recipe = Recipe(lr=1.0, warmup_share=0.2)
+    rates = [round(learning_rate_at(recipe, step, 10), 3) for step in range(1, 12)]
+    assert rates == [0.5, 1.0, 0.889, 0.778, 0.667, 0.556, 0.444, 0.333, 0.222, 0.111, 0.0]
+
+
+def test_the_plan_adds_up():
+    rows = [Row(messages=({"role": "user", "content": "x" * 300},), answer="billing")] * 40
+    plan = make_plan(SMOL, Recipe(rank=8), rows)
+    assert plan.trainable_count == 8 * (576 + 576) + 8 * (1536 + 576)
+    assert plan.weights_bytes == 135_000_000 * 4
+    assert plan.steps == 60
+    assert plan.memory_bytes == sum(
+        (plan.weights_bytes, plan.adapter_bytes, plan.optimizer_bytes, plan.activation_bytes)
+    )
+    assert make_plan(SMOL, Recipe(rank=8), rows, on_cuda=True).weights_bytes == 135_000_000 * 2
+
+
+def test_a_common_prefix_is_counted_once():
+    rows = [
+        Row(messages=({"role": "system", "content": "s" * 900}, {"role": "user", "content": f"{n:03}"}), answer="a")
+        for n in range(8)
+    ]
+    assert 300 < make_plan(SMOL, Recipe(), rows).pack_tokens < 400
+
+
+def test_a_spec_comes_back_as_it_was_written(tmp_path: Path):
+    row = Row(messages=({"role": "user", "content": "hi"},), answer="yes")
+    spec = JobSpec(job_id="j", base_folder=tmp_path, output_dir=tmp_path, train=(row,), lineage={"suite": "s"})
+    write_spec(spec, tmp_path / "deep" / "spec.json")
+    assert read_spec(tmp_path / "deep" / "spec.json") == spec
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["spec.json"]
+
+
+def test_a_bad_spec_is_refused(tmp_path: Path):
+    (tmp_path / "spec.json").write_text('{"job_id": "j", "epoch": 1}')
+    with pytest.raises(BadInput, match="epoch"):
+        read_spec(tmp_path / "spec.json")

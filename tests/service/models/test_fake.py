@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from prompts.errors import ModelOverloaded
+from prompts.messages import CompletionRequest, Message, Usage
+from service.errors import BadSetting
+from service.models.fake import FakeModel
+
+
+def request(text: str) -> CompletionRequest:
+    return CompletionRequest((Message("system", "Sort."), Message("user", text), Message("assistant", "ok")))
+
+
+def said(model: FakeModel, text: str) -> str:
+    return asyncio.run(model.complete(request(text))).text
+
+
+def test_it_answers_alike_by_part_or_by_function() -> None:
+    assert said(FakeModel("billing"), "x") == "billing"
+    assert said(FakeModel({"invoice": "billing", "crash": "bug"}), "it will crash") == "bug"
+    assert said(FakeModel({"invoice": "billing"}), "else") == ""
+    assert said(FakeModel(lambda one: one.messages[0].content or ""), "x") == "Sort."
+
+
+@pytest.mark.parametrize(
+    ("config", "answer"),
+    [
+        ({"answers": {"red": "colour"}, "default": "none"}, "colour"),
+        ({"answers": {"blue": "colour"}, "default": "none"}, "none"),
+        ({"answers": {"blue": "colour"}, "echo": True}, "red car"),
+        ({}, ""),
+    ],
+)
+def test_it_is_made_from_config(config: dict[str, Any], answer: str) -> None:
+    assert said(FakeModel.from_config(config), "red car") == answer
+
+
+@pytest.mark.parametrize("config", [{"answer": "x"}, {"default": 1}, {"echo": "yes"}])
+def test_a_bad_config_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(BadSetting, match=next(iter(config))):
+        FakeModel.from_config(config)
+
+
+def test_it_fails_when_told_to() -> None:
+    overloaded = ModelOverloaded("later", retry_after_s=1)
+    with pytest.raises(ModelOverloaded):
+        said(FakeModel("x", fail=overloaded), "a")
+    sometimes = FakeModel("x", fail=lambda one: overloaded if one.messages[1].content == "a" else None)
+    assert said(sometimes, "b") == "x"
+
+
+def test_it_remembers_what_it_was_asked_and_counts_words() -> None:
+    model = FakeModel("two words", remember=2)
+    usage = asyncio.run(model.complete(request("a b"))).usage
+    assert usage == Usage(4, 2)
+    for text in ("c", "d"):
+        said(model, text)
+    assert [one.messages[1].content for one in model.asked] == ["c", "d"]

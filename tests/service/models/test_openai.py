@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from prompts.errors import ModelError, ModelOverloaded, ModelRefused, ModelTimeout, ModelUnavailable
+from prompts.messages import Completion, CompletionRequest, Message, Usage
+from service.models.openai import OpenAIModel, retry_after_s
+
+KEY = "sk-very-secret"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+GOOD: dict[str, Any] = {
+    "choices": [{"message": {"role": "assistant", "content": "billing"}, "finish_reason": "length"}],
+    "usage": {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}},
+    "turnout": {"asked_again": True},
+}
+
+
+def request(**changes: Any) -> CompletionRequest:
+    return CompletionRequest((Message("user", "hello"),), {"temperature": 0}, **changes)
+
+
+def ask(handler: Handler, one: CompletionRequest | None = None) -> Completion:
+    """Ask a server on loopback that answers with `handler`."""
+
+    async def run() -> Completion:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", handler)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        model = OpenAIModel(f"http://127.0.0.1:{runner.addresses[0][1]}/v1/", "upstream", KEY)
+        try:
+            return await model.complete(one or request())
+        finally:
+            await model.aclose()
+            await model.aclose()
+            await runner.cleanup()
+
+    return asyncio.run(run())
+
+
+def says(status: int, body: Any, **headers: str) -> Handler:
+    async def handler(_: web.Request) -> web.Response:
+        text = body if isinstance(body, str) else json.dumps(body)
+        return web.Response(status=status, text=text, headers=headers)
+
+    return handler
+
+
+def test_a_completion_is_read_whole() -> None:
+    completion = ask(says(200, GOOD))
+    assert completion.text == "billing"
+    assert completion.finish_reason == "length"
+    assert completion.usage == Usage(9, 2, 4)
+    assert completion.message == {"role": "assistant", "content": "billing"}
+    assert completion.details == {"asked_again": True}
+    assert completion.latency_s > 0
+
+
+@pytest.mark.parametrize(("adapter", "model"), [(None, "upstream"), ("red", "red")])
+def test_the_upstream_gets_parameters_key_and_model_or_adapter(adapter: str | None, model: str) -> None:
+    seen: dict[str, Any] = {}
+
+    async def handler(asked: web.Request) -> web.Response:
+        seen.update(await asked.json(), key=asked.headers["Authorization"])
+        return web.json_response(GOOD)
+
+    ask(handler, request(adapter=adapter))
+    messages = [{"role": "user", "content": "hello"}]
+    assert seen == {"model": model, "messages": messages, "temperature": 0, "key": f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, ModelRefused),
+        (401, ModelRefused),
+        (403, ModelRefused),
+        (404, ModelRefused),
+        (422, ModelRefused),
+        (302, ModelRefused),
+        (429, ModelOverloaded),
+        (503, ModelOverloaded),
+        (500, ModelUnavailable),
+        (502, ModelUnavailable),
+        (504, ModelTimeout),
+    ],
+)
+def test_a_status_becomes_its_error_without_the_key(status: int, kind: type[ModelError]) -> None:
+    body = {"error": {"message": f"no, {KEY} is bad", "code": "why"}}
+    with pytest.raises(kind, match=f"HTTP {status}: no, … is bad") as caught:
+        ask(says(status, body, Location="http://127.0.0.1:9/"))
+    assert type(caught.value) is kind
+    assert KEY not in str(caught.value)
+    if isinstance(caught.value, ModelRefused):
+        assert (caught.value.status, caught.value.code) == (status, "why")
+
+
+def test_retry_after_is_read() -> None:
+    with pytest.raises(ModelOverloaded) as caught:
+        ask(says(429, "slow down", **{"Retry-After": "7"}))
+    assert caught.value.retry_after_s == 7
+    date = email.utils.formatdate(time.time() + 100, usegmt=True)
+    assert 95 < (retry_after_s(date) or 0) <= 100
+    assert [retry_after_s(value) for value in (None, "soon", "-3", "nan", "inf")] == [None] * 5
+
+
+@pytest.mark.parametrize("body", ["not json", "[]", {}, {"choices": []}, {"choices": [{"message": None}]}, "[" * 99999])
+def test_what_is_no_completion_is_refused(body: Any) -> None:
+    with pytest.raises(ModelRefused, match="not a chat completion"):
+        ask(says(200, body))
+
+
+def test_a_tool_call_without_content_has_empty_text() -> None:
+    message = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    completion = ask(says(200, {"choices": [{"message": message, "finish_reason": "tool_calls"}]}))
+    assert (completion.text, completion.finish_reason, completion.message) == ("", "tool_calls", message)
+
+
+def test_a_slow_answer_times_out() -> None:
+    async def handler(_: web.Request) -> web.Response:
+        await asyncio.sleep(0.5)
+        return web.json_response(GOOD)
+
+    with pytest.raises(ModelTimeout, match=r"within 0\.1 s"):
+        ask(handler, request(timeout_s=0.1))
+
+
+def test_a_connection_cut_short_is_unavailable() -> None:
+    async def handler(asked: web.Request) -> web.Response:
+        assert asked.transport is not None
+        asked.transport.abort()
+        return web.Response()
+
+    with pytest.raises(ModelUnavailable):
+        ask(handler)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_nothing_listening_is_unavailable(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+    async def run() -> None:
+        model = OpenAIModel(f"http://{host}:{port}/v1", "upstream", KEY)
+        try:
+            await model.complete(request())
+        finally:
+            await model.aclose()
+
+    with pytest.raises(ModelUnavailable):
+        asyncio.run(run())
+
+
+def test_a_closed_model_opens_nothing_again() -> None:
+    async def run() -> None:
+        model = OpenAIModel("http://127.0.0.1:9/v1", "upstream", KEY)
+        await model.aclose()
+        await model.complete(request())
+
+    with pytest.raises(ModelUnavailable, match="was closed"):
+        asyncio.run(run())
+
+
+def test_the_repr_holds_no_key() -> None:
+    assert KEY not in repr(OpenAIModel("http://localhost/v1", "m", KEY))
