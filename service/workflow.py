@@ -106,7 +106,8 @@ def finetune_workflow(job_id: str) -> dict[str, Any]:
     decision = _decide(job_id, look)
     result = _result(planned, **decision, adapter=adapter, dev=dev, before=befores[0], after=after)
     if decision["verdict"] == "pass":
-        result["route"] = _move_route(job_id, decision["evidence_id"])["variants"]
+        result["routed"] = _move_route(job_id, decision["evidence_id"])
+        result["route"] = result["routed"]["variants"]
     return result
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pydantic
 from litestar import delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from prompts.errors import BadInput
 from service.api.threads import in_thread
@@ -37,7 +39,9 @@ class FeedbackBody(pydantic.BaseModel, extra="forbid"):
 
 @post("/api/keys", opt=ADMIN)
 @in_thread
-def new_key(context: Context, principal: Principal, data: KeyBody) -> dict[str, Any]:
+def new_key(
+    context: NamedDependency[Context], principal: NamedDependency[Principal], data: JSONBody[KeyBody]
+) -> dict[str, Any]:
     """A new key, shown this once."""
     made = create_key(context.database, data.role, actor=principal, note=data.note)
     _changed(context)
@@ -46,7 +50,7 @@ def new_key(context: Context, principal: Principal, data: KeyBody) -> dict[str, 
 
 @get("/api/keys", opt=ADMIN)
 @in_thread
-def list_keys(context: Context) -> list[dict[str, Any]]:
+def list_keys(context: NamedDependency[Context]) -> list[dict[str, Any]]:
     """All keys without their secrets."""
     with context.database.read() as session:
         return keys.listing(session)
@@ -54,7 +58,7 @@ def list_keys(context: Context) -> list[dict[str, Any]]:
 
 @delete("/api/keys/{key_id:str}", opt=ADMIN)
 @in_thread
-def delete_key(context: Context, principal: Principal, key_id: str) -> None:
+def delete_key(context: NamedDependency[Context], principal: NamedDependency[Principal], key_id: FromPath[str]) -> None:
     """Revoke a key: it is refused at once."""
     revoke_key(context.database, key_id, actor=principal)
     _changed(context)
@@ -62,7 +66,7 @@ def delete_key(context: Context, principal: Principal, key_id: str) -> None:
 
 @get("/api/audit", opt=ADMIN)
 @in_thread
-def get_audit(context: Context, limit: int = 100) -> list[dict[str, Any]]:
+def get_audit(context: NamedDependency[Context], limit: FromQuery[int] = 100) -> list[dict[str, Any]]:
     """What admins did, newest first."""
     with context.database.read() as session:
         return keys.audit_log(session, min(limit, 1000))
@@ -70,7 +74,7 @@ def get_audit(context: Context, limit: int = 100) -> list[dict[str, Any]]:
 
 @get("/api/models", opt={"role": "author"})
 @in_thread
-def list_aliases(context: Context) -> list[dict[str, Any]]:
+def list_aliases(context: NamedDependency[Context]) -> list[dict[str, Any]]:
     """Model aliases as the settings have them; secrets only by the name of their variable."""
     specs = context.settings.models.items()
     return [{"alias": alias, "tunable": spec.is_tunable, **spec.model_dump(mode="json")} for alias, spec in specs]
@@ -78,7 +82,7 @@ def list_aliases(context: Context) -> list[dict[str, Any]]:
 
 @get("/api/adapters", opt={"role": "author"})
 @in_thread
-def list_adapters(context: Context, prompt: str | None = None) -> list[dict[str, Any]]:
+def list_adapters(context: NamedDependency[Context], prompt: FromQuery[str | None] = None) -> list[dict[str, Any]]:
     """Adapters, newest first, with their lineage."""
     with context.database.read() as session:
         return routes.adapters(session, prompt)
@@ -86,7 +90,9 @@ def list_adapters(context: Context, prompt: str | None = None) -> list[dict[str,
 
 @get("/api/requests", opt=ADMIN)
 @in_thread
-def list_requests(context: Context, prompt: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+def list_requests(
+    context: NamedDependency[Context], prompt: FromQuery[str | None] = None, limit: FromQuery[int] = 100
+) -> list[dict[str, Any]]:
     """The request log, newest first."""
     with context.database.read() as session:
         return requests.listing(session, prompt, min(limit, 1000))
@@ -94,7 +100,9 @@ def list_requests(context: Context, prompt: str | None = None, limit: int = 100)
 
 @post("/api/feedback", opt={"role": "app"})
 @in_thread
-def give_feedback(context: Context, principal: Principal, data: FeedbackBody) -> dict[str, Any]:
+def give_feedback(
+    context: NamedDependency[Context], principal: NamedDependency[Principal], data: JSONBody[FeedbackBody]
+) -> dict[str, Any]:
     """Rate or correct a completion that this key asked for; durable before the reply."""
     if data.value is None and data.comment is None and data.correction is None:
         raise BadInput("feedback needs a value, a comment or a correction", param="value")

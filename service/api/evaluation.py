@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import pydantic
 from litestar import Response, get, post, put
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
 from prompts.names import PRODUCTION, Selector, check_name, parse_selector
 from service.api.idempotency import once
@@ -24,7 +25,7 @@ from service.store import routes, runs
 from suites.case import Suite
 
 AUTHOR = {"role": "author"}
-IdempotencyKey = Annotated[str | None, Parameter(header="Idempotency-Key")]
+IdempotencyKey = Annotated[str | None, HeaderParameter(name="Idempotency-Key")]
 
 
 class FinetuneRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -40,21 +41,28 @@ class FinetuneRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
 
 @get("/api/suites", opt=AUTHOR)
 @in_thread
-def list_suites(context: Context) -> list[dict[str, Any]]:
+def list_suites(context: NamedDependency[Context]) -> list[dict[str, Any]]:
     """Every suite version without its cases."""
     return context.registry.suites()
 
 
 @get("/api/suites/{name:str}", opt=AUTHOR)
 @in_thread
-def get_suite(context: Context, name: str, version: int | None = None) -> dict[str, Any]:
+def get_suite(
+    context: NamedDependency[Context], name: FromPath[str], version: FromQuery[int | None] = None
+) -> dict[str, Any]:
     """One suite version with its cases; by default the newest."""
     return context.registry.suite(f"{check_name(name, 'suite')}@{version}" if version else name)
 
 
 @put("/api/suites/{name:str}", opt=AUTHOR)
 @in_thread
-def put_suite(context: Context, principal: Principal, name: str, data: dict[str, Any]) -> Response[dict[str, Any]]:
+def put_suite(
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    name: FromPath[str],
+    data: JSONBody[dict[str, Any]],
+) -> Response[dict[str, Any]]:
     """A new version (201), or the one that has this content already (200). Cases come inline."""
     written = context.registry.push(Push({}, {name: data}), principal)[0]
     return Response(written, status_code=201 if written["created"] else 200)
@@ -63,7 +71,10 @@ def put_suite(context: Context, principal: Principal, name: str, data: dict[str,
 @post("/api/runs", opt=AUTHOR, status_code=202)
 @in_thread
 def start_run(
-    context: Context, principal: Principal, data: RunRequest, idempotency_key: IdempotencyKey = None
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    data: JSONBody[RunRequest],
+    idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Queue a run; what can be known to be wrong is refused now."""
     context.gates.plan_run(data, "run_check")
@@ -73,7 +84,9 @@ def start_run(
 
 @get("/api/runs", opt=AUTHOR)
 @in_thread
-def list_runs(context: Context, suite: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+def list_runs(
+    context: NamedDependency[Context], suite: FromQuery[str | None] = None, limit: FromQuery[int] = 50
+) -> list[dict[str, Any]]:
     """Runs, newest first."""
     with context.database.read() as session:
         return [public_run(record) for record in runs.listing(session, suite, min(limit, 500))]
@@ -81,7 +94,7 @@ def list_runs(context: Context, suite: str | None = None, limit: int = 50) -> li
 
 @get("/api/runs/{run_id:str}", opt=AUTHOR)
 @in_thread
-def get_run(context: Context, run_id: str) -> dict[str, Any]:
+def get_run(context: NamedDependency[Context], run_id: FromPath[str]) -> dict[str, Any]:
     """A run with its figures once it has finished."""
     with context.database.read() as session:
         record = runs.get(session, run_id)
@@ -93,7 +106,9 @@ def get_run(context: Context, run_id: str) -> dict[str, Any]:
 
 @get("/api/runs/{run_id:str}/cases", opt=AUTHOR)
 @in_thread
-def get_run_cases(context: Context, run_id: str, status: str | None = None) -> list[dict[str, Any]]:
+def get_run_cases(
+    context: NamedDependency[Context], run_id: FromPath[str], status: FromQuery[str | None] = None
+) -> list[dict[str, Any]]:
     """Every case as it was judged, in the order of the suite."""
     with context.database.read() as session:
         if runs.get(session, run_id) is None:
@@ -104,7 +119,10 @@ def get_run_cases(context: Context, run_id: str, status: str | None = None) -> l
 @post("/api/gates", opt={"role": "ci"}, status_code=202)
 @in_thread
 def start_gate(
-    context: Context, principal: Principal, data: GateRequest, idempotency_key: IdempotencyKey = None
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    data: JSONBody[GateRequest],
+    idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Queue a gate; what can be known to be wrong is refused now."""
     context.gates.plan(data, "gate_check")
@@ -114,7 +132,7 @@ def start_gate(
 
 @get("/api/gates/{gate_id:str}", opt=AUTHOR)
 @in_thread
-def get_gate(context: Context, gate_id: str) -> dict[str, Any]:
+def get_gate(context: NamedDependency[Context], gate_id: FromPath[str]) -> dict[str, Any]:
     """A gate's verdict once it has one."""
     job = context.jobs.show(gate_id)
     known = {"gate_id": gate_id, "status": job["status"], "error": job["error"]}
@@ -124,7 +142,10 @@ def get_gate(context: Context, gate_id: str) -> dict[str, Any]:
 @post("/api/finetunes", opt=AUTHOR, status_code=202)
 @in_thread
 def start_finetune(
-    context: Context, principal: Principal, data: FinetuneRequest, idempotency_key: IdempotencyKey = None
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    data: JSONBody[FinetuneRequest],
+    idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Queue a fine-tune of a suite's prompt; what can be known to be wrong is refused now."""
     spec = plan_finetune(context, data)
@@ -133,7 +154,7 @@ def start_finetune(
 
 @get("/api/evidence/{evidence_id:str}", opt=AUTHOR)
 @in_thread
-def get_evidence(context: Context, evidence_id: str) -> dict[str, Any]:
+def get_evidence(context: NamedDependency[Context], evidence_id: FromPath[str]) -> dict[str, Any]:
     """The stored record that a verdict or a promotion rests on."""
     with context.database.read() as session:
         record = routes.evidence(session, evidence_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Response, get
+from litestar.di import NamedDependency
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from service.context import Context
@@ -15,7 +16,7 @@ async def live() -> dict[str, str]:
 
 
 @get("/health/ready", opt={"role": "open"})
-async def ready(context: Context) -> Response[dict[str, str]]:
+async def ready(context: NamedDependency[Context]) -> Response[dict[str, str]]:
     """It can serve: 200 `ok`, or `stale` when it serves from its last snapshot; 503 before it has one."""
     if context.snapshot.view.revision < 0:
         return Response({"status": "starting"}, status_code=503)
@@ -23,7 +24,7 @@ async def ready(context: Context) -> Response[dict[str, str]]:
 
 
 @get("/metrics", opt={"role": "ci"})
-async def metrics(context: Context) -> Response[bytes]:
+async def metrics(context: NamedDependency[Context]) -> Response[bytes]:
     """Prometheus text."""
     registry = CollectorRegistry()
     for name, text, value in (

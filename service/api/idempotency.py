@@ -36,7 +36,6 @@ def once(
         "principal": principal.id,
         "key": key,
         "body_digest": digest,
-        "status": 202,
         "answer": answer,
         "at": now(),
     }

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from litestar import Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
 
 from service.api.threads import in_thread
@@ -21,20 +23,24 @@ POLL_S = 0.25
 
 @get("/api/jobs", opt=AUTHOR)
 @in_thread
-def list_jobs(context: Context, limit: int = 50, kind: str | None = None) -> list[dict[str, Any]]:
+def list_jobs(
+    context: NamedDependency[Context], limit: FromQuery[int] = 50, kind: FromQuery[str | None] = None
+) -> list[dict[str, Any]]:
     """Jobs, newest first."""
     return context.jobs.listing(min(limit, 500), kind)
 
 
 @get("/api/jobs/{job_id:str}", opt=AUTHOR)
 @in_thread
-def get_job(context: Context, job_id: str) -> dict[str, Any]:
+def get_job(context: NamedDependency[Context], job_id: FromPath[str]) -> dict[str, Any]:
     """One job, with its result once it has one."""
     return context.jobs.show(job_id)
 
 
 @get("/api/jobs/{job_id:str}/events", opt=AUTHOR)
-async def job_events(request: Request[Any, Any, Any], context: Context, job_id: str, after: int = 0) -> Response[Any]:
+async def job_events(
+    request: Request[Any, Any, Any], context: NamedDependency[Context], job_id: FromPath[str], after: FromQuery[int] = 0
+) -> Response[Any]:
     """Events numbered above `after`; as server-sent events until the job has ended where the client accepts them."""
     return await _events(request, context, job_id, after)
 
@@ -47,21 +53,27 @@ async def _events(request: Request[Any, Any, Any], context: Context, job_id: str
 
 
 @get("/api/runs/{run_id:str}/events", opt=AUTHOR)
-async def run_events(request: Request[Any, Any, Any], context: Context, run_id: str, after: int = 0) -> Response[Any]:
+async def run_events(
+    request: Request[Any, Any, Any], context: NamedDependency[Context], run_id: FromPath[str], after: FromQuery[int] = 0
+) -> Response[Any]:
     """The events of the job that makes a run."""
     return await _events(request, context, f"job_{run_id.partition('_')[2]}", after)
 
 
 @post("/api/jobs/{job_id:str}/cancel", opt=AUTHOR, status_code=200)
 @in_thread
-def cancel_job(context: Context, principal: Principal, job_id: str) -> dict[str, Any]:
+def cancel_job(
+    context: NamedDependency[Context], principal: NamedDependency[Principal], job_id: FromPath[str]
+) -> dict[str, Any]:
     """Ask for a job's end; an admin may do so for another's."""
     return context.jobs.cancel(job_id, principal)
 
 
 @post("/api/jobs/{job_id:str}/resume", opt=AUTHOR, status_code=200)
 @in_thread
-def resume_job(context: Context, principal: Principal, job_id: str) -> dict[str, Any]:
+def resume_job(
+    context: NamedDependency[Context], principal: NamedDependency[Principal], job_id: FromPath[str]
+) -> dict[str, Any]:
     """Queue a failed or cancelled job again; what it has done is not done twice."""
     return context.jobs.resume(job_id, principal)
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import pydantic
 from litestar import Request, Response, delete, get, post, put
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from prompts.diff import diff
 from prompts.errors import BadInput
@@ -52,8 +53,8 @@ class RenderBody(pydantic.BaseModel, extra="forbid"):
     messages: list[dict[str, Any]] = []
 
 
-Version = Annotated[int | None, Parameter(query="version", ge=1)]
-LabelName = Annotated[str | None, Parameter(query="label")]
+Version = Annotated[int | None, QueryParameter(name="version", ge=1)]
+LabelName = Annotated[str | None, QueryParameter(name="label")]
 
 
 def selector(name: str, version: int | None, label: str | None) -> Selector:
@@ -65,14 +66,16 @@ def selector(name: str, version: int | None, label: str | None) -> Selector:
 
 @get("/api/prompts", opt=AUTHOR)
 @in_thread
-def list_prompts(context: Context) -> list[dict[str, Any]]:
+def list_prompts(context: NamedDependency[Context]) -> list[dict[str, Any]]:
     """Every prompt with its newest version and its labels."""
     return context.registry.listing()
 
 
 @post("/api/push", opt=AUTHOR, status_code=200)
 @in_thread
-def push(context: Context, principal: Principal, data: PushBody) -> list[dict[str, Any]]:
+def push(
+    context: NamedDependency[Context], principal: NamedDependency[Principal], data: JSONBody[PushBody]
+) -> list[dict[str, Any]]:
     """Prompts and suites in one transaction."""
     written = context.registry.push(Push(data.prompts, data.suites, data.origin()), principal)
     context.snapshot.refresh()
@@ -82,7 +85,11 @@ def push(context: Context, principal: Principal, data: PushBody) -> list[dict[st
 @get("/api/prompts/{name:str}", opt=AUTHOR)
 @in_thread
 def get_prompt(
-    request: Request[Any, Any, Any], context: Context, name: str, version: Version = None, label: LabelName = None
+    request: Request[Any, Any, Any],
+    context: NamedDependency[Context],
+    name: FromPath[str],
+    version: Version = None,
+    label: LabelName = None,
 ) -> Response[Any]:
     """One version: the selected one, else the one behind `production`."""
     return _with_etag(request, context.registry.version(selector(name, version, label)))
@@ -90,21 +97,28 @@ def get_prompt(
 
 @get("/api/prompts/{name:str}/versions", opt=AUTHOR)
 @in_thread
-def list_versions(context: Context, name: str) -> dict[str, Any]:
+def list_versions(context: NamedDependency[Context], name: FromPath[str]) -> dict[str, Any]:
     """All versions, newest first, and the labels."""
     return context.registry.history(name)
 
 
 @get("/api/prompts/{name:str}/versions/{number:int}", opt=AUTHOR)
 @in_thread
-def get_version(request: Request[Any, Any, Any], context: Context, name: str, number: int) -> Response[Any]:
+def get_version(
+    request: Request[Any, Any, Any], context: NamedDependency[Context], name: FromPath[str], number: FromPath[int]
+) -> Response[Any]:
     """One version by its number."""
     return _with_etag(request, context.registry.version(selector(name, number, None)))
 
 
 @post("/api/prompts/{name:str}/versions", opt=AUTHOR)
 @in_thread
-def create_version(context: Context, principal: Principal, name: str, data: dict[str, Any]) -> Response[dict[str, Any]]:
+def create_version(
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    name: FromPath[str],
+    data: JSONBody[dict[str, Any]],
+) -> Response[dict[str, Any]]:
     """A new version (201), or the one that has this content already (200). Keys as in a prompt file, and `message`."""
     message = data.pop("message", None)
     origin = _Origin(message=message).origin()
@@ -115,7 +129,9 @@ def create_version(context: Context, principal: Principal, name: str, data: dict
 
 @get("/api/prompts/{name:str}/diff", opt=AUTHOR)
 @in_thread
-def get_diff(context: Context, name: str, a: str, b: str) -> dict[str, Any]:
+def get_diff(
+    context: NamedDependency[Context], name: FromPath[str], a: FromQuery[str], b: FromQuery[str]
+) -> dict[str, Any]:
     """What changed from `a` to `b`: each a version number or a label."""
     before, after = (context.registry.version(parse_selector(f"{name}@{which}")) for which in (a, b))
     found = diff(PromptContent.model_validate(before.content), PromptContent.model_validate(after.content))
@@ -125,7 +141,11 @@ def get_diff(context: Context, name: str, a: str, b: str) -> dict[str, Any]:
 @post("/api/prompts/{name:str}/render", opt={"role": "app"}, status_code=200)
 @in_thread
 def render(
-    context: Context, name: str, data: RenderBody, version: Version = None, label: LabelName = None
+    context: NamedDependency[Context],
+    name: FromPath[str],
+    data: JSONBody[RenderBody],
+    version: Version = None,
+    label: LabelName = None,
 ) -> Response[dict[str, Any]]:
     """The exact messages, for applications that call their model themselves."""
     number = context.snapshot.select(selector(name, version, label))
@@ -136,14 +156,19 @@ def render(
 
 @get("/api/prompts/{name:str}/labels/{label:str}", opt=AUTHOR)
 @in_thread
-def get_label(context: Context, name: str, label: str) -> Response[dict[str, Any]]:
+def get_label(context: NamedDependency[Context], name: FromPath[str], label: FromPath[str]) -> Response[dict[str, Any]]:
     return _label(context.registry.label(check_name(name), label))
 
 
 @put("/api/prompts/{name:str}/labels/{label:str}", opt=AUTHOR)
 @in_thread
 def move_label(
-    request: Request[Any, Any, Any], context: Context, principal: Principal, name: str, label: str, data: LabelBody
+    request: Request[Any, Any, Any],
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    name: FromPath[str],
+    label: FromPath[str],
+    data: JSONBody[LabelBody],
 ) -> Response[dict[str, Any]]:
     """Point a label to a version; `If-Match` with the label's ETag makes it conditional, `If-None-Match: *` new."""
     expected = _expected_revision(request)
@@ -156,7 +181,13 @@ def move_label(
 
 @delete("/api/prompts/{name:str}/labels/{label:str}", opt=AUTHOR)
 @in_thread
-def remove_label(context: Context, principal: Principal, name: str, label: str, reason: str | None = None) -> None:
+def remove_label(
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    name: FromPath[str],
+    label: FromPath[str],
+    reason: FromQuery[str | None] = None,
+) -> None:
     """Take a label away: it is 404 at once."""
     context.registry.remove_label(check_name(name), label, principal, reason=reason)
     context.snapshot.refresh()
@@ -164,7 +195,7 @@ def remove_label(context: Context, principal: Principal, name: str, label: str, 
 
 @get("/api/prompts/{name:str}/labels/{label:str}/history", opt=AUTHOR)
 @in_thread
-def label_history(context: Context, name: str, label: str) -> list[dict[str, Any]]:
+def label_history(context: NamedDependency[Context], name: FromPath[str], label: FromPath[str]) -> list[dict[str, Any]]:
     """Every move, newest first: who, when, why, on what evidence."""
     return context.registry.label_history(check_name(name), label)
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pydantic
 from litestar import Request, Response, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 
 from prompts.names import check_name
 from service.api.prompts import etag_revision
@@ -31,14 +33,14 @@ class ReasonBody(pydantic.BaseModel, extra="forbid"):
 
 @get("/api/routes/{name:str}", opt={"role": "author"})
 @in_thread
-def get_route(context: Context, name: str) -> Response[dict[str, Any]]:
+def get_route(context: NamedDependency[Context], name: FromPath[str]) -> Response[dict[str, Any]]:
     """The current revision."""
     return _route(context.route_book.show(check_name(name)))
 
 
 @get("/api/routes/{name:str}/history", opt={"role": "author"})
 @in_thread
-def route_history(context: Context, name: str) -> list[dict[str, Any]]:
+def route_history(context: NamedDependency[Context], name: FromPath[str]) -> list[dict[str, Any]]:
     """Every revision, newest first: what, who, why, on what evidence."""
     return context.route_book.history(check_name(name))
 
@@ -46,7 +48,11 @@ def route_history(context: Context, name: str) -> list[dict[str, Any]]:
 @put("/api/routes/{name:str}", opt=ADMIN)
 @in_thread
 def set_route(
-    request: Request[Any, Any, Any], context: Context, principal: Principal, name: str, data: RouteBody
+    request: Request[Any, Any, Any],
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    name: FromPath[str],
+    data: JSONBody[RouteBody],
 ) -> Response[dict[str, Any]]:
     """Weights by hand, with a reason; `If-Match` with the route's ETag makes it conditional."""
     expected = etag_revision(request.headers.get("if-match"), request.headers.get("if-none-match"))
@@ -58,7 +64,10 @@ def set_route(
 @post("/api/routes/{name:str}/promote", opt=ADMIN, status_code=200)
 @in_thread
 def promote_route(
-    context: Context, principal: Principal, name: str, data: ReasonBody | None = None
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    name: FromPath[str],
+    data: JSONBody[ReasonBody | None] = None,
 ) -> Response[dict[str, Any]]:
     """The rollout's next step."""
     return _moved(context, context.route_book.promote(check_name(name), principal, data.reason if data else None))
@@ -67,7 +76,10 @@ def promote_route(
 @post("/api/routes/{name:str}/abort", opt=ADMIN, status_code=200)
 @in_thread
 def abort_route(
-    context: Context, principal: Principal, name: str, data: ReasonBody | None = None
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    name: FromPath[str],
+    data: JSONBody[ReasonBody | None] = None,
 ) -> Response[dict[str, Any]]:
     """End the rollout under way: the incumbent gets everything back."""
     return _moved(context, context.route_book.abort(check_name(name), principal, data.reason if data else None))
@@ -76,7 +88,10 @@ def abort_route(
 @post("/api/routes/{name:str}/undo", opt=ADMIN, status_code=200)
 @in_thread
 def undo_route(
-    context: Context, principal: Principal, name: str, data: ReasonBody | None = None
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    name: FromPath[str],
+    data: JSONBody[ReasonBody | None] = None,
 ) -> Response[dict[str, Any]]:
     """Restore the revision before the current one."""
     return _moved(context, context.route_book.undo(check_name(name), principal, data.reason if data else None))

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.di import NamedDependency
 from litestar.response import Stream
 
 from prompts.errors import BadInput
@@ -27,7 +28,9 @@ _encoder = msgspec.json.Encoder()
 
 
 @post("/v1/chat/completions", opt={"role": "app"}, status_code=200)
-async def chat_completions(request: Request[Any, Any, Any], context: Context, principal: Principal) -> Response[Any]:
+async def chat_completions(
+    request: Request[Any, Any, Any], context: NamedDependency[Context], principal: NamedDependency[Principal]
+) -> Response[Any]:
     """A completion of a prompt (`name`, `name@label`, `name@7`) or of a model alias."""
     body = _decode(await request.body())
     reply = await context.completions.complete(_ask(body), principal)
@@ -41,7 +44,7 @@ async def chat_completions(request: Request[Any, Any, Any], context: Context, pr
 
 
 @get("/v1/models", opt={"role": "app"})
-async def list_models(context: Context) -> dict[str, Any]:
+async def list_models(context: NamedDependency[Context]) -> dict[str, Any]:
     """Prompts and model aliases, as OpenAI lists models."""
     names = [*sorted(context.snapshot.view.newest), *sorted(context.settings.models)]
     return {"object": "list", "data": [_model(name) for name in names]}

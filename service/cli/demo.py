@@ -28,6 +28,7 @@ from service.settings import Settings, load_settings
 
 PROMPT = "support.ticket-triage"
 START_TIMEOUT_S = 60.0
+ROUTE_TIMEOUT_S = 10.0
 SAMPLES = 3
 
 
@@ -150,6 +151,7 @@ class Demo:
             err().print(f"gate {self.gate['verdict']}: {reason}", markup=False)
         self._tune(remote)
         with self.phase("requests_after"):
+            self._wait_for_route(remote)
             for answer in self.answers:
                 answer["after"] = _ask(remote, answer["ticket"])
 
@@ -173,6 +175,16 @@ class Demo:
         if self.job["status"] != "succeeded":
             raise CannotRun(f"the fine-tune {self.job['status']}: {self.job['error']}")
 
+    def _wait_for_route(self, remote: Remote) -> None:
+        """A replica serves a new revision within a second; the demo shows what is served after it."""
+        revision = (self.result.get("routed") or {}).get("revision", 0)
+        deadline = time.monotonic() + ROUTE_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if (_complete(remote, self.answers[0]["ticket"])["turnout"]["route_revision"] or 0) >= revision:
+                return
+            time.sleep(0.1)
+        raise CannotRun(f"revision {revision} of the route is not served after {ROUTE_TIMEOUT_S:g} s")
+
     def report(self) -> dict[str, Any]:
         """CONTRACT's JSON."""
         names = ("variant", "passed", "total", "pass_rate", "ci95", "p50_ms")
@@ -190,11 +202,11 @@ class Demo:
 
     def show(self) -> None:
         """One table, and where to look further."""
-        from rich.table import Table
+        from rich.table import Column, Table
         from rich.text import Text
 
         report = self.report()
-        shown = Table("", "variant", "passed", "pass rate", "95%", "p50 ms")
+        shown = Table("", Column("variant", overflow="fold"), "passed", "pass rate", "95%", "p50 ms")
         for name in ("before", "after"):
             row = report[name]
             if row is not None:
@@ -241,10 +253,15 @@ def _samples(project: Path) -> list[tuple[str, str]]:
 
 
 def _ask(remote: Remote, ticket: str) -> str:
+    """The answer's text."""
+    return str(_complete(remote, ticket)["choices"][0]["message"]["content"])
+
+
+def _complete(remote: Remote, ticket: str) -> dict[str, Any]:
     """One completion, as any OpenAI client asks for it."""
     body = {"model": PROMPT, "variables": {"ticket": ticket}, "user": ticket[:20]}
     try:
-        answer = remote.call("POST", "/v1/chat/completions", body=body)
+        answer: dict[str, Any] = remote.call("POST", "/v1/chat/completions", body=body)
+        return answer
     except TurnoutError as error:
         raise CannotRun(f"the service did not answer a completion: {error}") from error
-    return str(answer["choices"][0]["message"]["content"])

@@ -54,14 +54,14 @@ def _line(kind: str, data: dict[str, Any]) -> str | None:
 
 def show_job(job: dict[str, Any]) -> None:
     """A job's state, and a table of before and after where it has one."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     out().print(
         f"{job['job_id']} {job['kind']} {job['status']}" + (f": {job['error']}" if job["error"] else ""), markup=False
     )
     result = job["result"] or {}
     if result.get("before") and result.get("after"):
-        shown = Table("", "variant", "passed", "pass rate", "95%", "p50 ms")
+        shown = Table("", Column("variant", overflow="fold"), "passed", "pass rate", "95%", "p50 ms")
         for name in ("before", "after"):
             row = result[name]
             low, high = row["ci95"]

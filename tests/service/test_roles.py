@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from litestar import get
+from litestar.handlers import HTTPRouteHandler
+
+from service.api.gatekeeper import Gatekeeper
+from service.app import HANDLERS
+from service.identity import ROLES
+from tests.service.conftest import Service, make_settings
+
+# CONTRACT.md §5: app (complete, render, rate its own completions), author (+ push, run, files, jobs, evidence),
+# ci (+ gate, metrics), admin (+ protected labels, routes, keys, others' jobs).
+LEAST_ROLE: dict[str, str] = {
+    "GET /health/live": "open",
+    "GET /health/ready": "open",
+    "GET /metrics": "ci",
+    "GET /schema": "app",
+    "GET /schema/openapi.json": "app",
+    "GET /schema/{path}": "app",
+    "POST /v1/chat/completions": "app",
+    "GET /v1/models": "app",
+    "POST /api/prompts/{name}/render": "app",
+    "POST /api/feedback": "app",
+    "GET /api/prompts": "author",
+    "POST /api/push": "author",
+    "GET /api/prompts/{name}": "author",
+    "GET /api/prompts/{name}/versions": "author",
+    "POST /api/prompts/{name}/versions": "author",
+    "GET /api/prompts/{name}/versions/{number}": "author",
+    "GET /api/prompts/{name}/diff": "author",
+    "GET /api/prompts/{name}/labels/{label}": "author",
+    "PUT /api/prompts/{name}/labels/{label}": "author",
+    "DELETE /api/prompts/{name}/labels/{label}": "author",
+    "GET /api/prompts/{name}/labels/{label}/history": "author",
+    "GET /api/suites": "author",
+    "GET /api/suites/{name}": "author",
+    "PUT /api/suites/{name}": "author",
+    "POST /api/runs": "author",
+    "GET /api/runs": "author",
+    "GET /api/runs/{run_id}": "author",
+    "GET /api/runs/{run_id}/cases": "author",
+    "GET /api/runs/{run_id}/events": "author",
+    "POST /api/gates": "ci",
+    "GET /api/gates/{gate_id}": "author",
+    "POST /api/finetunes": "author",
+    "GET /api/evidence/{evidence_id}": "author",
+    "GET /api/jobs": "author",
+    "GET /api/jobs/{job_id}": "author",
+    "GET /api/jobs/{job_id}/events": "author",
+    "POST /api/jobs/{job_id}/cancel": "author",
+    "POST /api/jobs/{job_id}/resume": "author",
+    "GET /api/models": "author",
+    "GET /api/adapters": "author",
+    "GET /api/routes/{name}": "author",
+    "GET /api/routes/{name}/history": "author",
+    "PUT /api/routes/{name}": "admin",
+    "POST /api/routes/{name}/promote": "admin",
+    "POST /api/routes/{name}/abort": "admin",
+    "POST /api/routes/{name}/undo": "admin",
+    "POST /api/keys": "admin",
+    "GET /api/keys": "admin",
+    "DELETE /api/keys/{key_id}": "admin",
+    "GET /api/audit": "admin",
+    "GET /api/requests": "admin",
+}
+VALUES = {"name": "no.such", "number": "1", "label": "staging", "run_id": "run_0", "gate_id": "job_0", "job_id": "job_0",
+          "evidence_id": "ev_0", "key_id": "key_0", "path": "no-such-page"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with Service(make_settings(tmp_path_factory.mktemp("home"))).running() as service:
+        yield service
+
+
+def routes_of(service: Service) -> set[str]:
+    """Every method and path that the app answers, as Litestar has them; OPTIONS is Litestar's own."""
+    found = set()
+    for route in service.litestar.routes:
+        for handler in getattr(route, "route_handlers", ()):
+            assert isinstance(handler, HTTPRouteHandler)
+            found |= {f"{method} {_plain(route.path_format)}" for method in handler.http_methods if method != "OPTIONS"}
+    return found
+
+
+def _plain(path: str) -> str:
+    return path.rstrip("/") or "/"
+
+
+def ask(service: Service, route: str, role: str | None) -> int:
+    method, _, path = route.partition(" ")
+    body: Any = {} if method in ("POST", "PUT") else None
+    return service.call(method, path.format(**VALUES), role, json=body).status_code
+
+
+def test_every_route_of_the_app_stands_in_the_table_with_its_least_role(service: Service) -> None:
+    assert routes_of(service) == set(LEAST_ROLE)
+
+
+def test_only_health_is_open(service: Service) -> None:
+    open_routes = {route for route in routes_of(service) if ask(service, route, None) != 401}
+
+    assert open_routes == {"GET /health/live", "GET /health/ready"}
+
+
+def test_a_key_that_is_not_ours_opens_nothing_else_either(service: Service) -> None:
+    open_routes = {route for route in routes_of(service) if ask(service, route, "turnout_admin_invented") != 401}
+
+    assert open_routes == {"GET /health/live", "GET /health/ready"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_may_use_what_the_table_gives_it_and_is_refused_the_rest(service: Service, role: str) -> None:
+    allowed = {route for route in routes_of(service) if ask(service, route, role) not in (401, 403)}
+
+    rank = {name: index for index, name in enumerate(("open", *ROLES))}
+    assert allowed == {route for route, least in LEAST_ROLE.items() if rank[least] <= rank[role]}
+
+
+def test_a_path_that_does_not_exist_needs_a_key_too(service: Service) -> None:
+    assert service.call("GET", "/no/such/path", None).status_code == 401
+    assert service.call("GET", "/no/such/path", "app").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["//api/keys", "/health/../api/keys", "/health/%2e%2e/api/keys", "/health/x"])
+def test_no_spelling_of_a_path_reaches_a_handler_without_a_key(service: Service, path: str) -> None:
+    answer = service.call("GET", f"http://localhost{path}", None)
+
+    assert answer.status_code in (401, 404)
+    assert "role" not in answer.text
+
+
+@pytest.mark.parametrize("role", [None, *ROLES])
+def test_a_handler_that_does_not_say_whom_it_is_for_is_refused_to_everyone(service: Service, role: str | None) -> None:
+    @get("/api/new")
+    async def new() -> str:
+        return "reached"
+
+    service.litestar.register(new)
+    try:
+        answer = service.call("GET", "/api/new", role)
+    finally:
+        service.litestar.routes[:] = [route for route in service.litestar.routes if route.path != "/api/new"]
+
+    assert answer.status_code == (401 if role is None else 403)
+
+
+def test_health_tells_its_status_alone(service: Service) -> None:
+    assert service.call("GET", "/health/live", None).json() == {"status": "ok"}
+    assert service.call("GET", "/health/ready", None).json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8600", ""])
+@pytest.mark.parametrize("path", ["/health/live", "/api/prompts", "/v1/models"])
+def test_a_request_for_another_host_is_refused_before_anything_else(service: Service, host: str, path: str) -> None:
+    answer = service.call("GET", path, headers={"host": host})
+
+    assert answer.status_code == 421
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8600", "localhost:1", "LOCALHOST", "[::1]:8600", "[::1]"])
+def test_loopback_names_are_always_good_hosts(service: Service, host: str) -> None:
+    assert service.call("GET", "/health/live", None, headers={"host": host}).status_code == 200
+
+
+def test_a_host_that_the_settings_allow_is_good(service: Service) -> None:
+    settings = make_settings(service.settings.home, server={"allowed_hosts": ["turnout.example.com"]})
+    app = Gatekeeper(service.litestar, settings, service.context.snapshot)
+
+    async def ask_by_name() -> int:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://turnout.example.com"
+        ) as client:
+            return (await client.get("/health/live")).status_code
+
+    assert service.wait(ask_by_name()) == 200
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer é", "bearer x y"])
+def test_a_header_that_holds_no_key_of_ours_is_401_and_says_how(service: Service, header: str) -> None:
+    answer = service.call("GET", "/api/prompts", None, headers={"authorization": header.encode("latin-1")})
+
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_revoked_key_is_refused_at_once(service: Service) -> None:
+    made = service.call("POST", "/api/keys", json={"role": "author", "note": "for a minute"}).json()
+    assert service.call("GET", "/api/prompts", made["key"]).status_code == 200
+
+    assert service.call("DELETE", f"/api/keys/{made['id']}").status_code == 204
+
+    assert service.call("GET", "/api/prompts", made["key"]).status_code == 401
+
+
+def test_keys_are_listed_without_their_secrets(service: Service) -> None:
+    listed = service.call("GET", "/api/keys")
+
+    assert {"id", "role", "note", "created_at", "revoked_at"} == listed.json()[0].keys()
+    assert not any(key in listed.text for key in service.keys.values())
+
+
+def test_an_unknown_role_is_refused(service: Service) -> None:
+    answer = service.call("POST", "/api/keys", json={"role": "root"})
+
+    assert (answer.status_code, answer.json()["param"]) == (400, "role")
+
+
+def test_making_and_ending_keys_is_audited(service: Service) -> None:
+    made = service.call("POST", "/api/keys", json={"role": "app"}).json()
+    service.call("DELETE", f"/api/keys/{made['id']}")
+
+    newest = service.call("GET", "/api/audit", params={"limit": 2}).json()
+
+    assert [(entry["action"], entry["subject"]) for entry in newest] == [
+        ("key.revoke", made["id"]),
+        ("key.create", made["id"]),
+    ]
+
+
+def test_all_handlers_are_registered() -> None:
+    assert len(HANDLERS) == len(set(HANDLERS))

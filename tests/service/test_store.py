@@ -1,0 +1,674 @@
+"""Every test here runs on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import SQLModel
+
+from prompts.errors import BadInput
+from service.errors import Conflict, StorageFailed
+from service.identity import Principal, create_key, revoke_key
+from service.jobs import Jobs
+from service.registry import Push, Registry
+from service.route_book import RouteBook
+from service.store import jobs, keys, prompts, requests, routes, runs, suites
+from service.store.database import Database, bump_revision
+from service.store.prompts import LabelRecord, VersionRecord
+from tests.service.conftest import ADMIN, AUTHOR, BOTH, make_settings, triage
+
+pytestmark = BOTH
+Open = Callable[[], Database]
+LONG_AGO, AT, LATER = "2020-01-01T00:00:00", "2026-01-01T00:00:00", "2026-01-01T00:01:00"
+
+
+def at_once(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """Results of `count` threads that start together; an exception is its thread's result."""
+    barrier = threading.Barrier(count)
+
+    def run(number: int) -> Any:
+        barrier.wait()
+        try:
+            return work(number)
+        except Exception as error:  # noqa: BLE001 - whatever a thread raises is what the test looks at
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+# ---------------------------------------------------------------------------- migrations
+
+
+def test_an_empty_database_is_brought_to_every_table(kind: str, empty_url: str) -> None:
+    database = Database(empty_url)
+    database.migrate()
+    database.migrate()
+    database.close()
+
+    assert set(SQLModel.metadata.tables) == tables_of(database) - {"alembic_version"}
+
+
+def test_the_revision_starts_at_one_row(kind: str, database: Database) -> None:
+    with database.read() as session:
+        assert keys.revision(session) >= 0
+
+
+def test_two_processes_that_start_at_once_migrate_once(kind: str, empty_url: str) -> None:
+    def migrate(_: int) -> None:
+        database = Database(empty_url)
+        try:
+            database.migrate()
+        finally:
+            database.close()
+
+    assert at_once(2, migrate) == [None, None]
+    assert "prompt_version" in tables_of(Database(empty_url))
+
+
+def test_the_migrated_schema_is_the_one_that_the_tables_describe(kind: str, empty_url: str) -> None:
+    database = Database(empty_url)
+    database.migrate()
+    database.close()
+    engine = create_engine(database.url)
+
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        differences = compare_metadata(context, SQLModel.metadata)
+    engine.dispose()
+
+    assert differences == []
+
+
+def test_the_schema_has_the_constraints_that_the_tables_describe(kind: str, database: Database) -> None:
+    """Alembic compares neither primary keys nor, on SQLite, unnamed constraints: the database is asked itself."""
+    engine = create_engine(database.url)
+    found = inspect(engine)
+    for table in SQLModel.metadata.sorted_tables:
+        assert set(found.get_pk_constraint(table.name)["constrained_columns"]) == set(table.primary_key.columns.keys())
+        wanted = {tuple(c.columns.keys()) for c in table.constraints if type(c).__name__ == "UniqueConstraint"}
+        assert {tuple(u["column_names"]) for u in found.get_unique_constraints(table.name)} == wanted, table.name
+        foreign = {tuple(key.columns.keys()) for key in table.foreign_key_constraints}
+        assert {tuple(key["constrained_columns"]) for key in found.get_foreign_keys(table.name)} == foreign, table.name
+        nullable = {column["name"] for column in found.get_columns(table.name) if column["nullable"]}
+        assert nullable == {column.name for column in table.columns if column.nullable}, table.name
+    engine.dispose()
+
+
+def tables_of(database: Database) -> set[str]:
+    engine = create_engine(database.url)
+    try:
+        return set(inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
+
+
+# ---------------------------------------------------------------------------- transactions
+
+
+def test_a_block_that_raises_writes_nothing(kind: str, database: Database) -> None:
+    with pytest.raises(BadInput), database.write() as session:
+        prompts.lock(session, "a", AT)
+        session.flush()
+        raise BadInput("no")
+
+    with database.read() as session:
+        assert not prompts.exists(session, "a")
+
+
+def test_what_was_committed_is_seen_by_every_other_process(kind: str, open_database: Open) -> None:
+    one, other = open_database(), open_database()
+    with one.write() as session:
+        prompts.lock(session, "a", AT)
+
+    with other.read() as session:
+        assert prompts.exists(session, "a")
+
+
+def test_revision_counts_every_change_even_at_once(kind: str, open_database: Open) -> None:
+    database = open_database()
+    with database.read() as session:
+        before = keys.revision(session)
+
+    def bump(_: int) -> None:
+        with database.write() as session:
+            bump_revision(session)
+
+    assert at_once(8, bump) == [None] * 8
+    with database.read() as session:
+        assert keys.revision(session) == before + 8
+
+
+# ---------------------------------------------------------------------------- versions
+
+
+def registry(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return Registry(database, make_settings(tmp_path_factory.mktemp("home")))
+
+
+def test_forty_pushes_at_once_number_their_versions_without_gap_or_double(
+    kind: str, database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Twenty contents, each pushed by two threads."""
+    store = registry(database, tmp_path_factory)
+
+    def push(number: int) -> dict[str, Any]:
+        content = triage(description="d", modelParameters={"seed": number % 20})
+        return store.push(Push({"support.triage": content}), AUTHOR)[0]
+
+    written = at_once(40, push)
+
+    assert sorted(entry["version"] for entry in written if entry["created"]) == list(range(1, 21))
+    by_digest: dict[str, set[int]] = {}
+    for entry in written:
+        by_digest.setdefault(entry["digest"], set()).add(entry["version"])
+    assert sorted(number for [number] in by_digest.values()) == list(range(1, 21))
+
+
+def test_a_push_of_several_files_is_written_whole_or_not_at_all(
+    kind: str, database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    store = registry(database, tmp_path_factory)
+    with pytest.raises(BadInput):
+        store.push(Push({"a": triage()}, {"s": {"prompt": "no.such", "tests": [{"assert": []}]}}), AUTHOR)
+
+    assert store.listing() == []
+
+
+def test_a_version_can_be_found_by_number_by_digest_and_as_the_newest(kind: str, database: Database) -> None:
+    with database.write() as session:
+        prompts.lock(session, "a", AT)
+        for number in (1, 2):
+            prompts.add(session, version(number))
+
+    with database.read() as session:
+        assert prompts.by_number(session, "a", 1) == version(1)
+        assert prompts.by_digest(session, "a", "sha256:2") == version(2)
+        assert prompts.newest(session, "a") == version(2)
+        assert prompts.versions(session, "a") == [version(2), version(1)]
+        assert prompts.names(session) == [("a", 2)]
+        assert prompts.by_number(session, "a", 3) is None
+        assert prompts.by_number(session, "b", 1) is None
+
+
+@pytest.mark.parametrize("second", [{"number": 1, "digest": "sha256:9"}, {"number": 9, "digest": "sha256:1"}])
+def test_the_database_refuses_a_second_version_of_one_number_or_digest(
+    kind: str, database: Database, second: dict[str, Any]
+) -> None:
+    with database.write() as session:
+        prompts.lock(session, "a", AT)
+        prompts.add(session, version(1))
+
+    with pytest.raises(IntegrityError), database.write() as session:
+        prompts.add(session, version(**second))
+
+
+def version(number: int, digest: str = "") -> VersionRecord:
+    return VersionRecord("a", number, digest or f"sha256:{number}", {"text": "é 🚆"}, {"tags": []}, "key_1", None, AT)
+
+
+def test_suites_are_numbered_like_prompts(kind: str, database: Database) -> None:
+    record = {"name": "s", "prompt": "a", "content": {"tests": []}, "author": "k", "message": None, "created_at": AT}
+    with database.write() as session:
+        assert suites.next_number(session, "s") == 1
+        suites.add(session, {**record, "number": 1, "digest": "sha256:1"})
+        assert suites.next_number(session, "s") == 2
+        suites.add(session, {**record, "number": 2, "digest": "sha256:2"})
+
+    with database.read() as session:
+        assert suites.newest(session, "s") == {**record, "number": 2, "digest": "sha256:2"}
+        assert suites.by_digest(session, "s", "sha256:1") == {**record, "number": 1, "digest": "sha256:1"}
+        assert suites.by_number(session, "s", 3) is None
+        assert [(row["name"], row["number"]) for row in suites.summaries(session)] == [("s", 2), ("s", 1)]
+
+
+# ---------------------------------------------------------------------------- labels
+
+
+def test_a_label_moves_and_every_move_is_kept(kind: str, database: Database) -> None:
+    with database.write() as session:
+        prompts.lock(session, "a", AT)
+        prompts.move_label(session, LabelRecord("a", "staging", 1, 1, AT), actor="k1", reason=None, evidence_id=None)
+    with database.write() as session:
+        moved = LabelRecord("a", "staging", 2, 2, LATER)
+        prompts.move_label(session, moved, actor="k2", reason="better", evidence_id="ev_1")
+
+    with database.read() as session:
+        assert prompts.label(session, "a", "staging") == LabelRecord("a", "staging", 2, 2, LATER)
+        assert prompts.labels(session, "a") == [LabelRecord("a", "staging", 2, 2, LATER)]
+        assert prompts.label_history(session, "a", "staging") == [
+            {"name": "a", "label": "staging", "from_version": 1, "to_version": 2, "revision": 2, "actor": "k2",
+             "reason": "better", "evidence_id": "ev_1", "at": LATER},
+            {"name": "a", "label": "staging", "from_version": None, "to_version": 1, "revision": 1, "actor": "k1",
+             "reason": None, "evidence_id": None, "at": AT},
+        ]  # fmt: skip
+
+
+def test_a_label_that_was_removed_goes_on_counting_when_it_comes_back(
+    kind: str, database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    store = registry(database, tmp_path_factory)
+    store.push(Push({"a": triage()}), AUTHOR)
+
+    assert store.move_label("a", "staging", 1, AUTHOR).revision == 1
+    store.remove_label("a", "staging", AUTHOR)
+    assert store.move_label("a", "staging", 1, AUTHOR).revision == 3
+
+
+def test_of_twelve_conditional_moves_at_once_one_wins(
+    kind: str, database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    store = registry(database, tmp_path_factory)
+    for seed in range(13):
+        store.push(Push({"a": triage(modelParameters={"seed": seed})}), AUTHOR)
+    store.move_label("a", "staging", 13, AUTHOR)
+
+    moved = at_once(12, lambda n: store.move_label("a", "staging", n + 1, AUTHOR, if_revision=1).revision)
+
+    assert sorted(str(result) if isinstance(result, int) else type(result).__name__ for result in moved) == [
+        "2",
+        *["RevisionMismatch"] * 11,
+    ]
+
+
+# ---------------------------------------------------------------------------- jobs
+
+
+def submit(database: Database, *ids: str) -> None:
+    for number, job_id in enumerate(ids):
+        record = {"id": job_id, "kind": "run", "spec": {"suite": "s"}, "status": "queued", "created_by": "k"}
+        with database.write() as session:
+            jobs.add(session, {**record, "created_at": f"2026-01-01T00:00:{number:02}"})
+
+
+def claim(database: Database, worker: str = "w1", **options: Any) -> dict[str, Any] | None:
+    known: dict[str, Any] = {"dead_workers": (), "stale_before": LONG_AGO, **options}
+    with database.write() as session:
+        return jobs.claim(session, worker, AT, **known)
+
+
+def test_the_same_job_again_changes_nothing(kind: str, database: Database) -> None:
+    submit(database, "job_1")
+    assert claim(database) is not None
+    submit(database, "job_1")
+
+    with database.read() as session:
+        found = jobs.get(session, "job_1")
+    assert found is not None
+    assert found["status"] == "running"
+
+
+def test_jobs_are_claimed_oldest_first_and_none_is_left(kind: str, database: Database) -> None:
+    submit(database, "job_b", "job_a")
+
+    claimed = [claim(database), claim(database), claim(database)]
+
+    assert [job and (job["id"], job["status"], job["worker"], job["token"]) for job in claimed] == [
+        ("job_b", "running", "w1", 1),
+        ("job_a", "running", "w1", 1),
+        None,
+    ]
+
+
+def test_claimers_at_once_get_each_job_exactly_once(kind: str, open_database: Open) -> None:
+    submit(open_database(), *[f"job_{number:02}" for number in range(30)])
+    databases = [open_database() for _ in range(4)]
+
+    def claim_all(number: int) -> list[str]:
+        got = []
+        misses = 0
+        while misses < 3:  # PostgreSQL passes over rows that another claimer holds at that moment
+            job = claim(databases[number], f"w{number}")
+            misses = 0 if job else misses + 1
+            got += [job["id"]] if job else []
+        return got
+
+    claimed = at_once(4, claim_all)
+
+    assert sorted(job for got in claimed for job in got) == [f"job_{number:02}" for number in range(30)]
+
+
+def test_a_claim_can_be_limited_to_one_job(kind: str, database: Database) -> None:
+    submit(database, "job_1", "job_2")
+
+    only = claim(database, only="job_2")
+
+    assert only is not None
+    assert only["id"] == "job_2"
+    assert claim(database, only="job_2") is None
+
+
+def test_a_job_of_a_dead_worker_is_claimed_again_and_of_a_living_one_not(kind: str, database: Database) -> None:
+    submit(database, "job_1")
+    claim(database, "w1")
+
+    assert claim(database, "w2") is None
+    again = claim(database, "w2", dead_workers=("w1",))
+
+    assert again is not None
+    assert (again["worker"], again["token"]) == ("w2", 2)
+
+
+def test_a_job_whose_worker_went_silent_is_claimed_again(kind: str, database: Database) -> None:
+    submit(database, "job_1")
+    claim(database, "w1")
+
+    assert claim(database, "w2", stale_before=AT) is None
+    assert claim(database, "w2", stale_before=LATER) is not None
+
+
+def test_a_worker_that_was_thought_dead_can_write_no_end(kind: str, database: Database) -> None:
+    submit(database, "job_1")
+    claim(database, "w1")
+    claim(database, "w2", dead_workers=("w1",))
+
+    with pytest.raises(Conflict), database.write() as session:
+        jobs.finish(session, "job_1", 1, {"status": "succeeded", "result": {"from": "w1"}})
+    with database.write() as session:
+        jobs.finish(session, "job_1", 2, {"status": "succeeded", "result": {"from": "w2"}, "finished_at": LATER})
+
+    with database.read() as session:
+        job = jobs.get(session, "job_1")
+    assert job is not None
+    assert (job["status"], job["result"], job["worker"]) == ("succeeded", {"from": "w2"}, None)
+
+
+def test_a_heartbeat_says_whether_the_job_is_still_ones_own(kind: str, database: Database) -> None:
+    submit(database, "job_1")
+    claim(database, "w1")
+    with database.write() as session:
+        assert jobs.heartbeat(session, "job_1", 1, LATER)
+        assert not jobs.heartbeat(session, "job_1", 2, LATER)
+        assert not jobs.heartbeat(session, "job_2", 1, LATER)
+
+    assert claim(database, "w2", stale_before=LATER) is None
+
+
+def test_a_released_job_waits_again(kind: str, database: Database) -> None:
+    submit(database, "job_1")
+    claim(database, "w1")
+    with database.write() as session:
+        jobs.release(session, "job_1", 2)
+    assert claim(database, "w2") is None
+    with database.write() as session:
+        jobs.release(session, "job_1", 1)
+
+    again = claim(database, "w2")
+
+    assert again is not None
+    assert again["token"] == 2
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_is_asked(kind: str, database: Database) -> None:
+    submit(database, "job_1", "job_2")
+    claim(database, "w1")
+
+    with database.write() as session:
+        running, waiting = (jobs.request_cancel(session, name, LATER) for name in ("job_1", "job_2"))
+        missing = jobs.request_cancel(session, "job_3", LATER)
+
+    assert running is not None
+    assert waiting is not None
+    assert (running["status"], running["cancel_requested"]) == ("running", True)
+    assert (waiting["status"], waiting["finished_at"]) == ("cancelled", LATER)
+    assert missing is None
+    assert claim(database, "w2") is None
+
+
+def test_an_ended_job_is_queued_again_as_its_next_attempt(kind: str, database: Database) -> None:
+    submit(database, "job_1")
+    claim(database)
+    with database.write() as session:
+        assert (jobs.requeue(session, "job_1") or {})["attempt"] == 1
+        jobs.finish(session, "job_1", 1, {"status": "failed", "error": "no model", "finished_at": LATER})
+    with database.write() as session:
+        again = jobs.requeue(session, "job_1")
+
+    assert again is not None
+    assert (again["status"], again["attempt"], again["error"], again["finished_at"]) == ("queued", 2, None, None)
+    assert (claim(database) or {})["token"] == 2
+
+
+def test_events_of_a_job_are_numbered_in_order_whoever_writes_them(kind: str, database: Database) -> None:
+    submit(database, "job_1", "job_2")
+
+    def add(number: int) -> None:
+        with database.write() as session:
+            jobs.add_event(session, "job_1", "cases", {"done": number}, AT)
+
+    assert at_once(12, add) == [None] * 12
+    with database.write() as session:
+        jobs.add_event(session, "job_2", "started", {}, AT)
+
+    with database.read() as session:
+        events = jobs.events(session, "job_1")
+        assert [event["number"] for event in events] == list(range(1, 13))
+        assert sorted(event["data"]["done"] for event in events) == list(range(12))
+        assert [event["number"] for event in jobs.events(session, "job_1", after=10)] == [11, 12]
+        assert [event["number"] for event in jobs.events(session, "job_1", limit=2)] == [1, 2]
+        assert [event["type"] for event in jobs.events(session, "job_2")] == ["started"]
+
+
+def test_only_its_maker_or_an_admin_cancels_a_job(kind: str, database: Database) -> None:
+    queue = Jobs(database)
+    job_id = queue.submit("run", {"suite": "s"}, AUTHOR)["job_id"]
+
+    with pytest.raises(Exception, match="another's"):
+        queue.cancel(job_id, Principal("key_other", "author"))
+
+    assert queue.cancel(job_id, ADMIN)["status"] == "cancelled"
+
+
+# ---------------------------------------------------------------------------- routes and evidence
+
+
+def route(revision: int) -> dict[str, Any]:
+    state = {"variants": [{"variant": "a@1+m", "percent": 100.0}]}
+    return {"prompt": "a", "revision": revision, "state": state, "action": "set", "actor": "k", "reason": None,
+            "evidence_id": f"ev_{revision}", "at": AT}  # fmt: skip
+
+
+def test_a_route_is_appended_to_and_its_salt_stays(kind: str, database: Database) -> None:
+    with database.write() as session:
+        assert routes.current(session, "a", for_update=True) is None
+        routes.append(session, route(1), "salt-1")
+    with database.write() as session:
+        routes.append(session, route(2), "salt-2")
+
+    with database.read() as session:
+        assert routes.current(session, "a") == {**route(2), "salt": "salt-1"}
+        assert routes.all_current(session) == [{**route(2), "salt": "salt-1"}]
+        assert [record["revision"] for record in routes.history(session, "a")] == [2, 1]
+        assert routes.by_evidence(session, "a", "ev_1") == route(1)
+
+
+def test_a_revision_of_a_route_cannot_be_written_twice(kind: str, database: Database) -> None:
+    with database.write() as session:
+        routes.append(session, route(1), "salt")
+
+    with pytest.raises(IntegrityError), database.write() as session:
+        routes.append(session, route(1), "salt")
+
+
+def test_routes_set_at_once_are_numbered_without_gap(
+    kind: str, database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings = make_settings(tmp_path_factory.mktemp("home"))
+    Registry(database, settings).push(Push({"a": triage()}), AUTHOR)
+    book = RouteBook(database, settings)
+
+    revisions = at_once(8, lambda _: book.set("a", {"a@1+model-a": 100}, ADMIN, "try")["revision"])
+
+    assert sorted(map(str, revisions)) == [str(number) for number in range(1, 9)]
+    assert [record["revision"] for record in book.history("a")] == list(range(8, 0, -1))
+
+
+def test_evidence_is_written_once_and_never_changed(kind: str, database: Database) -> None:
+    record = {"id": "ev_1", "kind": "gate", "prompt": "a", "verdict": "fail", "candidate": "a@1+m",
+              "content": {"p": 0.01}, "digest": "sha256:1", "actor": "k", "created_at": AT}  # fmt: skip
+    with database.write() as session:
+        routes.add_evidence(session, record)
+    with database.write() as session:
+        routes.add_evidence(session, {**record, "verdict": "pass", "content": {}})
+
+    with database.read() as session:
+        assert routes.evidence(session, "ev_1") == record
+        assert routes.evidence(session, "ev_2") is None
+
+
+def look(job_id: str, **changes: str) -> dict[str, Any]:
+    return {"job_id": job_id, "prompt": "a", "base_model": "m", "heldout_digest": "sha256:1", "at": AT, **changes}
+
+
+def test_a_look_counts_once_for_a_job_and_goes_up_for_the_next(kind: str, database: Database) -> None:
+    def take(taken: dict[str, Any]) -> int:
+        with database.write() as session:
+            return routes.take_look(session, taken)
+
+    numbers = [take(look("job_1")), take(look("job_2")), take(look("job_1")), take(look("job_3", base_model="other"))]
+
+    assert numbers == [1, 2, 1, 1]
+    with database.read() as session:
+        assert routes.looks_taken(session, "a", "m", "sha256:1") == 2
+        assert routes.looks_taken(session, "a", "m", "sha256:2") == 0
+
+
+def test_looks_at_once_never_share_a_number(kind: str, database: Database) -> None:
+    def take(number: int) -> int:
+        while True:
+            try:
+                with database.write() as session:
+                    return routes.take_look(session, look(f"job_{number}"))
+            except IntegrityError:  # PostgreSQL lets two count at once, and refuses the second: it counts again
+                continue
+
+    assert sorted(at_once(6, take)) == [1, 2, 3, 4, 5, 6]
+
+
+# ---------------------------------------------------------------------------- the rest
+
+
+def test_an_idempotent_answer_is_kept_for_its_principal_and_key_alone(kind: str, database: Database) -> None:
+    record = {"principal": "k1", "key": "once", "body_digest": "sha256:1", "answer": {"job_id": "job_1"}, "at": AT}
+    with database.write() as session:
+        keys.remember_answer(session, record)
+
+    with database.read() as session:
+        assert keys.answered(session, "k1", "once") == record
+        assert keys.answered(session, "k2", "once") is None
+    with pytest.raises(IntegrityError), database.write() as session:
+        keys.remember_answer(session, record)
+
+
+def test_a_revoked_key_is_no_longer_valid_and_stays_listed(kind: str, database: Database) -> None:
+    made = create_key(database, "app", actor=ADMIN, note="phone")
+    with database.read() as session:
+        assert list(keys.valid(session).values()) == [(made["id"], "app")]
+
+    revoke_key(database, made["id"], actor=ADMIN)
+
+    with database.read() as session:
+        assert keys.valid(session) == {}
+        [listed] = keys.listing(session)
+    assert (listed["id"], listed["note"], "digest" in listed) == (made["id"], "phone", False)
+    assert listed["revoked_at"] >= listed["created_at"]
+
+
+def test_making_and_ending_a_key_is_told_to_every_snapshot(kind: str, database: Database) -> None:
+    def revision() -> int:
+        with database.read() as session:
+            return keys.revision(session)
+
+    before = revision()
+    made = create_key(database, "app", actor=ADMIN)
+    assert revision() == before + 1
+    revoke_key(database, made["id"], actor=ADMIN)
+    assert revision() == before + 2
+
+
+def test_cases_of_a_run_are_written_once_and_read_in_the_order_of_the_suite(kind: str, database: Database) -> None:
+    run = {"id": "run_1", "suite": "s", "suite_version": 1, "variant": "a@1+m", "status": "running", "started_at": AT}
+    cases = [{"case_id": f"c{index}", "repeat": 0, "index": index, "status": "passed"} for index in (2, 0, 1)]
+    with database.write() as session:
+        runs.start(session, run)
+        for result in (*cases, cases[0]):
+            runs.add_case(session, "run_1", result)
+        runs.start(session, {**run, "variant": "another"})
+        runs.finish(session, "run_1", "finished", {"passed": 3}, LATER)
+
+    with database.read() as session:
+        assert [row["index"] for row in runs.cases(session, "run_1")] == [0, 1, 2]
+        assert list(runs.cases(session, "run_1", ("failed",))) == []
+        found = runs.get(session, "run_1")
+        assert found == {**run, "status": "finished", "summary": {"passed": 3}, "finished_at": LATER}
+        assert runs.newest_finished(session, "s", "a@1+m") == found
+        assert runs.newest_finished(session, "s", "a@2+m") is None
+
+
+def test_the_cache_gives_back_what_was_answered(kind: str, database: Database) -> None:
+    with database.write() as session:
+        runs.remember(session, "key", {"text": "é"}, AT)
+        runs.remember(session, "key", {"text": "ü"}, AT)
+
+    with database.read() as session:
+        assert runs.cached(session, "key") == {"text": "ü"}
+        assert runs.cached(session, "other") is None
+
+
+def test_request_rows_older_than_their_retention_are_forgotten(kind: str, database: Database) -> None:
+    def row(number: int, at: str) -> dict[str, Any]:
+        return {"id": f"c{number}", "at": at, "key_id": "k", "prompt": "a", "variant": "a@1+m", "route_revision": None,
+                "status": "ok", "latency_ms": 1.5, "upstream_ms": None, "prompt_tokens": 3, "completion_tokens": 1,
+                "cost_usd": None, "error": None}  # fmt: skip
+
+    with database.write() as session:
+        requests.add_many(session, [row(1, LONG_AGO), row(2, AT)])
+        assert requests.forget_before(session, AT) == 1
+
+    with database.read() as session:
+        assert requests.listing(session, "a", 10) == [row(2, AT)]
+        assert requests.get(session, "c1") is None
+
+
+def test_feedback_of_any_kind_of_value_is_kept_in_order(kind: str, database: Database) -> None:
+    with database.write() as session:
+        for number, value in enumerate((1.5, True, "good", None)):
+            requests.add_feedback(
+                session,
+                {"id": f"fb_{number}", "completion_id": "c1", "metric": "rating", "value": value, "comment": None,
+                 "correction": None, "key_id": "k", "at": f"2026-01-01T00:00:0{number}"},
+            )  # fmt: skip
+
+    with database.read() as session:
+        assert [row["value"] for row in requests.feedback(session, "c1")] == [1.5, True, "good", None]
+
+
+def test_a_database_that_is_not_there_is_told_in_our_own_words(kind: str, database: Database) -> None:
+    gone = Database(f"{database.url}-gone/db" if kind == "sqlite" else database.url.replace("test_", "gone_"))
+    if kind == "sqlite":
+        with gone.write() as session:
+            session.execute(text("CREATE TABLE t (x)"))
+
+    with pytest.raises(StorageFailed, match="nothing was written"), gone.read() as session:
+        keys.revision(session)
+    gone.close()
+
+
+def test_a_reader_is_not_held_up_by_a_writer(kind: str, open_database: Open) -> None:
+    writer, reader = open_database(), open_database()
+    with writer.write() as session:
+        prompts.lock(session, "a", AT)
+        session.flush()
+        started = time.monotonic()
+        with reader.read() as other:
+            assert not prompts.exists(other, "a")
+        assert time.monotonic() - started < 5
