@@ -29,7 +29,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 folder, path, new = sys.argv[1], sys.argv[2], int(sys.argv[3])
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-asked = [tokenizer.apply_chat_template(m, add_generation_prompt=True, return_tensors="pt", return_dict=True) for m in json.load(open(path))]
+options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
+asked = [tokenizer.apply_chat_template(messages, **options) for messages in json.load(open(path))]
 def answer(inputs):
     with torch.inference_mode():
         out = model.generate(**inputs, max_new_tokens=new, do_sample=False)
@@ -125,5 +126,3 @@ def _one_by_one(folder: Path, prompts: list[list[dict[str, str]]], new_tokens: i
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return answer
-
-

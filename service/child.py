@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import re
+from collections.abc import Mapping
 
-_SECRET_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "PASSWORD", "_CREDENTIALS")
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)$", re.IGNORECASE)
 
 
-def child_environment() -> dict[str, str]:
-    """The environment for a child that needs no secret: without variables whose names say that they hold one.
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a child that needs no secret: without the variables whose names say that they hold one.
 
     Threads that wait do not spin (a busy neighbour would slow them several times), and nothing asks a model hub.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.upper().endswith(_SECRET_ENDINGS)}
-    kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return kept | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    kept = {name: value for name, value in environment.items() if not _SECRET.search(name)}
+    kept.update(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", PYTHONUNBUFFERED="1")
+    return kept

@@ -14,6 +14,7 @@ from service.errors import BadSetting
 from service.models.fake import FakeModel
 from service.models.local import LocalModel
 from service.models.openai import OpenAIModel
+from service.models.vllm import VllmModel
 from service.settings import FakeSpec, LocalSpec, OpenAISpec, Settings
 from suites.results import Price
 
@@ -47,6 +48,9 @@ class ModelPool:
             return PulledModel(alias, spec, self._settings)
         if isinstance(spec, FakeSpec):
             return FakeModel.from_config(spec.model_dump(exclude={"engine", "price"}))
+        if spec.engine == "vllm":
+            folder = Path(spec.adapter_dir) if spec.adapter_dir else None
+            return VllmModel(spec.base_url, spec.model or alias, api_key(alias, spec), folder)
         return OpenAIModel(spec.base_url, spec.model or alias, api_key(alias, spec))
 
     async def aclose(self) -> None:

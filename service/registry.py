@@ -174,6 +174,8 @@ class Registry:
     def remove_label(self, name: str, label: str, actor: Principal, *, reason: str | None = None) -> None:
         """Take a label away; it is 404 at once. Raises NotFound, or NeedsEvidence for a protected one."""
         with self._database.write() as session:
+            if prompts.exists(session, name):
+                prompts.lock(session, name, now())
             record = prompts.label(session, name, label)
             if record is None:
                 raise NotFound("label", f"{name}@{label}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -49,7 +50,7 @@ def _run_once(folder: Path, log: _EventLog, tell: Callable[..., None], check: Ca
     with (folder / "training.log").open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-P", "-m", "finetune", str(folder / "spec.json")],
-            cwd=folder, env=child_environment(), stdin=subprocess.PIPE, stdout=output, stderr=output,
+            cwd=folder, env=child_environment(os.environ), stdin=subprocess.PIPE, stdout=output, stderr=output,
         )  # fmt: skip
     try:
         while process.poll() is None:

@@ -166,7 +166,9 @@ class Worker:
             prompt_version=run.variant.version,
             base=suite.fallback.base_model or run.variant.model,
         )
-        job = self.jobs.submit("finetune", spec.model_dump(), claim.actor, f"job_{name.partition('_')[2].replace('_', '-')}ft")
+        job = self.jobs.submit(
+            "finetune", spec.model_dump(), claim.actor, f"job_{name.partition('_')[2].replace('_', '-')}ft"
+        )
         return {"job_id": job["job_id"], "status": job["status"]}
 
     def _finetune(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:

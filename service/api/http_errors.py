@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import structlog
@@ -17,7 +18,7 @@ STATUS: dict[type[TurnoutError], int] = {
     prompt_errors.ModelUnavailable: 502,
     prompt_errors.ModelRefused: 502,
     prompt_errors.ModelTimeout: 504,
-    prompt_errors.ModelOverloaded: 503,
+    prompt_errors.ModelOverloaded: 429,
     prompt_errors.ModelError: 502,
     errors.EngineFailed: 502,
     errors.NotFound: 404,
@@ -38,11 +39,14 @@ _OPENAI_TYPES = {
     429: "rate_limit_error",
 }
 _OPENAI_CODES = {"NotFound": "model_not_found", "Unauthenticated": "invalid_api_key"}
+_CALLERS_FAULT = (400, 413, 422)  # what an upstream says of a request that it understood and will not take
 log = structlog.get_logger()
 
 
 def status_of(error: TurnoutError) -> int:
     """The HTTP status of an error: that of its nearest ancestor in `STATUS`."""
+    if isinstance(error, prompt_errors.ModelRefused) and error.status in _CALLERS_FAULT:
+        return 400
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
@@ -66,7 +70,8 @@ def shape(
 
 def handle_turnout_error(request: Request[Any, Any, Any], error: TurnoutError) -> Response[dict[str, Any]]:
     body, media_type = body_of(error, request.url.path)
-    headers = {"retry-after": "1"} if status_of(error) == 503 else {}
+    wait_s = getattr(error, "retry_after_s", None) or 1
+    headers = {"retry-after": str(math.ceil(wait_s))} if status_of(error) in (429, 503) else {}
     return Response(body, status_code=status_of(error), media_type=media_type, headers=headers)
 
 

@@ -29,6 +29,7 @@ from typing import Any
 
 import aiohttp
 
+from service.child import child_environment
 from service.engine.spec import EngineAddress, EngineSpec, StartFile, engine_id
 from service.errors import EngineFailed
 
@@ -37,7 +38,6 @@ __all__ = ["EngineAddress", "EngineLease", "EngineSpec", "ensure_engine"]
 _LOOK_S = 0.05
 _HEALTH_S = 5.0
 _LOG_LINES = 12
-_SECRET = re.compile(r"(_KEY|_TOKEN|_SECRET|PASSWORD|_DSN|DATABASE_URL)$", re.IGNORECASE)
 _NETWORK = (aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -154,13 +154,6 @@ def _spawn(work: Path, log: Path) -> subprocess.Popen[bytes]:
         )
     threading.Thread(target=child.wait, daemon=True).start()  # reaps it: a dead child must not stay a zombie
     return child
-
-
-def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What an engine's process may know: no secrets, no network hub, no spinning threads."""
-    kept = {key: value for key, value in environment.items() if not _SECRET.search(key)}
-    kept.update(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", PYTHONUNBUFFERED="1")
-    return kept
 
 
 async def _until_ready(

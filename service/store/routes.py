@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from service.store.tables import Adapter, EvidenceRow, Look, Route, RouteRevision
+from service.store.tables import Adapter, EvidenceRow, Look, Prompt, Route, RouteRevision
 
 
 def add_evidence(session: Session, record: dict[str, Any]) -> None:
@@ -38,6 +38,7 @@ def take_look(session: Session, look: dict[str, Any]) -> int:
     row = session.get(Look, look["job_id"])
     if row is not None:
         return row.number
+    session.get(Prompt, look["prompt"], with_for_update=True)  # numbers looks of one prompt one after another
     number = looks_taken(session, look["prompt"], look["base_model"], look["heldout_digest"]) + 1
     session.add(Look(**look, number=number))
     session.flush()
@@ -68,9 +69,13 @@ def adapters(session: Session, prompt: str | None = None) -> list[dict[str, Any]
 
 
 def current(session: Session, prompt: str, *, for_update: bool = False) -> dict[str, Any] | None:
-    """The current revision of a prompt's route with its salt, or None."""
-    query = select(Route).where(Route.prompt == prompt)
-    route = session.exec(query.with_for_update() if for_update else query).first()
+    """The current revision of a prompt's route with its salt, or None.
+
+    `for_update` takes the prompt's lock: a route that is not there yet has no row of its own to lock.
+    """
+    if for_update:
+        session.get(Prompt, prompt, with_for_update=True)
+    route = session.exec(select(Route).where(Route.prompt == prompt)).first()
     if route is None:
         return None
     revision = session.get_one(RouteRevision, (prompt, route.revision))

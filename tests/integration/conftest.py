@@ -22,7 +22,25 @@ from service.store import jobs
 from service.store.database import Database
 from tests.tiny_model import make_tiny_model
 
-WORDS = "amber birch cedar delta ember flint grove hazel indigo juniper kelp lotus maple nettle onyx pine quartz".split()
+WORDS = (
+    "amber",
+    "birch",
+    "cedar",
+    "delta",
+    "ember",
+    "flint",
+    "grove",
+    "hazel",
+    "indigo",
+    "juniper",
+    "kelp",
+    "lotus",
+    "maple",
+    "nettle",
+    "onyx",
+    "pine",
+    "quartz",
+)
 PROMPT = "loop.echo"
 
 
@@ -140,7 +158,15 @@ def _push(registry: Registry) -> None:
         "training": {"examples": [{"vars": {"word": ticket(n)}, "expected": "ok"} for n in range(24)]},
         "fallback": {
             "rollout": [100],
-            "recipe": {"lr": 3e-3, "rank": 4, "alpha": 8, "epochs": 12, "min_steps": 1, "patience": 0, "evals_per_epoch": 1},
+            "recipe": {
+                "lr": 3e-3,
+                "rank": 4,
+                "alpha": 8,
+                "epochs": 12,
+                "min_steps": 1,
+                "patience": 0,
+                "evals_per_epoch": 1,
+            },
         },
     }
     registry.push(Push({PROMPT: prompt}, {PROMPT: suite}, Origin()), LOCAL_ADMIN)

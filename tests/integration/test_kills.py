@@ -45,7 +45,12 @@ SCRIPTS: dict[str, list[Moment]] = {
         ("worker", "5.3 s"),
         ("worker", "7.9 s"),
     ],
-    "the whole service": [("service", "planned"), ("service", "training 3"), ("service", "adapter"), ("service", "run 1")],
+    "the whole service": [
+        ("service", "planned"),
+        ("service", "training 3"),
+        ("service", "adapter"),
+        ("service", "run 1"),
+    ],
 }
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from service.engine.process import EngineAddress, EngineLease, EngineSpec, child_environment, ensure_engine, is_healthy
+from service.child import child_environment
+from service.engine.process import EngineAddress, EngineLease, EngineSpec, ensure_engine, is_healthy
 from service.errors import EngineFailed
 
 
