@@ -8,14 +8,16 @@ and sequences, a few methods of text, `loop`, and Jinja2's filters that neither 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+import json
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2 import meta, nodes
+from jinja2 import filters, meta, nodes
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import LoopContext
+from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from prompts.errors import BudgetExceeded, MissingVariable, TemplateRefused
@@ -23,6 +25,11 @@ from prompts.errors import BudgetExceeded, MissingVariable, TemplateRefused
 MAX_STEPS = 100_000
 MAX_OUTPUT_CHARACTERS = 2 * 1024 * 1024
 MAX_INTEGER_BITS = 256
+MAX_TOKENS = 20_000  # of one template: what is not in a token is plain text and costs nothing to compile
+MAX_DIGITS = 100
+MAX_INDENT = 16
+CHARACTERS_A_STEP = 200
+NODES_A_STEP = 10
 
 _TEXT_METHODS = frozenset(
     [
@@ -70,7 +77,32 @@ _REFUSED_NODES = {
     nodes.Block: "block",
     nodes.Include: "include",
     nodes.CallBlock: "call",
+    nodes.EvalContextModifier: "autoescape",
+    nodes.ScopedEvalContextModifier: "autoescape",
 }
+# tests that look at the kind of a value and never walk it
+_FREE_TESTS = frozenset(
+    [
+        "boolean",
+        "callable",
+        "defined",
+        "false",
+        "filter",
+        "float",
+        "integer",
+        "iterable",
+        "mapping",
+        "none",
+        "number",
+        "sameas",
+        "sequence",
+        "string",
+        "test",
+        "true",
+        "undefined",
+    ]
+)
+_COLLECTIONS = (list, tuple, set, range, KeysView, ValuesView, ItemsView)
 _steps_left: ContextVar[list[int]] = ContextVar("steps_left")
 
 
@@ -83,10 +115,12 @@ class Template:
     def __init__(self, source: str) -> None:
         self.source = source
         try:
+            _lex(source)
             tree = _environment.parse(source)
             refused = next((f"{{% {word} %}}" for kind, word in _REFUSED_NODES.items() if tree.find(kind)), None)
             if refused:
                 raise TemplateRefused(f"line {_line_of(tree, refused)}: {refused} is not allowed in a template")
+            _refuse_large_numbers(tree)
             self.names = frozenset(meta.find_undeclared_variables(tree)) - _environment.globals.keys()
             _refuse_private(tree)
             _count_steps(tree)
@@ -95,12 +129,14 @@ class Template:
             raise TemplateRefused(f"line {error.lineno}: {error.message}") from error
         except (RecursionError, MemoryError, SyntaxError) as error:
             raise TemplateRefused(f"the template nests too deeply: {type(error).__name__}") from error
+        except ValueError as error:  # a literal number of thousands of digits
+            raise TemplateRefused("the template holds a number that is too large") from error
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """The text for `variables`; raises MissingVariable, TemplateRefused or BudgetExceeded."""
         token = _steps_left.set([MAX_STEPS])
         try:
-            return "".join(_within_output(self._compiled.generate(**variables)))
+            return "".join(_within_output(self._compiled.generate(variables)))
         except jinja2.UndefinedError as error:
             raise MissingVariable(f"the template uses a name that has no value: {error.message}") from error
         except SecurityError as error:
@@ -130,10 +166,7 @@ def includes(source: str) -> tuple[str, ...]:
 def replace_includes(source: str, text_of: Callable[[str], str]) -> str:
     """`source` with every `{% include 'name' %}` replaced by `text_of(name)`, everything else as it was."""
     pieces: list[str] = []
-    try:
-        tokens = list(_environment.lex(source))
-    except jinja2.TemplateSyntaxError as error:
-        raise TemplateRefused(f"line {error.lineno}: {error.message}") from error
+    tokens = _lex(source)
     position = 0
     while position < len(tokens):
         line, kind, value = tokens[position]
@@ -148,6 +181,16 @@ def replace_includes(source: str, text_of: Callable[[str], str]) -> str:
         pieces.append(text_of(words[1][2][1:-1]))
         position += len(block)
     return "".join(pieces)
+
+
+def _lex(source: str) -> list[tuple[int, str, str]]:
+    try:
+        tokens = list(itertools.islice(_environment.lex(source), MAX_TOKENS + 1))
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateRefused(f"line {error.lineno}: {error.message}") from error
+    if len(tokens) > MAX_TOKENS:
+        raise TemplateRefused(f"the template has more than {MAX_TOKENS:,} words and signs of template code")
+    return tokens
 
 
 def _block_at(tokens: list[tuple[int, str, str]], start: int) -> list[tuple[int, str, str]]:
@@ -167,50 +210,85 @@ def _within_output(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _take_steps(number: int = 1) -> None:
+    # while a template is compiled there is no budget: the LookupError keeps Jinja2 from computing constants then
     left = _steps_left.get()
     left[0] -= number
     if left[0] < 0:
         raise BudgetExceeded(f"the template takes more than {MAX_STEPS:,} steps")
 
 
-def _counted(iterable: Iterable[Any]) -> Iterator[Any]:
+def _counted(iterable: Iterable[Any], steps: int = 1) -> Iterator[Any]:
     for item in iterable:
-        _take_steps()
+        _take_steps(steps)
         yield item
 
 
-def _counted_call(nothing: str) -> str:
-    _take_steps()
+def _counted_call(nothing: str, steps: int) -> str:
+    _take_steps(steps)
     return nothing
 
 
 def _concatenated(parts: Iterable[Any]) -> str:
-    return str(_bounded("".join(str(_weighed(part)) for part in parts)))
+    return str(_bounded("".join(str(_printed(part)) for part in parts)))
+
+
+def _printed(value: Any) -> Any:
+    """`value` as it may become text: what has no text of its own would show where it lies in memory."""
+    if isinstance(value, jinja2.Undefined):
+        return value  # it raises when it becomes text
+    if isinstance(value, Iterator):
+        raise SecurityError("a sequence in the making is no text: add `|list`, or `|join(', ')`")
+    if callable(value):
+        raise SecurityError("a function is no text: call it with (), or name one of its results")
+    return _weighed(value)
 
 
 def _weighed(value: Any) -> Any:
     """`value`, after a step for every item within it: what holds itself many times over is never walked for free."""
-    if isinstance(value, Mapping):
+    if isinstance(value, str):
+        if len(value) >= CHARACTERS_A_STEP:
+            _take_steps(len(value) // CHARACTERS_A_STEP)
+    elif isinstance(value, Mapping):
         for key, item in value.items():
             _take_steps()
             _weighed(key)
             _weighed(item)
-    elif isinstance(value, list | tuple | set | range):
+    elif isinstance(value, _COLLECTIONS):
         for item in value:
             _take_steps()
             _weighed(item)
     return value
 
 
+def _searched(value: Any) -> Any:
+    return value if isinstance(value, Mapping | range) else _weighed(value)
+
+
 def _count_steps(tree: nodes.Template) -> None:
-    """Make every loop step, macro call, concatenation and literal collection pass through the budget."""
+    """Make loop steps, macro calls, concatenations, comparisons, slices and literals pass through the budget."""
+    repeated = [(node, _weight(node)) for node in tree.find_all((nodes.For, nodes.Macro))]
     _weigh_literals(tree)
-    for loop in tree.find_all(nodes.For):
-        loop.iter = _through("counted__", loop.iter)
-    for macro in tree.find_all(nodes.Macro):
-        macro.body.insert(0, nodes.Output([_through("counted_call__", nodes.Const(""))]))
+    for compare in list(tree.find_all(nodes.Compare)):
+        compare.expr = _through("weighed__", compare.expr)
+        for operand in compare.ops:
+            operand.expr = _through("searched__" if operand.op in ("in", "notin") else "weighed__", operand.expr)
+    for item in list(tree.find_all(nodes.Getitem)):
+        if isinstance(item.arg, nodes.Slice):
+            item.node = _through("weighed__", item.node)
+    for node, weight in repeated:
+        if isinstance(node, nodes.For):
+            node.iter = _through("counted__", node.iter, nodes.Const(weight))
+        elif isinstance(node, nodes.Macro):
+            node.body.insert(0, nodes.Output([_through("counted_call__", nodes.Const(""), nodes.Const(weight))]))
     for concat in list(tree.find_all(nodes.Concat)):
         concat.nodes = [_through("concatenated__", nodes.List(list(concat.nodes)))]
+
+
+def _weight(node: nodes.Node) -> int:
+    """Steps of going once through a loop's or a macro's body."""
+    size = sum(1 for _ in node.find_all(nodes.Node))
+    text = sum(len(piece.data) for piece in node.find_all(nodes.TemplateData))
+    return 1 + size // NODES_A_STEP + text // CHARACTERS_A_STEP
 
 
 def _weigh_literals(node: nodes.Node) -> None:
@@ -220,17 +298,23 @@ def _weigh_literals(node: nodes.Node) -> None:
             if not isinstance(child, nodes.Node):
                 continue
             _weigh_literals(child)
-            stored = isinstance(child, nodes.Tuple) and child.ctx != "load"
-            if isinstance(child, nodes.List | nodes.Tuple | nodes.Dict) and not stored:
-                wrapped = _through("weighed__", child)
-                if isinstance(value, list):
-                    value[index] = wrapped
-                else:
-                    setattr(node, name, wrapped)
+            if not _builds_collection(child):
+                continue
+            wrapped = _through("weighed__", child)
+            if isinstance(value, list):
+                value[index] = wrapped
+            else:
+                setattr(node, name, wrapped)
 
 
-def _through(filter_name: str, node: nodes.Node) -> nodes.Filter:
-    return nodes.Filter(node, filter_name, [], [], None, None, lineno=node.lineno or 1)
+def _builds_collection(node: nodes.Node) -> bool:
+    if isinstance(node, nodes.Name):
+        return node.name in ("varargs", "kwargs") and node.ctx == "load"
+    return isinstance(node, nodes.List | nodes.Dict) or (isinstance(node, nodes.Tuple) and node.ctx == "load")
+
+
+def _through(filter_name: str, node: nodes.Node, *args: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(node, filter_name, list(args), [], None, None, lineno=node.lineno or 1)
 
 
 def _refuse_private(tree: nodes.Template) -> None:
@@ -238,11 +322,18 @@ def _refuse_private(tree: nodes.Template) -> None:
         name = node.attr if isinstance(node, nodes.Getattr) else getattr(node, "name", None)
         if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
             name = node.arg.value
-        if isinstance(name, str) and name.startswith("_"):
+        own = isinstance(node, nodes.Name) and name == "self"
+        if isinstance(name, str) and (name.startswith("_") or own):
             raise TemplateRefused(f"line {node.lineno}: {name!r} is not open to templates")
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             raise TemplateRefused(f"line {loop.lineno}: recursive loops are not allowed in a template")
+
+
+def _refuse_large_numbers(tree: nodes.Template) -> None:
+    for const in tree.find_all(nodes.Const):
+        if isinstance(const.value, int) and const.value.bit_length() > MAX_INTEGER_BITS:
+            raise TemplateRefused(f"line {const.lineno}: a number of more than {MAX_INTEGER_BITS} bits is too large")
 
 
 def _line_of(tree: nodes.Template, refused: str) -> int:
@@ -251,8 +342,11 @@ def _line_of(tree: nodes.Template, refused: str) -> int:
 
 
 def _bounded(value: Any) -> Any:
-    if isinstance(value, str | list | tuple) and len(value) > MAX_OUTPUT_CHARACTERS:
-        raise BudgetExceeded(f"the template builds more than {MAX_OUTPUT_CHARACTERS:,} characters or items")
+    if isinstance(value, str | list | tuple):
+        if len(value) > MAX_OUTPUT_CHARACTERS:
+            raise BudgetExceeded(f"the template builds more than {MAX_OUTPUT_CHARACTERS:,} characters or items")
+        if len(value) >= CHARACTERS_A_STEP:
+            _take_steps(len(value) // CHARACTERS_A_STEP)
     if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
         raise BudgetExceeded("the template computes a number that is too large")
     return value
@@ -274,13 +368,24 @@ class _Environment(ImmutableSandboxedEnvironment):
         return _bounded(super().call_binop(context, operator, left, right))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
+        _take_steps()
         if isinstance(obj, Mapping) and attribute in obj:
             return obj[attribute]
         if isinstance(obj, jinja2.Undefined) or self._is_open(obj, attribute):
             return super().getattr(obj, attribute)
         return self._refuse(obj, attribute)
 
+    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        _take_steps()
+        if isinstance(obj, Macro | type) or not callable(obj):
+            return super().call(context, obj, *args, **kwargs)
+        for value in (getattr(obj, "__self__", None), *args, *kwargs.values()):
+            _searched(value)
+        result = super().call(context, obj, *args, **kwargs)
+        return _weighed(result) if isinstance(result, str | list) else result
+
     def getitem(self, obj: Any, argument: Any) -> Any:
+        _take_steps()
         try:
             return obj[argument]
         except (TypeError, LookupError, AttributeError):
@@ -315,47 +420,78 @@ def _refuse_large_product(left: Any, right: Any) -> None:
             raise BudgetExceeded(f"the template builds more than {MAX_OUTPUT_CHARACTERS:,} characters")
 
 
+class _Namespace(jinja2.utils.Namespace):
+    """Jinja2's namespace; its text does not unfold the namespaces within it."""
+
+    def __repr__(self) -> str:
+        return "namespace"
+
+
 def _make_environment() -> _Environment:
     # no autoescape: the text goes to a model, never to a browser
     environment = _Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
-    environment.finalize = _weighed
-    environment.globals = {"range": environment.globals["range"], "namespace": environment.globals["namespace"]}
+    environment.finalize = _printed
+    environment.globals = {"range": environment.globals["range"], "namespace": _Namespace}
     allowed = {name: function for name, function in environment.filters.items() if name not in _REFUSED_FILTERS}
+    allowed |= {"batch": _batch, "join": _join, "replace": _replace, "round": _round, "tojson": _tojson}
     environment.filters = {name: _within_budget(function) for name, function in allowed.items()}
-    environment.filters |= {"counted__": _counted, "counted_call__": _counted_call}
+    environment.filters |= {"counted__": _counted, "counted_call__": _counted_call, "searched__": _searched}
     environment.filters |= {"concatenated__": _concatenated, "weighed__": _weighed}
-    environment.filters["replace"] = _replace
-    environment.filters["join"] = _join
+    walking = {name: function for name, function in environment.tests.items() if name not in _FREE_TESTS}
+    environment.tests |= {name: _within_budget(function) for name, function in walking.items()}
     return environment
 
 
 def _within_budget(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter `function`, paying a step for every item it is given and held to the size of what it builds."""
+    """The filter or test `function`, paying for every item it is given and held to the size of what it builds."""
 
     @functools.wraps(function)
     def budgeted(*args: Any, **kwargs: Any) -> Any:
+        _take_steps()
         paid = [_counted(arg) if isinstance(arg, Iterator) else _weighed(arg) for arg in args]
+        for value in kwargs.values():
+            _weighed(value)
         return _bounded(function(*paid, **kwargs))
 
     return budgeted
 
 
-def _replace(text: Any, old: str, new: str) -> str:
-    source = str(_weighed(text))
+def _batch(value: Iterable[Any], linecount: int, fill_with: Any = None) -> Iterator[list[Any]]:
+    _take_steps(max(0, linecount))
+    return filters.do_batch(value, linecount, fill_with)
+
+
+def _round(value: float, precision: int = 0, method: Any = "common") -> float:
+    if abs(precision) > MAX_DIGITS:
+        raise BudgetExceeded(f"round({precision}) is too far: at most {MAX_DIGITS} digits")
+    return filters.do_round(value, precision, method)
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    """JSON for a model to read: unlike Jinja2's own, `<`, `>`, `&` and `'` stay as they are."""
+    if indent is not None and not 0 <= indent <= MAX_INDENT:
+        raise BudgetExceeded(f"tojson(indent={indent}) is too wide: at most {MAX_INDENT}")
+    return json.dumps(value, indent=indent, sort_keys=True, ensure_ascii=False)
+
+
+def _replace(s: Any, old: str, new: str, count: int = -1) -> str:
+    source = str(s)
     if len(source) + source.count(old) * len(new) > MAX_OUTPUT_CHARACTERS:
         raise BudgetExceeded(f"the template builds more than {MAX_OUTPUT_CHARACTERS:,} characters")
-    return source.replace(old, new)
+    return source.replace(old, new, count)
 
 
-def _join(items: Iterable[Any], separator: str = "") -> str:
+@jinja2.pass_environment
+def _join(environment: jinja2.Environment, value: Iterable[Any], d: str = "", attribute: str | None = None) -> str:
+    items = value if attribute is None else map(filters.make_attrgetter(environment, attribute), value)
     pieces: list[str] = []
     left = MAX_OUTPUT_CHARACTERS
-    for item in _counted(items):
-        pieces.append(str(_weighed(item)))
-        left -= len(pieces[-1]) + len(separator)
+    for item in items:
+        pieces.append(str(_printed(item)))
+        left -= len(pieces[-1]) + len(d)
         if left < 0:
             raise BudgetExceeded(f"the template builds more than {MAX_OUTPUT_CHARACTERS:,} characters")
-    return separator.join(pieces)
+    return d.join(pieces)
 
 
 _environment = _make_environment()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS)$", re.IGNORECASE)
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS|DSN|DATABASE_URL|STORAGE_URL|JOBS_URL)$", re.IGNORECASE)
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:

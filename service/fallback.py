@@ -82,6 +82,13 @@ class Claim:
         with self.database.write() as session:
             jobs.add_event(session, self.job_id, kind, data, now())
 
+    def tell_once(self, kind: str, **data: Any) -> None:
+        """Write the event of a step that may run again: a step's end is told once, whatever was killed."""
+        self.check()
+        with self.database.write() as session:
+            if not jobs.has_event(session, self.job_id, kind, data):
+                jobs.add_event(session, self.job_id, kind, data, now())
+
     def check(self) -> None:
         if self.cancelled.is_set():
             raise Cancelled(self.job_id)
@@ -128,7 +135,7 @@ def plan(claim: Claim) -> dict[str, Any]:
     }
     if len(report.kept) < FEWEST_EXAMPLES:
         reason = f"{len(report.kept)} usable examples are too few: add examples until at least {FEWEST_EXAMPLES} remain"
-        claim.tell("refused", reasons=[reason], **shown)
+        claim.tell_once("refused", reasons=[reason], **shown)
         return {**shown, "refused": [reason]}
     train_rows, dev_rows = split(report.kept, seed=0)
     rows = {"train": _render(work.prompt, train_rows), "dev": _render(work.prompt, dev_rows)}
@@ -165,7 +172,7 @@ def plan(claim: Claim) -> dict[str, Any]:
     shown |= {"train": len(job.train), "dev": len(job.dev), "recipe": recipe.model_dump(), "plan": cost.model_dump()}
     if not work.spec.dry_run and not (claim.folder / "spec.json").exists():
         write_spec(job, claim.folder / "spec.json")
-    claim.tell("planned", **shown)
+    claim.tell_once("planned", **shown)
     return shown
 
 
@@ -188,7 +195,7 @@ def install(claim: Claim) -> dict[str, Any]:
     with claim.database.write() as session:
         jobs.require_claim(session, claim.job_id, claim.token)
         routes.add_adapter(session, {**record, "manifest": manifest.model_dump(mode="json"), "created_at": now()})
-    claim.tell("adapter", name=work.after.adapter, digest=manifest.digest)
+    claim.tell_once("adapter", name=work.after.adapter, digest=manifest.digest)
     return {"adapter": work.after.adapter, "digest": manifest.digest}
 
 
@@ -218,7 +225,7 @@ def score_dev(claim: Claim) -> dict[str, Any]:
 
     before, after = _run(claim, both())
     shown = {"total": len(spec.dev), "before": before, "after": after}
-    claim.tell("dev", **shown)
+    claim.tell_once("dev", **shown)
     return shown
 
 
@@ -239,7 +246,7 @@ def run_heldout(claim: Claim, variant: str, name: str) -> dict[str, Any]:
     """Every held-out case against one variant; goes on where an earlier attempt stopped."""
     work = material(claim)
     finished = _run(claim, _evaluate(claim, work, parse_variant(variant), name))
-    claim.tell("run", phase=name, **summary_of(finished.data))
+    claim.tell_once("run", phase=name, **summary_of(finished.data))
     return summary_of(finished.data)
 
 
@@ -269,7 +276,7 @@ def decide(claim: Claim, look: dict[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {"evidence_id": evidence_id, "verdict": decision.verdict, "reasons": list(decision.reasons)}
     shown |= {"p_value": decision.p_value, "alpha": decision.alpha_look, "alpha_left": decision.alpha_left}
     shown |= {"newly_broken": len(decision.newly_broken), "newly_mended": len(decision.newly_mended)}
-    claim.tell("decided", **shown)
+    claim.tell_once("decided", **shown)
     return shown
 
 
@@ -280,7 +287,7 @@ def move_route(claim: Claim, evidence_id: str) -> dict[str, Any]:
     with claim.database.write() as session:
         jobs.require_claim(session, claim.job_id, claim.token)
         revision = route_book.begin(session, work.after, steps, evidence_id, claim.actor)
-    claim.tell("routed", revision=revision["revision"], variants=revision["variants"])
+    claim.tell_once("routed", revision=revision["revision"], variants=revision["variants"])
     return {"revision": revision["revision"], "variants": revision["variants"]}
 
 

@@ -95,7 +95,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     """A bound socket; raises CannotRun naming the address and what to do."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # named TCP: asyncio turns off Nagle's delay, 40 ms a reply, for such sockets alone
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

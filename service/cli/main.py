@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
 
 from service.cli import authoring, operating, testing, training
 
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[2]  # ClickException: typer has a click of its own, and no name for it
 app = typer.Typer(
     name="turnout",
     help="Versioned prompts with regression suites, a gate for CI, and a fine-tune that takes traffic on evidence.",
@@ -33,26 +35,25 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """One command; returns its exit code."""
-    import click
-
     from prompts.errors import TurnoutError
     from service.cli import exits
     from service.cli.output import show_error
 
     try:
         code = app(arguments, standalone_mode=False)
-        return code if isinstance(code, int) else exits.PASSED
-    except click.exceptions.Exit as exit_:
-        return int(exit_.exit_code)
-    except click.ClickException as error:
+    except typer.Exit as exit_:
+        code = exit_.exit_code
+    except _USAGE_ERROR as error:
         error.show()
         return exits.BAD_USAGE
-    except (KeyboardInterrupt, click.Abort):
-        show_error("interrupted")
-        return exits.INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        code = exits.INTERRUPTED
     except TurnoutError as error:
         show_error(str(error))
         return exits.of_error(error)
+    if code == exits.INTERRUPTED:
+        show_error("interrupted")
+    return code if isinstance(code, int) else exits.PASSED
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url.replace("postgresql://", "postgresql+psycopg://", 1)
         self.is_sqlite = self.url.startswith("sqlite")
-        self._engine = _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url)
+        with _storage_errors(self.url):
+            self._engine = _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url)
         self._writing = self._engine.execution_options(turnout_write=True)
 
     @contextmanager
@@ -100,9 +101,9 @@ def _storage_errors(url: str) -> Iterator[None]:
         yield
     except TurnoutError:
         raise
-    except sa_exc.IntegrityError:
-        raise
-    except (sa_exc.OperationalError, sa_exc.InternalError, sqlite3.OperationalError, OSError) as error:
+    except (sa_exc.IntegrityError, sa_exc.DataError):
+        raise  # what was written is at fault, not the storage
+    except (sa_exc.DBAPIError, sa_exc.TimeoutError, sqlite3.Error, OSError) as error:
         place = url.removeprefix("sqlite:///") if url.startswith("sqlite") else "the PostgreSQL database"
         cause = str(getattr(error, "orig", None) or error).splitlines()[0]
         hint = "free some space" if "full" in cause or "No space" in cause else "check that it is there and writable"

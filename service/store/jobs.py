@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sqlalchemy import func, or_
@@ -134,6 +135,13 @@ def add_event(session: Session, job_id: str, kind: str, data: dict[str, Any], at
     last = session.exec(select(func.max(JobEvent.number)).where(JobEvent.job_id == job_id)).one()
     session.add(JobEvent(job_id=job_id, number=(last or 0) + 1, at=at, type=kind, data=data))
     session.flush()
+
+
+def has_event(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> bool:
+    """Whether an equal event of this job is there already."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.type == kind)
+    stored = json.loads(json.dumps(data))  # as it comes back: tuples are lists
+    return any(row.data == stored for row in session.exec(query))
 
 
 def events(session: Session, job_id: str, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:

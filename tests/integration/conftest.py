@@ -159,10 +159,10 @@ def _push(registry: Registry) -> None:
         "fallback": {
             "rollout": [100],
             "recipe": {
-                "lr": 3e-3,
+                "lr": 1e-2,
                 "rank": 4,
                 "alpha": 8,
-                "epochs": 12,
+                "epochs": 50,
                 "min_steps": 1,
                 "patience": 0,
                 "evals_per_epoch": 1,

@@ -122,6 +122,7 @@ def _outcome(home: Home) -> dict[str, Any]:
     job = home.job("job_loop")
     assert job["status"] == "succeeded", job["error"]
     result = job["result"]
+    assert result["verdict"] == "pass", result
     sides = {side: {k: v for k, v in result[side].items() if not k.endswith("_ms")} for side in ("before", "after")}
     with home.database.read() as session:
         [adapter] = routes.adapters(session)

@@ -22,11 +22,13 @@ _PATIENCE_S = 30.0
 
 
 class Postgres:
-    """One running server; `fresh_url` makes a database in it."""
+    """One server; `fresh_url` makes a database in it. `stop` and `start` again: it may go away and come back."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, as_user: dict[str, Any]) -> None:
         self._folder = folder
+        self._as_user = as_user
         self._numbers = itertools.count(1)
+        self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@/{database}?host={self._folder}"
@@ -40,7 +42,23 @@ class Postgres:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")  # type: ignore[call-overload]
         return self.url(name)
 
-    def wait(self) -> None:
+    def start(self) -> None:
+        options = ["-k", str(self._folder), "-h", "", "-F", "-c", "max_connections=200"]
+        self._process = subprocess.Popen(
+            [_program("postgres"), "-D", str(self._folder / "data"), *options],
+            cwd=self._folder,
+            stderr=subprocess.DEVNULL,
+            **self._as_user,
+        )
+        self._wait()
+
+    def stop(self) -> None:
+        """At once, without a checkpoint: as a crash would."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait()
+
+    def _wait(self) -> None:
         import psycopg
 
         ends = time.monotonic() + _PATIENCE_S
@@ -61,22 +79,13 @@ def running_postgres() -> Iterator[Postgres]:
     folder = Path(tempfile.mkdtemp(prefix="turnout-pg-", dir="/tmp"))  # a socket's path must be short
     if as_user:
         shutil.chown(folder, "nobody")
+    server = Postgres(folder, as_user)
     try:
         _make_cluster(folder, as_user)
-        options = ["-k", str(folder), "-h", "", "-F", "-c", "max_connections=200"]
-        with subprocess.Popen(
-            [_program("postgres"), "-D", str(folder / "data"), *options],
-            cwd=folder,
-            stderr=subprocess.DEVNULL,
-            **as_user,
-        ) as process:
-            try:
-                server = Postgres(folder)
-                server.wait()
-                yield server
-            finally:
-                process.send_signal(signal.SIGQUIT)
+        server.start()
+        yield server
     finally:
+        server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
