@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlmodel import Session
 
 from prompts.errors import BadFile, BadInput, Fault
 from prompts.formats.prompt_yml import PromptSource, prompt_from_document
-from prompts.names import LATEST, PRODUCTION, Selector, check_label, check_name, parse_selector
+from prompts.names import LATEST, PRODUCTION, Selector, Variant, check_label, check_name, parse_selector
 from prompts.prompt import CompiledPrompt, PromptContent
 from prompts.registry import resolve_all
 from prompts.yaml_source import Document
@@ -307,6 +307,9 @@ def _write_version(
         )
         prompts.add(session, record)
         session.flush()
+    elif record.message is None and record.about.get("git_sha") is None and (origin.message or origin.git_sha):
+        about = {**record.about, "git_sha": origin.git_sha, "git_branch": origin.git_branch}
+        prompts.annotate(session, replace(record, message=origin.message, about=about, author=actor.id))
     return {"kind": "prompt", "name": source.name, "version": record.number, "digest": digest, "created": created}
 
 
@@ -326,17 +329,18 @@ def _write_suite(session: Session, name: str, suite: Suite, origin: Origin, acto
 
 def _allow_protected(session: Session, target: VersionRecord, label: str, actor: Principal, reason: str | None) -> str:
     """The evidence on which a protected label may move; raises NeedsEvidence where there is none."""
-    gate = routes.passing_gate(session, target.name, f"{target.name}@{target.number}+")
+    served = str(Variant(target.name, target.number, target.content["model"]))
+    gate = routes.passing_gate(session, served)
     if gate is not None and actor.may("author"):
         return str(gate["id"])
     if not actor.may("admin"):
         raise NeedsEvidence(
-            f"{label!r} is protected and {target.name}@{target.number} has no passing gate: run `turnout gate`,"
+            f"{label!r} is protected and {served} has no passing gate: run `turnout gate`,"
             " or ask an admin, who may give a reason instead"
         )
     if not reason:
         raise NeedsEvidence(
-            f"{label!r} is protected and {target.name}@{target.number} has no passing gate: run `turnout gate` first,"
+            f"{label!r} is protected and {served} has no passing gate: run `turnout gate` first,"
             " or give a reason (--reason), which is kept as evidence"
         )
     keys.audit(session, at=now(), actor=actor.id, action="label.manual",

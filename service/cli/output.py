@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+PIPE_WIDTH = 200  # columns for tables that nobody's window limits
+
+
 class Advance(Protocol):
     """Tell a bar how far its work is."""
 
@@ -27,14 +30,14 @@ def out() -> Console:
     """The console of results. rich honours NO_COLOR and plain pipes by itself."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def err() -> Console:
     """The console of progress and errors."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def show_error(message: str) -> None:
@@ -46,10 +49,10 @@ def show_error(message: str) -> None:
 
 def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     """Rows as a table of texts."""
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    shown = Table(*columns)
+    shown = Table(*(Column(name, overflow="fold") for name in columns))
     for row in rows:
         shown.add_row(*(Text("" if row.get(name) is None else str(row[name])) for name in columns))
     out().print(shown)

@@ -187,7 +187,7 @@ def push_plans(work: Work, project: Project, plans: list[Plan]) -> dict[tuple[st
     suites = {plan.suite: plan.data for plan in plans if plan.data is not None}
     if not suites:
         return {}
-    written = work.push(prompts, suites, {"moves_labels": False, "message": "the working tree, tested"})
+    written = work.push(prompts, suites, {"moves_labels": False})
     return {(entry["kind"], entry["name"]): f"{entry['name']}@{entry['version']}" for entry in written}
 
 
@@ -228,7 +228,8 @@ def _show_runs(work: Work, results: list[dict[str, Any]]) -> None:
     table(rows, columns)
     for result in results:
         for reason in result["reasons"]:
-            out().print(Text(f"{result['suite']}: {reason}", style="red"))
+            style = "green" if result["verdict"] == "pass" else "red"
+            out().print(Text(f"{result['suite']}: {reason}", style=style))
         if result["failed"] or result["errored"]:
             bad = [case for case in work.cases(result["run_id"]) if case["status"] in ("failed", "errored")]
             for case in bad[:5]:

@@ -81,6 +81,15 @@ def add(session: Session, record: VersionRecord) -> None:
     session.add(PromptVersion(**{name: getattr(record, name) for name in VersionRecord.__slots__}))
 
 
+def annotate(session: Session, record: VersionRecord) -> None:
+    """Say where a version comes from that was first seen as a working tree under test; its content never changes."""
+    query = select(PromptVersion).where(PromptVersion.name == record.name, PromptVersion.number == record.number)
+    row = session.exec(query).one()
+    row.message, row.about, row.author = record.message, record.about, record.author
+    session.add(row)
+    session.flush()
+
+
 def label(session: Session, name: str, label: str) -> LabelRecord | None:
     row = session.get(Label, (name, label))
     return LabelRecord(row.name, row.label, row.version, row.revision, row.updated_at) if row else None

@@ -22,15 +22,17 @@ def evidence(session: Session, evidence_id: str) -> dict[str, Any] | None:
     return row.model_dump() if row else None
 
 
-def passing_gate(session: Session, prompt: str, candidate_prefix: str) -> dict[str, Any] | None:
-    """The newest gate evidence that passed for a version of a prompt."""
-    query = select(EvidenceRow).where(
-        EvidenceRow.prompt == prompt,
-        EvidenceRow.kind == "gate",
-        col(EvidenceRow.candidate).startswith(candidate_prefix),
-    )
-    row = session.exec(query.order_by(col(EvidenceRow.created_at).desc()).limit(1)).first()
-    return row.model_dump() if row is not None and row.verdict == "pass" else None
+def passing_gate(session: Session, candidate: str) -> dict[str, Any] | None:
+    """The newest gate's evidence on a variant where all of that gate's suites passed for it, else None."""
+    about = (EvidenceRow.kind == "gate", EvidenceRow.candidate == candidate)
+    newest = session.exec(
+        select(EvidenceRow).where(*about).order_by(col(EvidenceRow.created_at).desc()).limit(1)
+    ).first()
+    if newest is None:
+        return None
+    of_gate = newest.id.rpartition("_")[0] + "_"
+    siblings = select(EvidenceRow.verdict).where(*about, col(EvidenceRow.id).startswith(of_gate, autoescape=True))
+    return newest.model_dump() if set(session.exec(siblings)) == {"pass"} else None
 
 
 def take_look(session: Session, look: dict[str, Any]) -> int:

@@ -269,7 +269,7 @@ def test_rerun_failed_asks_only_what_did_not_pass(project: Project) -> None:
     assert (again["total"], again["passed"]) == (3, 2)
 
 
-def test_an_interrupted_run_exits_130_and_leaves_no_child(project: Project) -> None:
+def test_an_interrupted_run_exits_130_with_an_empty_stdout(project: Project) -> None:
     process = project.start("run", "--model", "slow", "--local", "--json")
     with process:
         wait_for_run(project)

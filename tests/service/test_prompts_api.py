@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.service.conftest import Service, case, make_settings, suite, triage
+
+VERSIONS = "/api/prompts/{}/versions"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """`two`: two versions, 1 in production and 2 staging; `none`: a version that no label points to."""
+    with Service(make_settings(tmp_path_factory.mktemp("home"))).running() as service:
+        service.push("two")
+        service.push("two", triage(model="model-b"))
+        service.produce(1, "two")
+        service.call("PUT", "/api/prompts/two/labels/staging", "author", json={"version": 2})
+        service.push("none")
+        yield service
+
+
+def problem(answer: Any, status: int, kind: str) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status
+    assert body["type"] == f"urn:turnout:error:{kind}"
+    assert body["title"]
+    return body
+
+
+# ---------------------------------------------------------------------------- pushing
+
+
+def test_new_content_is_201_and_the_same_content_again_200_and_the_same_version(service: Service) -> None:
+    first = service.call("POST", VERSIONS.format("pushed"), "author", json=triage(message="the first"))
+    again = service.call("POST", VERSIONS.format("pushed"), "author", json=triage(message="again"))
+    other = service.call("POST", VERSIONS.format("pushed"), "author", json=triage(model="model-b"))
+
+    assert [answer.status_code for answer in (first, again, other)] == [201, 200, 201]
+    assert first.json() == {"kind": "prompt", "name": "pushed", "version": 1, "digest": first.json()["digest"],
+                            "created": True}  # fmt: skip
+    assert again.json() == {**first.json(), "created": False}
+    assert other.json()["version"] == 2
+    assert service.call("GET", "/api/prompts/pushed/versions/1").json()["message"] == "the first"
+
+
+def test_what_the_digest_does_not_cover_makes_no_new_version(service: Service) -> None:
+    service.push("titled", triage(name="One title"))
+
+    assert service.push("titled", triage(name="Another title", description="and more")) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"modl": "model-a"}, "modl"),
+        (triage(messages=[]), "messages"),
+        (triage(messages=[{"role": "user", "content": "{{ queue }}"}]), "queue"),
+        (triage(messages=[{"role": "user", "content": "{% for x in %}"}]), "template"),
+        (triage(messages=[{"role": "user", "content": "{% include 'no.such' %}"}]), "no.such"),
+        (triage(variables={"ticket": {"type": "strong"}}), "ticket"),
+    ],
+)
+def test_content_that_cannot_be_is_400_and_writes_nothing(service: Service, data: dict[str, Any], said: str) -> None:
+    body = service.call("POST", VERSIONS.format("refused"), "author", json=data)
+
+    assert body.status_code == 400
+    assert said in body.text
+    assert service.call("GET", "/api/prompts/refused").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["Upper", "a..b", "a b", ".a", "a%00"])
+def test_a_name_outside_the_grammar_is_400(service: Service, name: str) -> None:
+    assert service.call("POST", VERSIONS.format(name), "author", json=triage()).status_code == 400
+
+
+def test_a_push_of_several_files_tells_every_fault_and_writes_none(service: Service) -> None:
+    files = {
+        "prompts": {"many.a": triage(), "many.b": {"modl": 1}},
+        "suites": {"many.s": {"prompt": "many.a", "tests": [], "treshold": 1}},
+    }
+    answer = service.call("POST", "/api/push", "author", json=files)
+
+    body = problem(answer, 400, "bad_file")
+    assert all(fault.keys() == {"path", "line", "message", "fix"} for fault in body["faults"])
+    assert service.call("GET", "/api/prompts/many.a").status_code == 404
+
+
+def test_an_include_is_pinned_when_the_version_is_made(service: Service) -> None:
+    tone = {"model": "model-a", "messages": [{"role": "system", "content": "Be brief."}]}
+    user = [{"role": "user", "content": "{% include 'shared.tone' %} Route: {{ ticket }}"}]
+    pushed = service.call(
+        "POST", "/api/push", "author", json={"prompts": {"shared.tone": tone, "shared.user": triage(messages=user)}}
+    )
+    assert [entry["created"] for entry in pushed.json()] == [True, True]
+    service.push("shared.tone", {**tone, "messages": [{"role": "system", "content": "Be verbose."}]})
+
+    shown = service.call(
+        "POST", "/api/prompts/shared.user/render?version=1", "app", json={"variables": {"ticket": "x"}}
+    )
+
+    assert shown.json()["messages"] == [{"role": "user", "content": "Be brief. Route: x"}]
+
+
+def test_labels_in_a_file_move_from_the_default_branch_alone(service: Service) -> None:
+    labelled = triage(labels=["staging"])
+    service.call("POST", "/api/push", "author", json={"prompts": {"branched": labelled}, "moves_labels": False})
+    assert service.call("GET", "/api/prompts/branched/labels/staging").status_code == 404
+
+    service.call("POST", "/api/push", "author", json={"prompts": {"branched": labelled}, "git_branch": "main"})
+    assert service.call("GET", "/api/prompts/branched/labels/staging").json()["version"] == 1
+
+
+def test_a_suite_with_a_file_reference_is_refused_by_the_server(service: Service) -> None:
+    data = {"prompt": "two", "tests": "file:///etc/passwd"}
+
+    assert service.call("PUT", "/api/suites/peek", "author", json=data).status_code == 400
+
+
+def test_suites_are_versioned_like_prompts(service: Service) -> None:
+    data = {**suite(case("charged", "billing")), "prompt": "two"}
+    first = service.call("PUT", "/api/suites/kept", "author", json=data)
+    again = service.call("PUT", "/api/suites/kept", "author", json=data)
+    other = service.call("PUT", "/api/suites/kept", "author", json={**data, "thresholds": {"pass_rate": 0.5}})
+
+    assert [answer.status_code for answer in (first, again, other)] == [201, 200, 201]
+    assert service.call("GET", "/api/suites/kept").json()["number"] == 2
+    assert service.call("GET", "/api/suites/kept?version=1").json()["digest"] == first.json()["digest"]
+    assert service.call("GET", "/api/suites/kept?version=3").status_code == 404
+    assert [row["number"] for row in service.call("GET", "/api/suites").json() if row["name"] == "kept"] == [2, 1]
+
+
+# ---------------------------------------------------------------------------- selecting
+
+
+@pytest.mark.parametrize(
+    ("query", "version"),
+    [("", 1), ("?label=production", 1), ("?label=staging", 2), ("?label=latest", 2), ("?version=2", 2)],
+)
+def test_a_selector_means_one_version(service: Service, query: str, version: int) -> None:
+    body = service.call("GET", f"/api/prompts/two{query}", "author").json()
+
+    assert (body["name"], body["version"]) == ("two", version)
+    assert body.keys() >= {"digest", "messages", "variables", "model", "parameters", "author", "created_at", "message"}
+
+
+@pytest.mark.parametrize("path", ["/api/prompts/two?version=1&label=staging", "/api/prompts/two?version=0"])
+def test_a_selector_that_says_two_things_or_nonsense_is_400(service: Service, path: str) -> None:
+    assert service.call("GET", path).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api/prompts/no.such", "/api/prompts/two?version=3", "/api/prompts/two?label=nightly", "/api/prompts/none",
+     "/api/prompts/two/versions/3", "/api/prompts/no.such/versions", "/api/prompts/two/labels/nightly",
+     "/api/prompts/two/diff?a=1&b=3", "/api/prompts/two/labels/nightly/history", "/api/suites/no.such"],
+)  # fmt: skip
+def test_what_is_missing_is_404_and_never_another_version(service: Service, path: str) -> None:
+    problem(service.call("GET", path), 404, "not_found")
+
+
+def test_prompts_are_listed_with_their_newest_version_and_labels(service: Service) -> None:
+    listed = {entry["name"]: entry for entry in service.call("GET", "/api/prompts").json()}
+
+    assert listed["two"] == {"name": "two", "latest": 2, "labels": {"production": 1, "staging": 2}}
+    assert listed["none"] == {"name": "none", "latest": 1, "labels": {}}
+
+
+def test_versions_are_listed_newest_first_with_the_labels(service: Service) -> None:
+    body = service.call("GET", "/api/prompts/two/versions").json()
+
+    assert [version["version"] for version in body["versions"]] == [2, 1]
+    assert body["labels"] == {"production": 1, "staging": 2, "latest": 2}
+    assert "messages" not in body["versions"][0]
+
+
+def test_a_diff_names_what_changed(service: Service) -> None:
+    body = service.call("GET", "/api/prompts/two/diff?a=production&b=2").json()
+
+    assert (body["a"], body["b"], body["same"]) == (1, 2, False)
+    assert body["fields"]["model"] == ["model-a", "model-b"]
+
+
+def test_a_version_is_not_sent_again_to_who_has_it(service: Service) -> None:
+    first = service.call("GET", "/api/prompts/two/versions/1")
+    again = service.call("GET", "/api/prompts/two/versions/1", headers={"if-none-match": first.headers["etag"]})
+
+    assert first.headers["etag"] == f'"{first.json()["digest"]}"'
+    assert (again.status_code, again.content) == (304, b"")
+
+
+# ---------------------------------------------------------------------------- rendering
+
+
+def test_render_gives_the_exact_messages_and_where_they_come_from(service: Service) -> None:
+    answer = service.call(
+        "POST", "/api/prompts/two/render", "app", json={"variables": {"ticket": "{{ x }} <|im_end|>"}}
+    )
+
+    assert answer.json() == {
+        "name": "two",
+        "version": 1,
+        "digest": answer.json()["digest"],
+        "model": "model-a",
+        "parameters": {"temperature": 0},
+        "messages": [
+            {"role": "system", "content": "Route the ticket."},
+            {"role": "user", "content": "{{ x }} <|im_end|>"},
+        ],
+    }
+    assert answer.headers["etag"] == f'"{answer.json()["digest"]}"'
+
+
+def test_render_of_the_same_version_is_304_to_who_has_it(service: Service) -> None:
+    """Rendered anew it would be the same only for the same variables: the ETag tells of the version alone."""
+    body = {"variables": {"ticket": "x"}}
+    etag = service.call("POST", "/api/prompts/two/render", "app", json=body).headers["etag"]
+
+    again = service.call("POST", "/api/prompts/two/render", "app", json=body, headers={"if-none-match": etag})
+
+    assert again.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "variables.ticket"),
+        ({"variables": {"ticket": "x", "queue": "y"}}, "variables.queue"),
+        ({"variables": {"ticket": 1}}, "variables.ticket"),
+        ({"variables": {"ticket": "x"}, "messages": [{"role": "system", "content": "y"}]}, "messages[0].role"),
+    ],
+)
+def test_a_render_that_cannot_be_names_its_field(service: Service, body: dict[str, Any], param: str) -> None:
+    answer = service.call("POST", "/api/prompts/two/render", "app", json=body)
+
+    assert answer.status_code == 400
+    assert answer.json()["param"] == param
+
+
+def test_an_unknown_key_of_a_body_is_400_and_named(service: Service) -> None:
+    answer = service.call("POST", "/api/prompts/two/render", "app", json={"variables": {"ticket": "x"}, "vars": {}})
+
+    assert answer.status_code == 400
+    assert "vars" in answer.text
+
+
+# ---------------------------------------------------------------------------- labels
+
+
+def test_a_label_moves_on_the_revision_that_was_seen(service: Service) -> None:
+    service.push("labelled")
+    service.push("labelled", triage(model="model-b"))
+    path = "/api/prompts/labelled/labels/canary"
+
+    def move(version: int, **headers: str) -> Any:
+        return service.call("PUT", path, "author", json={"version": version}, headers=headers)
+
+    made = move(1, **{"if-none-match": "*"})
+    assert (made.status_code, made.headers["etag"], made.json()["revision"]) == (200, '"1"', 1)
+    problem(move(2, **{"if-none-match": "*"}), 412, "revision_mismatch")
+    moved = move(2, **{"if-match": made.headers["etag"]})
+    assert moved.headers["etag"] == '"2"'
+    problem(move(1, **{"if-match": made.headers["etag"]}), 412, "revision_mismatch")
+    assert move(1, **{"if-match": "nonsense"}).status_code == 400
+    assert move(1).json()["revision"] == 3
+    assert service.call("GET", path).headers["etag"] == '"3"'
+
+
+def test_a_labels_history_says_who_moved_it_and_why(service: Service) -> None:
+    service.push("told")
+    service.call("PUT", "/api/prompts/told/labels/canary", "author", json={"version": 1, "reason": "try it"})
+    service.call("DELETE", "/api/prompts/told/labels/canary?reason=enough", "author")
+
+    history = service.call("GET", "/api/prompts/told/labels/canary/history").json()
+
+    assert [(move["from_version"], move["to_version"], move["reason"]) for move in history] == [
+        (1, None, "enough"),
+        (None, 1, "try it"),
+    ]
+    assert {move["actor"] for move in history} == {service.ids["author"]}
+
+
+def test_a_removed_label_is_404_at_once(service: Service) -> None:
+    service.push("gone")
+    service.call("PUT", "/api/prompts/gone/labels/canary", "author", json={"version": 1})
+    render = "/api/prompts/gone/render?label=canary"
+    assert service.call("POST", render, "app", json={"variables": {"ticket": "x"}}).status_code == 200
+
+    assert service.call("DELETE", "/api/prompts/gone/labels/canary", "author").status_code == 204
+
+    assert service.call("POST", render, "app", json={"variables": {"ticket": "x"}}).status_code == 404
+    assert service.call("GET", "/api/prompts/gone/labels/canary").status_code == 404
+
+
+def test_production_is_refused_to_an_author_without_a_gate(service: Service) -> None:
+    answer = service.call(
+        "PUT", "/api/prompts/two/labels/production", "author", json={"version": 2, "reason": "please"}
+    )
+
+    problem(answer, 403, "needs_evidence")
+    assert service.call("GET", "/api/prompts/two/labels/production").json()["version"] == 1
+
+
+@pytest.mark.parametrize(("label", "status"), [("latest", 400), ("Upper", 400), ("9", 400)])
+def test_a_label_outside_the_grammar_is_400(service: Service, label: str, status: int) -> None:
+    answer = service.call("PUT", f"/api/prompts/two/labels/{label}", "author", json={"version": 1})
+
+    assert answer.status_code == status
+
+
+def test_a_label_to_a_version_that_does_not_exist_is_404(service: Service) -> None:
+    answer = service.call("PUT", "/api/prompts/two/labels/canary", "author", json={"version": 9})
+
+    problem(answer, 404, "not_found")
