@@ -26,10 +26,13 @@ def special_texts(tokenizer: Any) -> tuple[str, ...]:
 def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[int]:
     """Token ids of `messages` up to where the assistant's answer begins.
 
-    Raises BadInput where the model has no chat template, refuses the roles, or a content is not text.
+    Raises BadInput where the model has no chat template, refuses the roles, a content is not text, or a special
+    token stands in a message outside of its content.
     """
     contents = [_text(message) for message in messages]
-    if not any(text in content for content in contents for text in special_texts(tokenizer)):
+    special = special_texts(tokenizer)
+    _refuse_special_fields(messages, special)
+    if not any(text in content for content in contents for text in special):
         framed = _render(tokenizer, messages, contents)
         return list(tokenizer(framed, add_special_tokens=False)["input_ids"])
     sentinels = [_SENTINEL.format(index) for index in range(len(contents))]
@@ -63,6 +66,26 @@ def _text(message: Mapping[str, Any]) -> str:
         f"message content of type {type(content).__name__} cannot be given to this model: it reads text only",
         param="messages",
     )
+
+
+def _refuse_special_fields(messages: Sequence[Mapping[str, Any]], special: Sequence[str]) -> None:
+    """A role, a name or a tool call is put into the frame by the chat template, where special tokens are known."""
+    for index, message in enumerate(messages):
+        for key, value in message.items():
+            found = next((text for text in special if key != "content" and text in _all_text(value)), None)
+            if found is not None:
+                raise BadInput(
+                    f"messages[{index}].{key} holds the model's special token {found!r}: remove it",
+                    param=f"messages[{index}].{key}",
+                )
+
+
+def _all_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "\0".join(_all_text(part) for pair in value.items() for part in pair)
+    if isinstance(value, list | tuple):
+        return "\0".join(_all_text(part) for part in value)
+    return str(value)
 
 
 def _render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], contents: Sequence[str]) -> str:

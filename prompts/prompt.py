@@ -12,6 +12,7 @@ import pydantic
 
 from prompts.errors import BadInput, InvalidVariable, MissingVariable, RenderError, TemplateRefused, UnexpectedVariable
 from prompts.messages import CONVERSATION_ROLES, Message, Role
+from prompts.schemas import Schema
 from prompts.template import Template
 
 _SIMPLE_STRING_KEYS = {"type", "maxLength", "minLength", "enum", "description", "title", "default", "examples"}
@@ -111,15 +112,17 @@ class _Check:
         self._longest = schema.get("maxLength", float("inf"))
         self._shortest = schema.get("minLength", 0)
         self._allowed = schema.get("enum")
-        self._validator = None if self._simple else _validator(schema)
+        self._schema = None if self._simple else _compiled(name, schema)
 
     def __call__(self, value: Any) -> None:
         if self._simple:
             self._check_string(value)
             return
-        error = next(iter(self._validator.iter_errors(value)), None) if self._validator else None
-        if error is not None:
-            self._refuse(error.message[:300])
+        try:
+            if self._schema is not None:
+                self._schema.check(value)
+        except ValueError as error:
+            self._refuse(str(error))
 
     def _check_string(self, value: Any) -> None:
         if not isinstance(value, str):
@@ -159,14 +162,11 @@ def _template(source: str, param: str) -> Template:
         raise TemplateRefused(str(error), param=param) from error
 
 
-def _validator(schema: Mapping[str, Any]) -> Any:
-    from jsonschema import Draft202012Validator, exceptions  # not needed by prompts whose variables are plain strings
-
+def _compiled(name: str, schema: Mapping[str, Any]) -> Schema:
     try:
-        Draft202012Validator.check_schema(schema)
-    except exceptions.SchemaError as error:
-        raise InvalidVariable(f"not a JSON Schema: {error.message[:200]}") from error
-    return Draft202012Validator(schema)
+        return Schema(schema)
+    except ValueError as error:
+        raise InvalidVariable(f"variable {name!r} is no JSON Schema: {error}", param=f"variables.{name}") from error
 
 
 def conversation(messages: Sequence[Mapping[str, Any]], param: str = "messages") -> tuple[Message, ...]:

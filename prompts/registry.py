@@ -27,7 +27,7 @@ def resolve(source: PromptSource, siblings: Mapping[str, PromptSource], register
     Raises BadFile where one is missing, circular, too deep, or not a single message.
     """
     try:
-        messages, variables = _resolve_messages(source, siblings, registered, (source.name,))
+        messages, variables = _resolve_messages(source, siblings, registered, (source.name,), {})
         content = PromptContent(
             messages=messages,
             variables=variables,
@@ -56,16 +56,24 @@ def resolve_all(sources: Mapping[str, PromptSource], registered: ContentOf) -> d
     return contents
 
 
+_Included = tuple[str, dict[str, dict[str, object]]]
 _Resolved = tuple[tuple[MessageTemplate, ...], dict[str, dict[str, object]]]
 
 
 def _resolve_messages(
-    source: PromptSource, siblings: Mapping[str, PromptSource], registered: ContentOf, path: tuple[str, ...]
+    source: PromptSource,
+    siblings: Mapping[str, PromptSource],
+    registered: ContentOf,
+    path: tuple[str, ...],
+    known: dict[str, _Included],
 ) -> _Resolved:
+    """`known` holds what was included before: includes that each include the next one twice unfold once."""
     variables = dict(source.variables)
 
     def text_of(name: str) -> str:
-        text, included = _included(name, siblings, registered, path)
+        if name not in known:
+            known[name] = _included(name, siblings, registered, path, known)
+        text, included = known[name]
         for variable, schema in included.items():
             variables.setdefault(variable, schema)
         return text
@@ -80,14 +88,18 @@ def _resolve_messages(
 
 
 def _included(
-    name: str, siblings: Mapping[str, PromptSource], registered: ContentOf, path: tuple[str, ...]
-) -> tuple[str, dict[str, dict[str, object]]]:
+    name: str,
+    siblings: Mapping[str, PromptSource],
+    registered: ContentOf,
+    path: tuple[str, ...],
+    known: dict[str, _Included],
+) -> _Included:
     if name in path:
         raise IncludeError(f"include {name!r} goes in a circle: {' → '.join((*path, name))}")
     if len(path) > MAX_INCLUDE_DEPTH:
         raise IncludeError(f"includes nest deeper than {MAX_INCLUDE_DEPTH}: {' → '.join(path[:4])} → …")
     if name in siblings:
-        messages, variables = _resolve_messages(siblings[name], siblings, registered, (*path, name))
+        messages, variables = _resolve_messages(siblings[name], siblings, registered, (*path, name), known)
     else:
         content = registered(name)
         if content is None:

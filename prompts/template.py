@@ -442,7 +442,7 @@ def _make_environment() -> _Environment:
     return environment
 
 
-def _within_budget(function: Callable[..., Any]) -> Callable[..., Any]:
+def _within_budget(function: Any) -> Any:
     """The filter or test `function`, paying for every item it is given and held to the size of what it builds."""
 
     @functools.wraps(function)

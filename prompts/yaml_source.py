@@ -7,6 +7,7 @@ Duplicate keys, merge keys, tags and aliases that unfold to more than `MAX_ALIAS
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,8 +22,9 @@ MAX_TEXT_BYTES = 16 * 1024 * 1024
 MAX_ALIASED_NODES = 10_000
 MAX_DEPTH = 64
 
-_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None, "true": True, "True": True, "TRUE": True,
           "false": False, "False": False, "FALSE": False}  # fmt: skip
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -50,19 +52,19 @@ class Document:
         return Fault(self.path, self.line(*keys), message, fix)
 
 
-def load_yaml(text: str, path: str) -> Document:
+def load_yaml(text: str, path: str, faults: list[Fault] | None = None) -> Document:
     """Read one YAML document.
 
-    Raises BadFile on anything that is not one well-formed document of plain data.
+    Raises BadFile on anything that is not one well-formed document of plain data. Where `faults` is given, those that
+    leave the rest readable (duplicate keys, merge keys, tags) are added to it, for the caller to raise with its own.
     """
     if len(text) > MAX_TEXT_BYTES:
         raise BadFile(
             [Fault(path, 0, f"the file has {len(text):,} characters; {MAX_TEXT_BYTES:,} are read", "split it")]
         )
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise BadFile([Fault(path, line, "the file holds a NUL byte", "save it as plain UTF-8 text")])
+    _refuse_characters(text, path)
     try:
+        _refuse_depth(text, path)
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -72,9 +74,32 @@ def load_yaml(text: str, path: str) -> Document:
         raise BadFile([Fault(path, 0, f"not valid YAML: {error}", "save it as plain UTF-8 text")]) from error
     reader = _Reader(path)
     data = None if root is None else reader.read(root, (), 0)
-    if reader.faults:
+    if faults is not None:
+        faults += reader.faults
+    elif reader.faults:
         raise BadFile(reader.faults)
     return Document(path, data, reader.lines)
+
+
+def _refuse_characters(text: str, path: str) -> None:
+    half = _SURROGATE.search(text)
+    for place, what in ((text.find("\0"), "a NUL byte"), (half.start() if half else -1, "half a character")):
+        if place >= 0:
+            line = text.count("\n", 0, place) + 1
+            raise BadFile([Fault(path, line, f"the file holds {what}", "save it as plain UTF-8 text")])
+
+
+def _refuse_depth(text: str, path: str) -> None:
+    """Refuse what nests too deeply before it is composed: libyaml's composer in C runs out of stack and of the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH + 1:
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            raise BadFile([Fault(path, line, "aliases or nesting unfold too far", "write the values out, less deeply")])
 
 
 class _Reader:
@@ -96,6 +121,8 @@ class _Reader:
         if self._aliased_nodes > MAX_ALIASED_NODES or depth > MAX_DEPTH:
             fault = Fault(self.path, line, "aliases or nesting unfold too far", "write the values out, less deeply")
             raise BadFile([fault])
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_COLLECTIONS:
+            self._refuse_tag(node)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, at, depth, aliased)
         if isinstance(node, yaml.SequenceNode):
@@ -125,20 +152,29 @@ class _Reader:
     def _scalar(self, node: yaml.Node) -> Any:
         text: str = node.value
         if node.tag not in _PLAIN_TAGS:
-            fault = Fault(self.path, node.start_mark.line + 1, f"YAML tag {node.tag!r} is not read", "remove the tag")
-            self.faults.append(fault)
+            self._refuse_tag(node)
+        if "\0" in text:
+            fix = "remove the escape: databases cannot keep it"
+            self.faults.append(Fault(self.path, node.start_mark.line + 1, "the text holds a NUL character", fix))
         if getattr(node, "style", None):  # quoted or a block: always text
             return text
         if text in _WORDS:
             return _WORDS[text]
         if _INT.fullmatch(text):
             return int(text) if len(text) < 400 else text
-        return float(text) if _FLOAT.fullmatch(text) else text
+        number = float(text) if _FLOAT.fullmatch(text) else math.inf
+        return number if math.isfinite(number) else text
+
+    def _refuse_tag(self, node: yaml.Node) -> None:
+        fault = Fault(self.path, node.start_mark.line + 1, f"YAML tag {node.tag!r} is not read", "remove the tag")
+        self.faults.append(fault)
 
 
 _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
 }
+_PYDANTIC_ONLY = ("function-", "[key]")  # parts of a place that no author wrote
+_PLAIN_COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
 
 def parse_model(model_class: type[ModelT], document: Document, at: tuple[Key, ...] = ()) -> ModelT:
@@ -165,7 +201,7 @@ def model_faults(
 ) -> Iterable[Fault]:
     """Pydantic's errors as faults of a file."""
     for detail in error.errors(include_url=False):
-        keys = tuple(key for key in detail["loc"] if not (isinstance(key, str) and key.startswith("function-")))
+        keys = tuple(key for key in detail["loc"] if not (isinstance(key, str) and key.startswith(_PYDANTIC_ONLY)))
         place = ".".join(str(key) for key in (*at, *keys))
         if detail["type"] == "extra_forbidden":
             message, fix = f"unknown key {place!r}", _did_you_mean(model_class, keys)

@@ -14,6 +14,7 @@ import pydantic
 from prompts.errors import BadFile, BadInput, Fault, TemplateRefused
 from prompts.messages import Role
 from prompts.names import check_label
+from prompts.schemas import Schema, check_schema
 from prompts.template import Template, includes, replace_includes
 from prompts.yaml_source import Document, load_yaml, parse_model
 
@@ -28,6 +29,29 @@ def _valid_label(label: str) -> str:
         raise ValueError(str(error)) from error
 
 
+def _valid_variable(name: str) -> str:
+    if not name.isidentifier() or name.startswith("_"):
+        raise ValueError("no name of a variable: letters, digits and _, not first a digit or _")
+    return name
+
+
+def _valid_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    try:
+        compiled = Schema(schema)
+    except ValueError as error:
+        raise ValueError(f"no JSON Schema: {error}") from error
+    try:
+        if "default" in schema:
+            compiled.check(schema["default"])
+    except ValueError as error:
+        raise ValueError(f"its default does not satisfy its schema: {error}") from error
+    return schema
+
+
+_Variable = Annotated[str, pydantic.AfterValidator(_valid_variable)]
+_Schema = Annotated[dict[str, Any], pydantic.AfterValidator(_valid_schema)]
+
+
 class _Message(pydantic.BaseModel, frozen=True, extra="forbid"):
     role: Role
     content: str
@@ -40,7 +64,7 @@ class PromptFile(pydantic.BaseModel, frozen=True, extra="forbid"):
     description: str | None = None
     model: str = pydantic.Field(min_length=1)
     model_parameters: dict[str, Any] = pydantic.Field(default_factory=dict, alias="modelParameters")
-    variables: dict[str, dict[str, Any]] | None = None
+    variables: dict[_Variable, _Schema] | None = None
     messages: list[_Message] = pydantic.Field(min_length=1)
     response_format: Literal["text", "json_object", "json_schema"] | None = pydantic.Field(None, alias="responseFormat")
     json_schema: dict[str, Any] | str | None = pydantic.Field(None, alias="jsonSchema")
@@ -48,28 +72,6 @@ class PromptFile(pydantic.BaseModel, frozen=True, extra="forbid"):
     tags: list[str] = pydantic.Field(default_factory=list)
     test_data: list[dict[str, Any]] | None = pydantic.Field(None, alias="testData")
     evaluators: list[dict[str, Any]] | None = None
-
-    @pydantic.field_validator("variables")
-    @classmethod
-    def _schemas(cls, value: dict[str, dict[str, Any]] | None) -> dict[str, dict[str, Any]] | None:
-        for name, schema in (value or {}).items():
-            if not name.isidentifier() or name.startswith("_"):
-                raise ValueError(f"variable {name!r} is no name: letters, digits and _, not first a digit or _")
-            _check_schema(name, schema)
-        return value
-
-
-def _check_schema(name: str, schema: dict[str, Any]) -> None:
-    from jsonschema import Draft202012Validator, exceptions  # only where a file declares variables
-
-    try:
-        Draft202012Validator.check_schema(schema)
-    except exceptions.SchemaError as error:
-        raise ValueError(f"variable {name!r} is no JSON Schema: {error.message[:200]}") from error
-    if "default" in schema:
-        problem = next(iter(Draft202012Validator(schema).iter_errors(schema["default"])), None)
-        if problem is not None:
-            raise ValueError(f"variable {name!r}: its default does not satisfy its schema: {problem.message[:200]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +106,23 @@ class PromptSource:
 
 def load_prompt(text: str, path: str, name: str) -> PromptSource:
     """Read one prompt file; raises BadFile with all of its faults."""
-    return prompt_from_document(load_yaml(text, path), name)
+    faults: list[Fault] = []
+    document = load_yaml(text, path, faults)
+    try:
+        source = prompt_from_document(document, name)
+    except BadFile as error:
+        raise BadFile([*faults, *error.faults]) from error
+    if faults:
+        raise BadFile(faults)
+    return source
 
 
 def prompt_from_document(document: Document, name: str) -> PromptSource:
     """Check the keys, the templates and the schemas of one prompt."""
-    parsed = parse_model(PromptFile, document)
+    try:
+        parsed = parse_model(PromptFile, document)
+    except BadFile as error:
+        raise BadFile([*error.faults, *_syntax_faults(document)]) from error
     faults = list(_template_faults(parsed, document))
     schema = _output_schema(parsed, document, faults)
     if faults:
@@ -132,17 +145,34 @@ def prompt_from_document(document: Document, name: str) -> PromptSource:
     )
 
 
+def _syntax_faults(document: Document) -> list[Fault]:
+    """Faults of the templates in a file whose keys are at fault already."""
+    messages = document.data.get("messages") if isinstance(document.data, dict) else None
+    faults: list[Fault] = []
+    for index, message in enumerate(messages if isinstance(messages, list) else []):
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, str):
+            _template_at(document, index, content, faults)
+    return faults
+
+
+def _template_at(document: Document, index: int, content: str, faults: list[Fault]) -> Template | None:
+    try:
+        return Template(replace_includes(content, lambda _: ""))
+    except TemplateRefused as error:
+        faults.append(document.fault(str(error), "messages", index, "content", fix="mend the template"))
+        return None
+
+
 def _template_faults(parsed: PromptFile, document: Document) -> list[Fault]:
-    faults = []
+    faults: list[Fault] = []
     used: set[str] = set()
     has_includes = False
     for index, message in enumerate(parsed.messages):
-        try:
-            has_includes = bool(includes(message.content)) or has_includes
-            template = Template(replace_includes(message.content, lambda _: ""))
-        except TemplateRefused as error:
-            faults.append(document.fault(str(error), "messages", index, "content", fix="mend the template"))
+        template = _template_at(document, index, message.content, faults)
+        if template is None:
             continue
+        has_includes = bool(includes(message.content)) or has_includes
         used |= template.names
         for name in sorted(template.names - (parsed.variables or {}).keys()) if parsed.variables is not None else ():
             fix = f"declare it: `variables: {{{name}: {{type: string}}}}`"
@@ -160,7 +190,7 @@ def _output_schema(parsed: PromptFile, document: Document, faults: list[Fault]) 
     if isinstance(raw, str):
         try:
             raw = json.loads(raw)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             faults.append(document.fault(f"jsonSchema is not JSON: {error}", "jsonSchema", fix="mend the JSON"))
             return None
     if (parsed.response_format == "json_schema") != (raw is not None):
@@ -169,11 +199,14 @@ def _output_schema(parsed: PromptFile, document: Document, faults: list[Fault]) 
         return None
     if raw is None:
         return None
-    wrapped = raw if isinstance(raw, dict) and "schema" in raw else {"name": "output", "strict": True, "schema": raw}
+    if not isinstance(raw, dict) or not isinstance(raw.get("schema", {}), dict):
+        faults.append(document.fault("jsonSchema is no JSON object", "jsonSchema", fix="write keys and values"))
+        return None
+    wrapped = raw if "schema" in raw else {"name": "output", "strict": True, "schema": raw}
     try:
-        _check_schema("jsonSchema", wrapped["schema"])
+        check_schema(wrapped["schema"])
     except ValueError as error:
-        faults.append(document.fault(str(error), "jsonSchema", fix="mend the schema"))
+        faults.append(document.fault(f"jsonSchema is no JSON Schema: {error}", "jsonSchema", fix="mend the schema"))
     return wrapped
 
 

@@ -65,7 +65,13 @@ class Home:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "TURNOUT_HOME": str(self.settings.home), "OMP_NUM_THREADS": "1"}
+        url = self.settings.storage.url
+        storage = {"TURNOUT_STORAGE_URL": url} if url else {}
+        return {**os.environ, "TURNOUT_HOME": str(self.settings.home), "OMP_NUM_THREADS": "1", **storage}
+
+    def log(self) -> str:
+        """What its children said, the end of it."""
+        return (self.settings.home / "child.log").read_text()[-3000:]
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
         """A child of ours in its own process group, its output in `child.log`."""
@@ -122,14 +128,16 @@ def processes_of(home: Path, module: str = "") -> list[int]:
 def make_home(tiny_model: Path, tmp_path: Path) -> Iterator[Any]:
     made: list[Home] = []
 
-    def make(name: str = "home") -> Home:
+    def make(name: str = "home", url: str | None = None) -> Home:
         folder = tmp_path / name
         project = folder / "project"
         project.mkdir(parents=True)
         (project / "turnout.yaml").write_text(
             f'models: {{tiny: {{engine: local, source: "path:{tiny_model}", device: cpu, threads: 1}}}}\n'
         )
-        settings = load_settings({"TURNOUT_HOME": str(folder / "t")}, project)
+        environment = {"TURNOUT_HOME": str(folder / "t")} | ({"TURNOUT_STORAGE_URL": url} if url else {})
+        settings = load_settings(environment, project)
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         database = Database(settings.database_url)
         database.migrate()
         _push(Registry(database, settings))

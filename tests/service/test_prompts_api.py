@@ -215,16 +215,6 @@ def test_render_gives_the_exact_messages_and_where_they_come_from(service: Servi
     assert answer.headers["etag"] == f'"{answer.json()["digest"]}"'
 
 
-def test_render_of_the_same_version_is_304_to_who_has_it(service: Service) -> None:
-    """Rendered anew it would be the same only for the same variables: the ETag tells of the version alone."""
-    body = {"variables": {"ticket": "x"}}
-    etag = service.call("POST", "/api/prompts/two/render", "app", json=body).headers["etag"]
-
-    again = service.call("POST", "/api/prompts/two/render", "app", json=body, headers={"if-none-match": etag})
-
-    assert again.status_code == 200
-
-
 @pytest.mark.parametrize(
     ("body", "param"),
     [
