@@ -93,7 +93,12 @@ class Gates:
         selector = parse_selector(request.prompt) if request.prompt else Selector(prompt, label=PRODUCTION)
         if selector.name != prompt:
             raise BadInput(f"suite {request.suite!r} tests {prompt!r}, not {selector.name!r}", param="prompt")
-        return self._plan(record, selector, run_id, request.model, request.adapter, request)
+        return self._priced(self._plan(record, selector, run_id, request.model, request.adapter, request))
+
+    def _priced(self, plan: RunPlan) -> RunPlan:
+        """A candidate's plan; raises BadFile where its suite bounds costs that nobody knows. A baseline has no bounds."""
+        self._registry.check_price(plan.suite, plan.spec.variant.model)
+        return plan
 
     def _plan(
         self,
@@ -107,7 +112,7 @@ class Gates:
         version = self._registry.version(selector)
         variant = Variant(version.name, version.number, model or version.content["model"], adapter)
         suite = Suite.from_data(record["content"], origin=f"suite {record['name']}")
-        self._registry.check_price(suite, variant.model)
+        self._registry.check_model(variant.model)
         rerun_of = None
         if request.rerun_failed:
             with self._database.read() as session:
@@ -138,7 +143,7 @@ class Gates:
             selector = candidates.get(prompt, Selector(prompt, label=PRODUCTION))
             assert isinstance(selector, Selector)  # noqa: S101 - for the type checker: only baselines name runs
             run_id = f"run_{gate_id.partition('_')[2]}_{index}"
-            candidate = self._plan(record, selector, run_id + "c", request.model, None, request)
+            candidate = self._priced(self._plan(record, selector, run_id + "c", request.model, None, request))
             baseline = self._baseline(request, record, baselines, candidate, run_id + "b")
             if baseline is None and not candidate.suite.thresholds.given():
                 raise BadInput(

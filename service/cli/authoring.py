@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from service.cli.calling import call
 from service.cli.options import Json, Local, Paths, Reason
 
 Variables = Annotated[list[str] | None, typer.Option("-v", "--var", help="key=value, once for each variable.")]
@@ -81,7 +82,7 @@ def log(name: str, as_json: Json = False, local: Local = False) -> int:
     """The versions of a prompt, newest first, and its labels."""
     from service.cli.output import out, print_json, table
 
-    history = _call(local, "GET", f"/api/prompts/{name}/versions")
+    history = call(local, "GET", f"/api/prompts/{name}/versions")
     if as_json:
         print_json(history)
         return 0
@@ -113,7 +114,7 @@ def diff(name: str, a: str, b: str, as_json: Json = False, local: Local = False)
     """What changed from version or label A to B."""
     from service.cli.output import out, print_json
 
-    found = _call(local, "GET", f"/api/prompts/{name}/diff", params={"a": a, "b": b})
+    found = call(local, "GET", f"/api/prompts/{name}/diff", params={"a": a, "b": b})
     if as_json:
         print_json(found)
         return 0
@@ -133,7 +134,7 @@ def label(
     from service.cli.output import out, print_json
 
     body = {"version": version, "reason": reason}
-    moved = _call(local, "PUT", f"/api/prompts/{name}/labels/{label}", body=body)
+    moved = call(local, "PUT", f"/api/prompts/{name}/labels/{label}", body=body)
     if as_json:
         print_json(moved)
     else:
@@ -179,7 +180,7 @@ def _render_registered(selector: str, given: dict[str, str], local: bool) -> dic
     version = _version(selector, local)
     variables = _typed(given, version["variables"])
     path, params = f"/api/prompts/{version['name']}/render", {"version": version["version"]}
-    shown: dict[str, Any] = _call(local, "POST", path, body={"variables": variables}, params=params)
+    shown: dict[str, Any] = call(local, "POST", path, body={"variables": variables}, params=params)
     return shown
 
 
@@ -218,14 +219,7 @@ def _version(selector: str, local: bool) -> dict[str, Any]:
 
     chosen = parse_selector(selector)
     params = {"version": chosen.version, "label": chosen.label}
-    found: dict[str, Any] = _call(
+    found: dict[str, Any] = call(
         local, "GET", f"/api/prompts/{chosen.name}", params={key: value for key, value in params.items() if value}
     )
     return found
-
-
-def _call(local: bool, method: str, path: str, **more: Any) -> Any:
-    from service.cli.client import connect
-    from service.settings import load_settings
-
-    return connect(load_settings(), local=local).call(method, path, **more)

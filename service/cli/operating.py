@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from service.cli.calling import call
 from service.cli.options import Json, Local
 
 
@@ -128,7 +129,7 @@ def create(
     """Make a key; it is shown this once."""
     from service.cli.output import out, print_json
 
-    made = _call(local, "POST", "/api/keys", body={"role": role, "note": note})
+    made = call(local, "POST", "/api/keys", body={"role": role, "note": note})
     if as_json:
         print_json(made)
     else:
@@ -141,7 +142,7 @@ def list_keys(as_json: Json = False, local: Local = False) -> int:
     """Keys without their secrets."""
     from service.cli.output import print_json, table
 
-    found = _call(local, "GET", "/api/keys")
+    found = call(local, "GET", "/api/keys")
     if as_json:
         print_json(found)
     else:
@@ -154,7 +155,7 @@ def revoke(key_id: str, as_json: Json = False, local: Local = False) -> int:
     """End a key: it is refused at once."""
     from service.cli.output import out, print_json
 
-    _call(local, "DELETE", f"/api/keys/{key_id}")
+    call(local, "DELETE", f"/api/keys/{key_id}")
     if as_json:
         print_json({"id": key_id, "revoked": True})
     else:
@@ -166,16 +167,9 @@ def audit(as_json: Json = False, local: Local = False) -> int:
     """What was done with admin rights, newest first."""
     from service.cli.output import print_json, table
 
-    found = _call(local, "GET", "/api/audit")
+    found = call(local, "GET", "/api/audit")
     if as_json:
         print_json(found)
     else:
         table(found, ("at", "actor", "action", "subject", "detail"))
     return 0
-
-
-def _call(local: bool, method: str, path: str, **more: Any) -> Any:
-    from service.cli.client import connect
-    from service.settings import load_settings
-
-    return connect(load_settings(), local=local).call(method, path, **more)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from service.cli.calling import client
 from service.cli.options import Json, Local, PromptOption, Reason
 
 Watch = Annotated[bool, typer.Option("--watch", help="Stay and show progress until it has ended.")]
@@ -44,20 +45,20 @@ def finetune(
         "examples": _examples(examples) if examples else None,
         "dry_run": dry_run,
     }
-    client = connect(settings, local=local)
-    job = client.call("POST", "/api/finetunes", body={key: value for key, value in body.items() if value is not None})
+    service = connect(settings, local=local)
+    job = service.call("POST", "/api/finetunes", body={key: value for key, value in body.items() if value is not None})
     if local:
-        return _work_here(client, job["job_id"], as_json)
+        return _work_here(service, job["job_id"], as_json)
     if not watch and not dry_run:
-        return _print_job(client.call("GET", f"/api/jobs/{job['job_id']}"), as_json)
-    return _watch(client, job["job_id"], as_json)
+        return _print_job(service.call("GET", f"/api/jobs/{job['job_id']}"), as_json)
+    return _watch(service, job["job_id"], as_json)
 
 
 def jobs(as_json: Json = False, local: Local = False) -> int:
     """Jobs, newest first."""
     from service.cli.output import print_json, table
 
-    found = _client(local).call("GET", "/api/jobs")
+    found = client(local).call("GET", "/api/jobs")
     if as_json:
         print_json(found)
     else:
@@ -74,14 +75,14 @@ def job(
     local: Local = False,
 ) -> int:
     """One job: its state, its live progress, its end or its resumption."""
-    client = _client(local)
+    service = client(local)
     if cancel:
-        client.call("POST", f"/api/jobs/{job_id}/cancel")
+        service.call("POST", f"/api/jobs/{job_id}/cancel")
     if resume:
-        client.call("POST", f"/api/jobs/{job_id}/resume")
+        service.call("POST", f"/api/jobs/{job_id}/resume")
     if watch:
-        return _watch(client, job_id, as_json)
-    return _print_job(client.call("GET", f"/api/jobs/{job_id}"), as_json)
+        return _watch(service, job_id, as_json)
+    return _print_job(service.call("GET", f"/api/jobs/{job_id}"), as_json)
 
 
 def route(
@@ -98,16 +99,16 @@ def route(
     from prompts.errors import BadInput
     from service.cli.output import print_json
 
-    client = _client(local)
+    service = client(local)
     if action == "show":
-        found = client.call("GET", f"/api/routes/{name}")
+        found = service.call("GET", f"/api/routes/{name}")
     elif action == "history":
-        found = client.call("GET", f"/api/routes/{name}/history")
+        found = service.call("GET", f"/api/routes/{name}/history")
     elif action == "set":
         body = {"variants": _weights(weights or []), "reason": reason or ""}
-        found = client.call("PUT", f"/api/routes/{name}", body=body)
+        found = service.call("PUT", f"/api/routes/{name}", body=body)
     elif action in ("promote", "abort", "undo"):
-        found = client.call("POST", f"/api/routes/{name}/{action}", body={"reason": reason})
+        found = service.call("POST", f"/api/routes/{name}/{action}", body={"reason": reason})
     else:
         raise BadInput(f"no action {action!r}: show, history, set, promote, abort or undo", param="action")
     if as_json:
@@ -151,14 +152,7 @@ def _examples(path: Path) -> list[dict[str, Any]]:
     return [{"vars": dict(example.vars), "expected": example.expected} for example in found]
 
 
-def _client(local: bool) -> Any:
-    from service.cli.client import connect
-    from service.settings import load_settings
-
-    return connect(load_settings(), local=local)
-
-
-def _work_here(client: Any, job_id: str, as_json: bool) -> int:
+def _work_here(service: Any, job_id: str, as_json: bool) -> int:
     """Without a service: a worker process of our own does this one job."""
     import subprocess
     import sys
@@ -166,19 +160,19 @@ def _work_here(client: Any, job_id: str, as_json: bool) -> int:
     command = [sys.executable, "-P", "-m", "service.worker", "--job", job_id, "--with-parent"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:  # noqa: S603 - our own interpreter and module
         try:
-            return _watch(client, job_id, as_json, is_alive=lambda: process.poll() is None)
+            return _watch(service, job_id, as_json, is_alive=lambda: process.poll() is None)
         finally:
             if process.stdin is not None:
                 process.stdin.close()
 
 
-def _watch(client: Any, job_id: str, as_json: bool, is_alive: Any = None) -> int:
+def _watch(service: Any, job_id: str, as_json: bool, is_alive: Any = None) -> int:
     from service.cli.client import follow
     from service.cli.output import bar
     from service.cli.progress import narrate
 
     with bar("fine-tune") as advance:
-        ended = follow(client, job_id, lambda event: narrate(event, advance), is_alive)
+        ended = follow(service, job_id, lambda event: narrate(event, advance), is_alive)
     return _print_job(ended, as_json)
 
 

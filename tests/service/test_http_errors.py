@@ -1,0 +1,167 @@
+"""The error tree is total: every class of it has a status and an exit code, and every answer is in its path's form."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from typing import Any
+
+import pytest
+
+import finetune
+import prompts
+import service
+import suites
+from prompts import errors as prompt_errors
+from prompts.errors import BadFile, BadInput, Fault, TurnoutError
+from service import errors
+from service.api.http_errors import STATUS, body_of, shape, status_of
+from service.cli import exits
+from service.errors import NotFound
+
+STATUSES: dict[str, int] = {
+    "BadInput": 400, "BadFile": 400, "BadName": 400, "BadSetting": 400, "RenderError": 400, "MissingVariable": 400,
+    "UnexpectedVariable": 400, "InvalidVariable": 400, "TemplateRefused": 400, "BudgetExceeded": 400,
+    "IncludeError": 400,
+    "Unauthenticated": 401,
+    "Forbidden": 403, "NeedsEvidence": 403,
+    "NotFound": 404,
+    "Conflict": 409, "IdempotencyMismatch": 409, "RevisionMismatch": 412,
+    "ModelError": 502, "ModelUnavailable": 502, "ModelRefused": 502, "EngineFailed": 502,
+    "ModelOverloaded": 429,
+    "StorageFailed": 503, "CannotRun": 503,
+    "ModelTimeout": 504,
+    "TurnoutError": 500,
+}  # fmt: skip
+EXITS: dict[str, int] = {
+    "BadInput": 2, "BadFile": 2, "BadName": 2, "BadSetting": 2, "RenderError": 2, "MissingVariable": 2,
+    "UnexpectedVariable": 2, "InvalidVariable": 2, "TemplateRefused": 2, "BudgetExceeded": 2, "IncludeError": 2,
+    "NotFound": 2, "Conflict": 2, "IdempotencyMismatch": 2, "RevisionMismatch": 2, "NeedsEvidence": 2,
+    "Unauthenticated": 4, "Forbidden": 4, "ModelError": 4, "ModelUnavailable": 4, "ModelRefused": 4, "EngineFailed": 4,
+    "ModelOverloaded": 4, "ModelTimeout": 4, "StorageFailed": 4, "CannotRun": 4, "TurnoutError": 4,
+}  # fmt: skip
+
+
+def tree_of(kind: type[TurnoutError]) -> list[type[TurnoutError]]:
+    return [kind, *(found for child in kind.__subclasses__() for found in tree_of(child))]
+
+
+PUBLIC = sorted(
+    {kind for kind in tree_of(TurnoutError) if kind.__module__ in ("prompts.errors", "service.errors")},
+    key=lambda kind: kind.__name__,
+)
+
+
+def instance(kind: type[TurnoutError]) -> TurnoutError:
+    if kind is BadFile:
+        return BadFile([Fault("a.yml", 3, "unknown key", "remove it")])
+    return NotFound("prompt", "a") if kind is NotFound else kind("what was wrong")
+
+
+def test_the_tree_is_the_one_that_is_drawn() -> None:
+    drawn = {
+        word
+        for module in (prompt_errors, errors)
+        for line in (module.__doc__ or "").splitlines()
+        for word in line.replace("│", " ").replace("├──", " ").replace("└──", " ").split()[:1]
+        if word in STATUSES
+    }
+
+    assert drawn == {kind.__name__ for kind in PUBLIC}
+
+
+@pytest.mark.parametrize("kind", PUBLIC)
+def test_every_error_has_its_status_and_its_exit_code(kind: type[TurnoutError]) -> None:
+    error = instance(kind)
+
+    assert status_of(error) == STATUSES[kind.__name__]
+    assert exits.of_error(error) == EXITS[kind.__name__]
+
+
+def test_no_error_is_raised_on_purpose_outside_the_tree() -> None:
+    """Classes of exceptions anywhere in the product derive from TurnoutError or are private to their module."""
+    strays = set()
+    for package in (prompts, suites, finetune, service):
+        for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            if ".migrations" in found.name or found.name.endswith("__main__"):
+                continue
+            module = importlib.import_module(found.name)
+            for name, kind in vars(module).items():
+                if (
+                    inspect.isclass(kind)
+                    and issubclass(kind, Exception)
+                    and kind.__module__ == found.name
+                    and not issubclass(kind, TurnoutError)
+                    and not name.startswith("_")
+                ):
+                    strays.add(f"{found.name}.{name}")
+
+    inner = {"service.fallback.Cancelled", "service.workflow.StepFailed", "suites.assertions.spec.AssertionErrored"}
+    assert strays == inner  # signals within a job and within a case: counted there, they leave neither
+
+
+@pytest.mark.parametrize("kind", PUBLIC)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/prompts", "/metrics"])
+def test_every_error_is_told_in_the_form_of_its_path(kind: type[TurnoutError], path: str) -> None:
+    error = instance(kind)
+    body, media_type = body_of(error, path)
+
+    if path.startswith("/v1"):
+        assert media_type == "application/json"
+        assert body.keys() == {"error"}
+        assert body["error"].keys() == {"message", "type", "param", "code"}
+        assert body["error"]["message"] == str(error)
+    else:
+        assert media_type == "application/problem+json"
+        assert body.keys() >= {"type", "title", "status", "detail"}
+        assert (body["status"], body["detail"]) == (STATUSES[kind.__name__], str(error))
+
+
+def test_a_bad_file_tells_all_its_faults() -> None:
+    body, _ = body_of(BadFile([Fault("a.yml", 3, "unknown key", "remove it")]), "/api/push")
+
+    assert body["faults"] == [{"path": "a.yml", "line": 3, "message": "unknown key", "fix": "remove it"}]
+
+
+def test_bad_input_names_its_field() -> None:
+    problem, _ = body_of(BadInput("no", param="variables.ticket"), "/api/prompts")
+    openai, _ = body_of(BadInput("no", param="variables.ticket"), "/v1/chat/completions")
+
+    assert (problem["param"], openai["error"]["param"]) == ("variables.ticket", "variables.ticket")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "shown"),
+    [
+        (400, "BadInput", ("invalid_request_error", "bad_input")),
+        (401, "Unauthenticated", ("authentication_error", "invalid_api_key")),
+        (403, "Forbidden", ("permission_error", "forbidden")),
+        (404, "NotFound", ("invalid_request_error", "model_not_found")),
+        (500, "InternalError", ("server_error", "internal_error")),
+    ],
+)
+def test_openais_types_and_codes(status: int, kind: str, shown: tuple[str, str]) -> None:
+    body, _ = shape("/v1/models", status, "no", kind)
+
+    assert (body["error"]["type"], body["error"]["code"]) == shown
+
+
+def test_a_path_that_only_begins_like_v1_is_none() -> None:
+    body, _ = shape("/v1x", 404, "no", "NotFound")
+
+    assert "error" not in body
+
+
+def test_the_table_knows_no_other_status() -> None:
+    assert set(STATUS.values()) == set(STATUSES.values())
+
+
+class Invented(errors.Conflict):
+    """A kind that nobody has told the table of."""
+
+
+def test_a_kind_that_is_new_has_the_status_of_its_nearest_ancestor() -> None:
+    error: Any = Invented("new")
+
+    assert (status_of(error), exits.of_error(error)) == (409, 2)

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prompts.errors import BadFile, BadInput
+from service.errors import BadSetting
+from service.pool import ModelPool, price_of
+from service.settings import OpenAISpec, Settings, find_project_file, load_settings
+from tests.service.conftest import make_settings
+
+Load = Callable[..., Settings]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Settings of a turnout.yaml with this text, and of these variables."""
+
+    def load(text: str = "", **environ: str) -> Settings:
+        (tmp_path / "turnout.yaml").write_text(text)
+        return load_settings({"TURNOUT_HOME": str(tmp_path / "home"), **environ}, tmp_path)
+
+    return load
+
+
+def test_without_any_file_everything_has_its_default(tmp_path: Path) -> None:
+    settings = load_settings({"TURNOUT_HOME": str(tmp_path / "home")}, tmp_path)
+
+    assert (settings.server.host, settings.server.port, settings.server.workers) == ("127.0.0.1", 8600, 1)
+    assert settings.database_url == f"sqlite:///{tmp_path}/home/turnout.db"
+    assert settings.jobs_url == f"sqlite:///{tmp_path}/home/jobs.db"
+    assert list(settings.models) == ["smollm2-135m"]
+    assert settings.project == tmp_path
+    assert not (tmp_path / "home").exists()
+
+
+def test_home_is_a_folder_of_the_user_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert load_settings({}, tmp_path).home == tmp_path / ".turnout"
+
+
+def test_the_nearest_file_upwards_is_the_project(load: Load, tmp_path: Path) -> None:
+    load("server: {port: 1}")
+    below = tmp_path / "prompts" / "support"
+    below.mkdir(parents=True)
+
+    settings = load_settings({"TURNOUT_HOME": "/nowhere"}, below)
+
+    assert find_project_file(below) == tmp_path / "turnout.yaml"
+    assert (settings.project, settings.server.port) == (tmp_path, 1)
+
+
+def test_a_file_is_read_whole(load: Load) -> None:
+    settings = load("""
+server: {host: 127.0.0.1, port: 9000, allowed_hosts: [a.example], max_body_bytes: 2048, workers: 2}
+storage: {url: "postgresql://u@/db"}
+retention: {request_days: 7}
+models:
+  gpt: {engine: openai, base_url: "https://api.example.com/v1/", api_key_env: KEY, price: {input_per_mtok: 1, output_per_mtok: 2}}
+  big: {engine: vllm, base_url: "http://gpu:8000/v1", model: org/big, tunable: true, source: "hf:org/big", adapter_dir: /a}
+  fake: {engine: fake, default: "yes"}
+""")  # fmt: skip
+
+    assert (settings.server.port, settings.server.allowed_hosts, settings.server.workers) == (9000, ("a.example",), 2)
+    assert settings.database_url == settings.jobs_url == "postgresql://u@/db"
+    assert settings.retention.request_days == 7
+    assert sorted(settings.models) == ["big", "fake", "gpt", "smollm2-135m"]
+    gpt = settings.model("gpt")
+    assert isinstance(gpt, OpenAISpec)
+    assert (gpt.base_url, gpt.is_tunable, settings.model("big").is_tunable) == (
+        "https://api.example.com/v1",
+        False,
+        True,
+    )
+    price = price_of(settings, "gpt")
+    assert price is not None
+    assert price_of(settings, "fake") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("servr: {port: 1}", 1, "servr"),
+        ("server: {prt: 1}", 1, "prt"),
+        ("server:\n  port: 1\n  hots: a", 3, "hots"),
+        ("server: {port: 70000}", 1, "port"),
+        ("server: {port: text}", 1, "port"),
+        ("retention: {request_days: 0}", 1, "request_days"),
+        ("models:\n  a: {engine: none}", 2, "engine"),
+        ("models:\n  a: {engine: local}", 2, "source"),
+        ("models:\n  a: {engine: fake, answer: 1}", 2, "answer"),
+        ("models:\n  A b: {engine: fake}", 2, "A b"),
+        ("models:\n  a: {engine: openai, base_url: 'ftp://a'}", 2, "base_url"),
+        ("models:\n  a: {engine: openai, base_url: 'a.example/v1'}", 2, "base_url"),
+        ("models:\n  a: {engine: openai, base_url: 'https://user:pw@a.example/v1'}", 2, "without a user"),
+        ("models:\n  a: {engine: openai, base_url: 'https://a.example/v1?key=1'}", 2, "query"),
+        ("models:\n  a: {engine: openai, base_url: 'https://a.example/v1', api_key: sk-1}", 2, "api_key"),
+        ("models:\n  a: {engine: vllm, base_url: 'http://a/v1', tunable: true}", 2, "tunable"),
+        ("models:\n  a: {engine: openai, base_url: 'http://a/v1', price: {input_per_mtok: -1, output_per_mtok: 1}}", 2,
+         "input_per_mtok"),
+        ("server: [1]", 1, "server"),
+        ("models: [1]", 1, "models"),
+        ("- a list", 1, ""),
+        ("server: {port: 1}\nserver: {port: 2}", 2, "server"),
+        ("server: {port: 1", 2, "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_told_with_its_line_and_its_key(load: Load, text: str, line: int, said: str) -> None:
+    with pytest.raises(BadFile) as caught:
+        load(text)
+
+    faults = [fault for fault in caught.value.faults if said in str(fault)]
+    assert faults, caught.value
+    assert any(fault.line == line for fault in faults), faults
+    assert faults[0].path.endswith("turnout.yaml")
+
+
+def test_all_faults_are_told_together(load: Load) -> None:
+    with pytest.raises(BadFile) as caught:
+        load("server: {prt: 1, port: -1}\nretention: {days: 1}\nmodels:\n  a: {engine: local}")
+
+    assert {fault.line for fault in caught.value.faults} == {1, 2, 4}
+    assert len(caught.value.faults) == 4
+
+
+def test_no_secret_of_a_url_is_repeated_in_an_error(load: Load) -> None:
+    with pytest.raises(BadFile) as caught:
+        load("models:\n  a: {engine: openai, base_url: 'https://user:hunter2@a.example/v1'}")
+
+    assert "hunter2" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------- the environment
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "path", "read"),
+    [
+        ("TURNOUT_SERVER_HOST", "::1", "server.host", "::1"),
+        ("TURNOUT_SERVER_PORT", "9100", "server.port", 9100),
+        ("TURNOUT_SERVER_ALLOWED_HOSTS", "a.example, b.example", "server.allowed_hosts", ("a.example", "b.example")),
+        ("TURNOUT_SERVER_MAX_BODY_BYTES", "4096", "server.max_body_bytes", 4096),
+        ("TURNOUT_SERVER_WORKERS", "0", "server.workers", 0),
+        ("TURNOUT_STORAGE_URL", "postgresql://u@/db", "storage.url", "postgresql://u@/db"),
+        ("TURNOUT_STORAGE_JOBS_URL", "sqlite:////x.db", "storage.jobs_url", "sqlite:////x.db"),
+        ("TURNOUT_RETENTION_REQUEST_DAYS", "3", "retention.request_days", 3),
+    ],
+)
+def test_every_setting_is_also_read_from_the_environment_which_goes_first(
+    load: Load, name: str, value: str, path: str, read: Any
+) -> None:
+    settings = load("server: {port: 1, host: localhost}\nretention: {request_days: 9}", **{name: value})
+
+    section, _, field = path.partition(".")
+    assert getattr(getattr(settings, section), field) == read
+
+
+def test_a_setting_of_the_environment_leaves_those_beside_it(load: Load) -> None:
+    settings = load("server: {port: 1, host: localhost}", TURNOUT_SERVER_PORT="2")
+
+    assert (settings.server.port, settings.server.host) == (2, "localhost")
+
+
+def test_a_bad_value_of_the_environment_is_refused(load: Load) -> None:
+    with pytest.raises(BadInput, match="port"):
+        load("", TURNOUT_SERVER_PORT="eighty")
+
+
+# ---------------------------------------------------------------------------- models
+
+
+def test_a_model_that_is_not_there_is_told_with_those_that_are(load: Load) -> None:
+    with pytest.raises(BadSetting, match=r"no model 'gpt'.*smollm2-135m") as caught:
+        load("").model("gpt")
+    assert caught.value.param == "model"
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_key_that_is_not_in_the_environment_is_told_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SOME_KEY", value)
+    spec = {"engine": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "SOME_KEY"}
+    pool = ModelPool(make_settings(tmp_path, models={"gpt": spec}))
+
+    with pytest.raises(BadSetting, match="SOME_KEY, which is not set"):
+        pool.get("gpt")
+
+
+def test_a_model_is_made_once(tmp_path: Path) -> None:
+    pool = ModelPool(make_settings(tmp_path))
+
+    assert pool.get("model-a") is pool.get("model-a")
+    assert pool.get("model-a") is not pool.get("model-b")
