@@ -17,4 +17,4 @@ def diff(before: PromptContent, after: PromptContent) -> dict[str, Any]:
 
 
 def _lines(content: PromptContent) -> list[str]:
-    return [f"[{m.role}] {line}" for m in content.messages for line in (m.content.splitlines() or [""])]
+    return [f"[{m.role}] {line}" for m in content.messages for line in m.content.split("\n")]

@@ -28,8 +28,8 @@ MAX_INTEGER_BITS = 256
 MAX_TOKENS = 20_000  # of one template: what is not in a token is plain text and costs nothing to compile
 MAX_DIGITS = 100
 MAX_INDENT = 16
-CHARACTERS_A_STEP = 200
-NODES_A_STEP = 10
+CHARACTERS_A_STEP = 100
+NODES_A_STEP = 5
 
 _TEXT_METHODS = frozenset(
     [
@@ -318,8 +318,8 @@ def _through(filter_name: str, node: nodes.Node, *args: nodes.Expr) -> nodes.Fil
 
 
 def _refuse_private(tree: nodes.Template) -> None:
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem, nodes.Name)):
-        name = node.attr if isinstance(node, nodes.Getattr) else getattr(node, "name", None)
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem, nodes.Name, nodes.NSRef)):
+        name = node.attr if isinstance(node, nodes.Getattr | nodes.NSRef) else getattr(node, "name", None)
         if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
             name = node.arg.value
         own = isinstance(node, nodes.Name) and name == "self"

@@ -24,6 +24,8 @@ class RequestLog:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: deque[dict[str, Any]] = deque()
+        self._batch: list[dict[str, Any]] = []  # on its way to the database; stays until that has taken it
+        self._writing: list[dict[str, Any]] = []
         self._flushing = asyncio.Lock()
         self.dropped = 0
 
@@ -34,21 +36,21 @@ class RequestLog:
         self._waiting.append(row)
 
     def find(self, completion_id: str) -> dict[str, Any] | None:
-        """A row that is not in the database yet."""
-        return next((row for row in reversed(self._waiting) if row["id"] == completion_id), None)
+        """A row that is not in the database yet; may be called from any thread."""
+        return next((row for row in [*self._writing, *self._waiting] if row["id"] == completion_id), None)
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._writing) + len(self._waiting)
 
     async def flush(self) -> None:
         """Write what waits; rows that the database refuses stay and are written later."""
         async with self._flushing:
-            while self._waiting:
-                batch = [self._waiting[index] for index in range(min(BATCH, len(self._waiting)))]
-                await asyncio.to_thread(self._write, batch)
-                for _ in batch:
-                    self._waiting.popleft()
+            while self._writing or self._waiting:
+                while self._waiting and len(self._writing) < BATCH:
+                    self._writing.append(self._waiting.popleft())
+                await asyncio.to_thread(self._write, self._writing)
+                self._writing = []
 
     def _write(self, batch: list[dict[str, Any]]) -> None:
         with self._database.write() as session:

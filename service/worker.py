@@ -85,11 +85,12 @@ class Worker:
     def _claim_now(self) -> dict[str, Any] | None:
         with self.database.read() as session:
             running = {job["worker"] for job in jobs.running(session) if job["worker"]}
-        dead = tuple(worker for worker in running if _is_dead(self.settings.run_dir, worker))
+            dead = tuple(worker for worker in running if _is_dead(self.settings.run_dir, worker))
+            free = jobs.Free(dead, ago(STALE_S), self.only)
+            if not jobs.has_free(session, free):
+                return None
         with self.database.write() as session:
-            return jobs.claim(
-                session, self.worker_id, now(), dead_workers=dead, stale_before=ago(STALE_S), only=self.only
-            )
+            return jobs.claim(session, self.worker_id, now(), free)
 
     async def _do(self, job: dict[str, Any]) -> None:
         principal = Principal(job["created_by"], "admin")

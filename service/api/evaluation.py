@@ -77,8 +77,12 @@ def start_run(
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Queue a run; what can be known to be wrong is refused now."""
-    context.gates.plan_run(data, "run_check")
-    answer = once(context, principal, idempotency_key, data.model_dump(), _starter(context, principal, "run", data))
+
+    def checked() -> RunRequest:
+        context.gates.plan_run(data, "run_check")
+        return data
+
+    answer = once(context, principal, idempotency_key, data.model_dump(), _starter(context, principal, "run", checked))
     return {"run_id": run_id_of(answer["job_id"]), **answer}
 
 
@@ -125,8 +129,12 @@ def start_gate(
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Queue a gate; what can be known to be wrong is refused now."""
-    context.gates.plan(data, "gate_check")
-    answer = once(context, principal, idempotency_key, data.model_dump(), _starter(context, principal, "gate", data))
+
+    def checked() -> GateRequest:
+        context.gates.plan(data, "gate_check")
+        return data
+
+    answer = once(context, principal, idempotency_key, data.model_dump(), _starter(context, principal, "gate", checked))
     return {"gate_id": answer["job_id"], **answer}
 
 
@@ -148,8 +156,8 @@ def start_finetune(
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Queue a fine-tune of a suite's prompt; what can be known to be wrong is refused now."""
-    spec = plan_finetune(context, data)
-    return once(context, principal, idempotency_key, data.model_dump(), _starter(context, principal, "finetune", spec))
+    start = _starter(context, principal, "finetune", lambda: plan_finetune(context, data))
+    return once(context, principal, idempotency_key, data.model_dump(), start)
 
 
 @get("/api/evidence/{evidence_id:str}", opt=AUTHOR)
@@ -190,11 +198,14 @@ def public_run(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _starter(
-    context: Context, principal: Principal, kind: Kind, data: pydantic.BaseModel
+    context: Context, principal: Principal, kind: Kind, make_spec: Callable[[], pydantic.BaseModel]
 ) -> Callable[[str | None], dict[str, Any]]:
+    """What starts a job; `make_spec` raises what can be known to be wrong. Work that was started is not checked again."""
+
     def start(work_id: str | None) -> dict[str, Any]:
+        spec = make_spec().model_dump(mode="json")
         job_id = f"job_{work_id}" if work_id else new_id("job")
-        job = context.jobs.submit(kind, data.model_dump(mode="json"), principal, job_id)
+        job = context.jobs.submit(kind, spec, principal, job_id)
         return {"job_id": job["job_id"], "status": job["status"]}
 
     return start

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event, update
 from sqlalchemy import exc as sa_exc
-from sqlmodel import Session, create_engine
+from sqlmodel import Session, SQLModel, create_engine
 
 from prompts.errors import TurnoutError
 from service.errors import CannotRun, StorageFailed
@@ -66,6 +66,16 @@ class Database:
 def bump_revision(session: Session) -> None:
     """Tell every serving snapshot that something it holds has changed, as part of this transaction."""
     session.execute(update(Revision).where(Revision.id == 1).values(value=Revision.value + 1))  # type: ignore[arg-type]  # SQLModel types columns as their values
+
+
+def insert_once(session: Session, table: type[SQLModel], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, passing over those whose key is there already: the same write again changes nothing."""
+    from sqlalchemy.dialects.postgresql import insert as postgres_insert
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+    if rows:
+        insert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgres_insert
+        session.execute(insert(table).on_conflict_do_nothing(), rows)
 
 
 def _sqlite_engine(url: str) -> Engine:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, or_
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from service.errors import Conflict
 from service.store.tables import Job, JobEvent
@@ -41,23 +43,32 @@ def running(session: Session) -> list[dict[str, Any]]:
     return [row.model_dump() for row in session.exec(select(Job).where(Job.status == "running"))]
 
 
-def claim(
-    session: Session,
-    worker: str,
-    at: str,
-    *,
-    dead_workers: tuple[str, ...],
-    stale_before: str,
-    only: str | None = None,
-) -> dict[str, Any] | None:
-    """Take the oldest job that waits, or whose worker is dead or has gone silent; its token grows by one.
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Which jobs may be claimed: those that wait, and those whose worker is dead or silent since `stale_before`.
 
-    `only` is the one job that may be taken.
+    `only` is the one job that is wanted, or None.
     """
-    abandoned = or_(col(Job.worker).in_(dead_workers), col(Job.heartbeat_at) < stale_before)
-    free = or_(col(Job.status) == "queued", (col(Job.status) == "running") & abandoned)
-    query = select(Job).where(free, Job.id == only) if only else select(Job).where(free)
-    row = session.exec(query.order_by(col(Job.created_at)).limit(1).with_for_update(skip_locked=True)).first()
+
+    dead_workers: tuple[str, ...]
+    stale_before: str
+    only: str | None = None
+
+    @property
+    def query(self) -> SelectOfScalar[Job]:
+        abandoned = or_(col(Job.worker).in_(self.dead_workers), col(Job.heartbeat_at) < self.stale_before)
+        found = select(Job).where(or_(col(Job.status) == "queued", (col(Job.status) == "running") & abandoned))
+        return found.where(Job.id == self.only) if self.only else found
+
+
+def has_free(session: Session, free: Free) -> bool:
+    """Whether a claim would find something: asked often, and takes no lock."""
+    return session.exec(free.query.limit(1)).first() is not None
+
+
+def claim(session: Session, worker: str, at: str, free: Free) -> dict[str, Any] | None:
+    """Take the oldest free job for `worker`; its token grows by one."""
+    row = session.exec(free.query.order_by(col(Job.created_at)).limit(1).with_for_update(skip_locked=True)).first()
     if row is None:
         return None
     row.status, row.worker, row.heartbeat_at = "running", worker, at

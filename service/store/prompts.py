@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
+from service.store.database import insert_once
 from service.store.tables import Label, LabelMove, Prompt, PromptVersion
 
 
@@ -38,11 +39,7 @@ class LabelRecord:
 
 def lock(session: Session, name: str, at: str) -> None:
     """Make sure that the prompt exists, and let no other transaction number its versions meanwhile."""
-    from sqlalchemy.dialects.postgresql import insert as pg_insert
-    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-    insert = sqlite_insert if session.get_bind().dialect.name == "sqlite" else pg_insert
-    session.execute(insert(Prompt).values(name=name, created_at=at).on_conflict_do_nothing())
+    insert_once(session, Prompt, [{"name": name, "created_at": at}])
     session.exec(select(Prompt).where(Prompt.name == name).with_for_update()).one()
 
 

@@ -295,9 +295,9 @@ def submit(database: Database, *ids: str) -> None:
 
 
 def claim(database: Database, worker: str = "w1", **options: Any) -> dict[str, Any] | None:
-    known: dict[str, Any] = {"dead_workers": (), "stale_before": LONG_AGO, **options}
+    free = jobs.Free(**{"dead_workers": (), "stale_before": LONG_AGO, **options})
     with database.write() as session:
-        return jobs.claim(session, worker, AT, **known)
+        return jobs.claim(session, worker, AT, free)
 
 
 def test_the_same_job_again_changes_nothing(kind: str, database: Database) -> None:
@@ -635,6 +635,7 @@ def test_request_rows_older_than_their_retention_are_forgotten(kind: str, databa
 
     with database.write() as session:
         requests.add_many(session, [row(1, LONG_AGO), row(2, AT)])
+        requests.add_many(session, [row(2, AT)])
         assert requests.forget_before(session, AT) == 1
 
     with database.read() as session:

@@ -1,0 +1,168 @@
+import pytest
+
+from prompts.errors import BadFile
+from prompts.formats.prompt_yml import load_prompt
+
+GITHUB = """\
+name: Text Summarizer
+description: Summarizes input text concisely
+model: openai/gpt-4o-mini
+modelParameters:
+  temperature: 0.5
+messages:
+  - role: system
+    content: You are a text summarizer. Your only job is to summarize text given to you.
+  - role: user
+    content: |
+      Summarize the given text, beginning with "Summary -":
+      <text>
+      {{input}}
+      </text>
+testData:
+  - input: |
+      The quick brown fox jumped over the lazy dog.
+    expected: Summary - A fox jumped over a lazy dog.
+evaluators:
+  - name: Output should start with 'Summary -'
+    string:
+      startsWith: 'Summary -'
+  - name: Similarity
+    uses: github/similarity
+"""
+OURS = """\
+name: Ticket triage
+description: Sends a ticket to a queue
+model: smollm2-135m
+modelParameters: {temperature: 0, max_tokens: 12, seed: 7}
+variables:
+  ticket: {type: string, maxLength: 4000}
+messages:
+  - {role: system, content: "Route the ticket. {% include 'support.tone' %}"}
+  - {role: user, content: "{{ ticket }}"}
+responseFormat: json_schema
+jsonSchema: {type: object, properties: {queue: {type: string}}}
+labels: [staging]
+tags: [support]
+"""
+HEAD = "model: m\nmessages:\n  - {role: user, content: '{{ a }}'}\n"
+
+
+def faults_of(text):
+    with pytest.raises(BadFile) as raised:
+        load_prompt(text, "p.yml", "p")
+    return [str(fault) for fault in raised.value.faults]
+
+
+def test_github_s_own_format_is_read_as_it_is():
+    source = load_prompt(GITHUB, "p.yml", "summarizer")
+    assert (source.title, source.model, source.parameters) == (
+        "Text Summarizer",
+        "openai/gpt-4o-mini",
+        {"temperature": 0.5},
+    )
+    assert [role for role, _ in source.messages] == ["system", "user"]
+    assert (
+        source.messages[1][1] == 'Summarize the given text, beginning with "Summary -":\n<text>\n{{input}}\n</text>\n'
+    )
+    assert (source.variables, source.declared) == ({"input": {"type": "string"}}, False)
+
+
+def test_github_s_structured_output_is_read_as_it_is():
+    schema = '{"name": "animal", "strict": true, "schema": {"type": "object", "properties": {}}}'
+    source = load_prompt(f"{HEAD}responseFormat: json_schema\njsonSchema: |-\n  {schema}\n", "p.yml", "p")
+    assert source.output_schema == {"name": "animal", "strict": True, "schema": {"type": "object", "properties": {}}}
+
+
+def test_our_superset_is_read():
+    source = load_prompt(OURS, "p.yml", "support.ticket-triage")
+    assert source.includes == ("support.tone",)
+    assert source.variables == {"ticket": {"type": "string", "maxLength": 4000}}
+    assert source.output_schema == {
+        "name": "output",
+        "strict": True,
+        "schema": {"type": "object", "properties": {"queue": {"type": "string"}}},
+    }
+    assert (source.labels, source.tags, source.declared) == (("staging",), ("support",), True)
+    assert source.fault("what", "messages", 1).line == 9
+
+
+def test_unknown_keys_bad_values_duplicates_and_broken_templates_are_reported_together():
+    assert faults_of(
+        "nam: x\nmodel: m\nmodel: n\nmodelParameters: 7\nvariables:\n  1a: {type: string}\n  b: {type: text}\n"
+        "  c: {type: string, default: 3}\nmessages:\n  - {role: bot, content: a}\n  - role: user\n    content: '{{ a'\n"
+        "    contnt: b\nlabels: [latest, Prod]\n"
+    ) == [
+        "p.yml:1: unknown key 'nam' (did you mean 'name'?)",
+        "p.yml:3: duplicate key 'model' (remove one; the first is at line 2)",
+        "p.yml:4: modelParameters: input should be a valid dictionary, found 7",
+        "p.yml:6: variables.1a: no name of a variable: letters, digits and _, not first a digit or _, found '1a'",
+        "p.yml:7: variables.b: no JSON Schema: 'text' is not valid under any of the given schemas, found {'type': 'text'}",
+        "p.yml:8: variables.c: its default does not satisfy its schema: 3 is not of type 'string',"
+        " found {'type': 'string', 'default': 3}",
+        "p.yml:10: messages.0.role: input should be 'system', 'developer', 'user', 'assistant' or 'tool', found 'bot'",
+        "p.yml:12: line 1: unexpected end of template, expected 'end of print statement'. (mend the template)",
+        "p.yml:13: unknown key 'messages.1.contnt' (did you mean 'content'?)",
+        "p.yml:14: labels.0: the label 'latest' moves by itself: it is always the newest version, found 'latest'",
+        "p.yml:14: labels.1: 'Prod' is no label: a lower-case letter, then letters, digits, _ . -, at most 64 characters,"
+        " found 'Prod'",
+    ]
+
+
+def test_templates_and_variables_that_do_not_fit_are_reported_together():
+    text = "model: m\nvariables:\n  a: {type: string}\nmessages:\n  - {role: user, content: '{{ a }}{{ b }}'}\n"
+    assert faults_of(
+        text + "  - {role: user, content: '{{ a.__class__ }}'}\n  - {role: user, content: '{% include x %}'}\n"
+    ) == [
+        "p.yml:5: the template uses 'b', which `variables` does not declare"
+        " (declare it: `variables: {b: {type: string}}`)",
+        "p.yml:6: line 1: '__class__' is not open to templates (mend the template)",
+        "p.yml:7: line 1: write {% include 'name' %} with one quoted name (mend the template)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "p.yml:1: expected keys and values here, found nothing"),
+        ("- a", "p.yml:1: expected keys and values here, found list"),
+        ("model: m", "p.yml:1: 'messages' is missing (add `messages:`)"),
+        ("messages: [{role: user, content: a}]", "p.yml:1: 'model' is missing (add `model:`)"),
+        ("model: ''\nmessages: [{role: user, content: a}]", "p.yml:1: model: string should have at least 1 character"),
+        ("model: m\nmessages: []", "p.yml:2: messages: list should have at least 1 item"),
+        ("model: m\nmessages: {role: user}", "p.yml:2: messages: input should be a valid list"),
+        ("model: m\nmessages:\n  - {role: user}", "p.yml:3: 'messages.0.content' is missing (add `content:`)"),
+        ("model: m\nmessages:\n  - {role: user, content: 7}", "p.yml:3: messages.0.content: input should be a valid string"),
+        ("model: m\nmessages:\n  - {role: user, content: [{type: text}]}", "p.yml:3: messages.0.content: input should be"),
+        (HEAD + "variables:\n  a: {}\n  b: {}\n", "p.yml:6: variable 'b' is never used (use it or remove it)"),
+        (HEAD + "variables:\n  a: {$ref: 'file:///etc/passwd'}\n", "p.yml:5: variables.a: no JSON Schema: $ref"),
+        (HEAD + "variables:\n  a: 7\n", "p.yml:5: variables.a: input should be a valid dictionary"),
+        (HEAD + "variables:\n  _a: {}\n  a: {}\n", "p.yml:5: variables._a: no name of a variable"),
+        (HEAD + "responseFormat: json_schema\n", "p.yml:4: responseFormat and jsonSchema go together"),
+        (HEAD + "jsonSchema: {}\n", "p.yml:1: responseFormat and jsonSchema go together"),
+        (HEAD + "responseFormat: yaml\n", "p.yml:4: responseFormat: input should be 'text', 'json_object' or 'json_schema'"),
+        (HEAD + "responseFormat: json_schema\njsonSchema: '{'\n", "p.yml:5: jsonSchema is not JSON"),
+        (HEAD + "responseFormat: json_schema\njsonSchema: '[1]'\n", "p.yml:5: jsonSchema is no JSON object"),
+        (HEAD + "responseFormat: json_schema\njsonSchema: {type: 7}\n", "p.yml:5: jsonSchema is no JSON Schema: 7 is"),
+        (HEAD + "responseFormat: json_schema\njsonSchema: {schema: 7}\n", "p.yml:5: jsonSchema is no JSON object"),
+        (HEAD + f"responseFormat: json_schema\njsonSchema: '{'[' * 100_000}'\n", "p.yml:5: jsonSchema is not JSON"),
+        (HEAD + "modelparameters: {}\n", "p.yml:4: unknown key 'modelparameters' (did you mean 'modelParameters'?)"),
+        (HEAD + "x: !!python/name:os.system\n", "p.yml:4: YAML tag"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_told_where_and_how(text, fault):
+    assert any(found.startswith(fault) for found in faults_of(text)), faults_of(text)
+
+
+def test_variables_of_an_include_are_not_called_unused():
+    text = "model: m\nvariables: {tone: {type: string}}\nmessages: [{role: user, content: \"{% include 'x' %}\"}]"
+    assert load_prompt(text, "p.yml", "p").variables == {"tone": {"type": "string"}}
+
+
+def test_an_infinite_parameter_is_text_and_has_a_digest():
+    assert load_prompt(HEAD + "modelParameters: {temperature: 1e999}", "p.yml", "p").parameters == {
+        "temperature": "1e999"
+    }
+
+
+def test_a_closed_set_of_variables_may_be_empty():
+    assert load_prompt("model: m\nvariables: {}\nmessages: [{role: user, content: a}]", "p.yml", "p").variables == {}

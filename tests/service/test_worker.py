@@ -1,0 +1,137 @@
+"""A worker as a process of its own: killed at any moment, another one ends its job as it would have ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.gates import RunRequest
+from service.identity import Principal
+from service.jobs import Jobs, run_id_of
+from service.registry import Push, Registry
+from service.settings import Settings, load_settings
+from service.store import runs
+from service.store.database import Database
+from tests.service.conftest import case, suite, triage
+
+ROOT = Path(__file__).parents[2]
+AUTHOR = Principal("key_author", "author")
+CONFIG = (
+    "models:\n  slow: {engine: fake, default: billing, latency_s: 0.1}\n  endless: {engine: fake, latency_s: 600}\n"
+)
+
+pytestmark = pytest.mark.integration
+
+
+class Place:
+    """A home with a prompt and a suite of thirty cases, its queue, and workers on it."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "turnout.yaml").write_text(CONFIG)
+        self.folder = folder
+        self.settings: Settings = load_settings({"TURNOUT_HOME": str(folder / "home")}, folder)
+        self.database = Database(self.settings.database_url)
+        self.database.migrate()
+        self.jobs = Jobs(self.database)
+        tests = [case(f"ticket {number}", "billing") for number in range(30)]
+        push = Push({"support.triage": triage(model="slow")}, {"triage": suite(*tests)})
+        Registry(self.database, self.settings).push(push, AUTHOR)
+
+    def submit(self, **more: Any) -> str:
+        request = RunRequest(suite="triage", prompt="support.triage@1", concurrency=1, **more)
+        job_id: str = self.jobs.submit("run", request.model_dump(), AUTHOR)["job_id"]
+        return job_id
+
+    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "TURNOUT_HOME": str(self.settings.home), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-P", "-m", "service.worker", *arguments]
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdin=stdin, stderr=subprocess.DEVNULL)
+
+    def cases_of(self, job_id: str) -> int:
+        with self.database.read() as session:
+            return len(list(runs.cases(session, run_id_of(job_id))))
+
+    def wait_for(self, is_so: Callable[[], Any], within_s: float = 30.0) -> None:
+        ends = time.monotonic() + within_s
+        while not is_so():
+            assert time.monotonic() < ends, "it did not come about in time"
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_a_worker_that_is_killed_is_followed_by_another_that_asks_nothing_twice(place: Place) -> None:
+    job_id = place.submit()
+    with place.start() as first:
+        place.wait_for(lambda: place.cases_of(job_id) >= 5)
+        first.kill()
+    known = place.cases_of(job_id)
+    assert place.jobs.show(job_id)["status"] == "running"
+
+    started = time.monotonic()
+    with place.start("--job", job_id) as second:
+        assert second.wait(60) == 0
+
+    job = place.jobs.show(job_id)
+    assert (job["status"], job["attempt"]) == ("succeeded", 1)
+    result = job["result"]
+    assert (result["total"], result["passed"], result["errored"], result["skipped"]) == (30, 30, 0, 0)
+    assert place.cases_of(job_id) == 30
+    assert time.monotonic() - started < 10 + 0.1 * (30 - known)  # the silence of a dead worker is not waited for
+    numbers = [event["number"] for event in place.jobs.events(job_id)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_job_that_is_cancelled_while_it_runs_ends_soon(place: Place) -> None:
+    job_id = place.submit(model="endless")
+    with place.start("--job", job_id) as worker:
+        place.wait_for(lambda: place.jobs.show(job_id)["status"] == "running")
+        place.jobs.cancel(job_id, AUTHOR)
+        assert worker.wait(20) == 0
+
+    job = place.jobs.show(job_id)
+    assert (job["status"], job["error"]) == ("cancelled", "cancelled on request")
+
+
+def test_a_worker_ends_with_its_parent(place: Place) -> None:
+    place.submit(model="endless")
+    with place.start("--with-parent", stdin=subprocess.PIPE) as worker:
+        place.wait_for(lambda: place.jobs.listing()[0]["status"] == "running")
+        assert worker.stdin is not None
+        worker.stdin.close()  # what the system does with it when the parent dies, however it does
+        assert worker.wait(10) == 0
+
+
+def test_a_worker_that_is_asked_to_end_does_at_once_and_leaves_its_job_to_others(place: Place) -> None:
+    job_id = place.submit(model="endless")
+    with place.start() as worker:
+        place.wait_for(lambda: place.jobs.show(job_id)["status"] == "running")
+        worker.terminate()
+        assert worker.wait(10) == 0
+
+    assert place.jobs.show(job_id)["status"] == "running"
+    with place.start("--job", job_id) as other:
+        place.wait_for(lambda: place.jobs.show(job_id)["started_at"] is not None)
+        place.jobs.cancel(job_id, AUTHOR)
+        assert other.wait(20) == 0
+    assert place.jobs.show(job_id)["status"] == "cancelled"
+
+
+def test_a_job_that_cannot_be_done_fails_with_its_reason(place: Place) -> None:
+    job_id: str = place.jobs.submit("run", {"suite": "no.such"}, AUTHOR)["job_id"]
+    with place.start("--job", job_id) as worker:
+        assert worker.wait(30) == 0
+
+    job = place.jobs.show(job_id)
+    assert job["status"] == "failed"
+    assert "no suite 'no.such'" in job["error"]
