@@ -23,6 +23,7 @@ from prompts.messages import CompletionRequest
 from prompts.names import Variant, parse_variant
 from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt, digest_of
 from service import route_book
+from service.child import require_local_packages
 from service.engine import weights
 from service.evaluation import Evaluator, Finished, RunSpec
 from service.gates import RunPlan, gate_input, side
@@ -128,6 +129,7 @@ def material(claim: Claim) -> Material:
 
 def plan(claim: Claim) -> dict[str, Any]:
     """Clean, leak-check and split the examples; choose the recipe; write the frozen spec of the training process."""
+    require_local_packages("training")
     work = material(claim)
     report, examples = _examples(claim, work)
     shown: dict[str, Any] = {

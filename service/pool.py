@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from prompts.messages import Completion, CompletionRequest, Model
+from service.child import require_local_packages
 from service.engine import weights
 from service.engine.spec import EngineSpec
 from service.errors import BadSetting
@@ -80,6 +81,7 @@ class PulledModel:
     async def _ready(self) -> LocalModel:
         async with self._pulling:
             if self._model is None:
+                require_local_packages(f"model {self._alias!r}")
                 source = weights.Source.parse(self._spec.source)
                 folder = await asyncio.to_thread(weights.pull, source, weights.default_cache_dir())
                 self._model = LocalModel(self._engine_spec(folder), self._settings.run_dir)

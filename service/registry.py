@@ -15,10 +15,11 @@ from prompts.prompt import CompiledPrompt, PromptContent
 from prompts.registry import resolve_all
 from prompts.yaml_source import Document
 from service import route_book
+from service.child import require_local_packages
 from service.errors import NeedsEvidence, NotFound, RevisionMismatch
 from service.identity import Principal
 from service.ids import now
-from service.settings import Settings
+from service.settings import LocalSpec, Settings
 from service.store import keys, prompts, routes, suites
 from service.store.database import Database, bump_revision
 from service.store.prompts import LabelRecord, VersionRecord
@@ -104,8 +105,9 @@ class Registry:
             return suites.summaries(session)
 
     def check_model(self, alias: str) -> None:
-        """Raise BadSetting where the settings have no such model."""
-        self._settings.model(alias)
+        """Raise BadSetting where the settings have no such model, CannotRun where this install cannot run it."""
+        if isinstance(self._settings.model(alias), LocalSpec):
+            require_local_packages(f"model {alias!r}")
 
     def check_price(self, suite: Suite, model: str) -> None:
         """Raise BadFile where the suite bounds costs and nobody knows what `model` costs."""

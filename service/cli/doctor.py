@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -10,6 +9,7 @@ import socket
 from typing import Any
 
 from prompts.errors import TurnoutError
+from service.child import missing_local_packages
 from service.settings import LocalSpec, OpenAISpec, Settings
 
 LEAST_FREE_BYTES = 2 * 1024**3
@@ -59,7 +59,7 @@ def _database(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _local_extra(_: Settings) -> list[dict[str, Any]]:
-    missing = [name for name in ("torch", "transformers", "peft", "gguf") if importlib.util.find_spec(name) is None]
+    missing = missing_local_packages()
     if missing:
         return [_finding("local models", "note", f"{', '.join(missing)} not installed: pip install 'turnout[local]'")]
     return [_finding("local models", "ok", "torch, transformers, peft and gguf are installed")]

@@ -323,6 +323,18 @@ def test_jobs_are_claimed_oldest_first_and_none_is_left(kind: str, database: Dat
     ]
 
 
+def test_whether_a_claim_would_find_something_can_be_asked_without_one(kind: str, database: Database) -> None:
+    def has_free(**options: Any) -> bool:
+        with database.read() as session:
+            return jobs.has_free(session, jobs.Free(**{"dead_workers": (), "stale_before": LONG_AGO, **options}))
+
+    assert not has_free()
+    submit(database, "job_1")
+    assert (has_free(), has_free(only="job_1"), has_free(only="job_2")) == (True, True, False)
+    claim(database, "w1")
+    assert (has_free(), has_free(dead_workers=("w1",)), has_free(stale_before=LATER)) == (False, True, True)
+
+
 def test_claimers_at_once_get_each_job_exactly_once(kind: str, open_database: Open) -> None:
     submit(open_database(), *[f"job_{number:02}" for number in range(30)])
     databases = [open_database() for _ in range(4)]
