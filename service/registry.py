@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -261,12 +262,29 @@ def rendered(
     }
 
 
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
+
+def _plain_data(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Data that came as JSON, held to what a file may hold: no NUL and no half of a surrogate pair."""
+    waiting: list[Any] = [dict(data)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and (found := _NO_TEXT.search(value)):
+            raise BadFile([Fault(f"prompt {name}", 0, f"holds {found[0]!a}, which is no text", "remove it")])
+    return dict(data)
+
+
 def _read_prompts(files: Mapping[str, Mapping[str, Any]]) -> dict[str, PromptSource]:
     sources: dict[str, PromptSource] = {}
     faults: list[Fault] = []
     for name, data in files.items():
         try:
-            document = Document(f"prompt {check_name(name)}", dict(data), {(): 0})
+            document = Document(f"prompt {check_name(name)}", _plain_data(data, name), {(): 0})
             sources[name] = prompt_from_document(document, name)
         except BadFile as error:
             faults += error.faults

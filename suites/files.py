@@ -89,7 +89,7 @@ class _Reader:
         self.faults: list[Fault] = []
 
     def document(self, path: Path) -> Document:
-        return load_yaml(self.text(path), self.shown(path))
+        return load_yaml(self.text(path), self.shown(path), self.faults)
 
     def shown(self, path: Path) -> str:
         """`path` as a person in the project writes it."""
