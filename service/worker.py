@@ -257,10 +257,14 @@ def _is_dead(run_dir: Path, worker_id: str) -> bool:
 
 
 def _stop(reason: str) -> None:
-    """End this process and its children now; what it was doing is resumed by whoever claims it next."""
-    log.info("worker stops", reason=reason)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os._exit(0)
+    """End this process and its children now; what it was doing is resumed by whoever claims it next.
+
+    Called from the main thread and from the one that watches the parent; nothing may keep it from ending.
+    """
+    try:
+        log.info("worker stops", reason=reason)
+    finally:
+        os._exit(0)
 
 
 def _stop_with_parent() -> None:

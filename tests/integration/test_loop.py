@@ -131,6 +131,20 @@ def test_serving_goes_on_while_the_worker_is_dead_and_the_worker_comes_back(serv
     assert (code, result["failed"], result["total"]) == (1, 48, 48)
 
 
+def test_a_worker_and_its_engine_end_with_a_service_that_was_killed(service: Service):
+    worker = _worker_of(service.home.children[0].pid)
+    assert service.ask(PROMPT, "an engine starts").choices
+    service.home.children[0].kill()
+    service.home.children[0].wait()
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline and (
+        Path(f"/proc/{worker}").exists() or processes_of(service.home.settings.home, "service.engine")
+    ):
+        time.sleep(0.1)
+    assert not Path(f"/proc/{worker}").exists()
+    assert processes_of(service.home.settings.home, "service.engine") == []
+
+
 def test_a_dry_run_plans_and_trains_nothing(service: Service):
     code, job = service.turnout("finetune", PROMPT, "--dry-run")
     assert (code, job["verdict"], job["adapter"]) == (0, "planned", None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,18 @@ class Place:
         job_id: str = self.jobs.submit("run", request.model_dump(), AUTHOR)["job_id"]
         return job_id
 
-    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    @contextlib.contextmanager
+    def worker(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker's process, which does not outlast the block."""
         environment = {**os.environ, "TURNOUT_HOME": str(self.settings.home), "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-P", "-m", "service.worker", *arguments]
-        return subprocess.Popen(command, cwd=self.folder, env=environment, stdin=stdin, stderr=subprocess.DEVNULL)
+        with subprocess.Popen(
+            command, cwd=self.folder, env=environment, stdin=stdin, stderr=subprocess.DEVNULL
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def cases_of(self, job_id: str) -> int:
         with self.database.read() as session:
@@ -72,14 +81,14 @@ def place(tmp_path: Path) -> Place:
 
 def test_a_worker_that_is_killed_is_followed_by_another_that_asks_nothing_twice(place: Place) -> None:
     job_id = place.submit()
-    with place.start() as first:
+    with place.worker() as first:
         place.wait_for(lambda: place.cases_of(job_id) >= 5)
         first.kill()
     known = place.cases_of(job_id)
     assert place.jobs.show(job_id)["status"] == "running"
 
     started = time.monotonic()
-    with place.start("--job", job_id) as second:
+    with place.worker("--job", job_id) as second:
         assert second.wait(60) == 0
 
     job = place.jobs.show(job_id)
@@ -94,7 +103,7 @@ def test_a_worker_that_is_killed_is_followed_by_another_that_asks_nothing_twice(
 
 def test_a_job_that_is_cancelled_while_it_runs_ends_soon(place: Place) -> None:
     job_id = place.submit(model="endless")
-    with place.start("--job", job_id) as worker:
+    with place.worker("--job", job_id) as worker:
         place.wait_for(lambda: place.jobs.show(job_id)["status"] == "running")
         place.jobs.cancel(job_id, AUTHOR)
         assert worker.wait(20) == 0
@@ -105,7 +114,7 @@ def test_a_job_that_is_cancelled_while_it_runs_ends_soon(place: Place) -> None:
 
 def test_a_worker_ends_with_its_parent(place: Place) -> None:
     place.submit(model="endless")
-    with place.start("--with-parent", stdin=subprocess.PIPE) as worker:
+    with place.worker("--with-parent", stdin=subprocess.PIPE) as worker:
         place.wait_for(lambda: place.jobs.listing()[0]["status"] == "running")
         assert worker.stdin is not None
         worker.stdin.close()  # what the system does with it when the parent dies, however it does
@@ -114,13 +123,13 @@ def test_a_worker_ends_with_its_parent(place: Place) -> None:
 
 def test_a_worker_that_is_asked_to_end_does_at_once_and_leaves_its_job_to_others(place: Place) -> None:
     job_id = place.submit(model="endless")
-    with place.start() as worker:
+    with place.worker() as worker:
         place.wait_for(lambda: place.jobs.show(job_id)["status"] == "running")
         worker.terminate()
         assert worker.wait(10) == 0
 
     assert place.jobs.show(job_id)["status"] == "running"
-    with place.start("--job", job_id) as other:
+    with place.worker("--job", job_id) as other:
         place.wait_for(lambda: place.jobs.show(job_id)["started_at"] is not None)
         place.jobs.cancel(job_id, AUTHOR)
         assert other.wait(20) == 0
@@ -129,7 +138,7 @@ def test_a_worker_that_is_asked_to_end_does_at_once_and_leaves_its_job_to_others
 
 def test_a_job_that_cannot_be_done_fails_with_its_reason(place: Place) -> None:
     job_id: str = place.jobs.submit("run", {"suite": "no.such"}, AUTHOR)["job_id"]
-    with place.start("--job", job_id) as worker:
+    with place.worker("--job", job_id) as worker:
         assert worker.wait(30) == 0
 
     job = place.jobs.show(job_id)
