@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import socket
 import subprocess
@@ -15,8 +14,8 @@ import structlog
 import uvicorn
 
 from service.app import build_app, check_binding
-from service.errors import CannotRun
 from service.identity import KEY_FILE
+from service.listening import listen
 from service.settings import Settings
 
 RESTART_S = 0.5
@@ -28,7 +27,7 @@ def serve(settings: Settings) -> int:
     """Serve until interrupted. Raises CannotRun where the port is taken, BadSetting for an unsafe binding."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     check_binding(settings)
-    listener = _listen(settings.server.host, settings.server.port)
+    listener = listen(settings.server.host, settings.server.port)
     port = listener.getsockname()[1]
     app = build_app(settings)
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=10)
@@ -90,20 +89,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket; raises CannotRun naming the address and what to do."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # named TCP: asyncio turns off Nagle's delay, 40 ms a reply, for such sockets alone
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(1024)
-    except OSError as error:
-        listener.close()
-        taken = error.errno == errno.EADDRINUSE
-        hint = "another service listens there: choose --port, or stop it" if taken else error.strerror
-        raise CannotRun(f"cannot listen on {host}:{port}: {hint}") from error
-    return listener

@@ -43,6 +43,7 @@ from service.engine.leases import Closing, Leases
 from service.engine.model import LoadedModel, choose_device
 from service.engine.spec import EngineSpec, StartFile, engine_id
 from service.errors import CannotRun
+from service.listening import listen
 
 _LOG = logging.getLogger(__name__)
 _ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
@@ -191,7 +192,7 @@ def serve(start: StartFile) -> None:
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
     )
-    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
+    with listen("127.0.0.1", 0) as listening:
         asyncio.run(_serve(server, listening, leases, generator, start.ready_file))
     if not generator.alive:
         raise CannotRun("the generator ended by a fault of its own, told above")
