@@ -1,4 +1,4 @@
-"""`turnout demo` in an empty home: pass rates with intervals, and the seconds of each phase."""
+"""`turnout demo` with an empty home and an empty cache: pass rates with intervals, and the seconds of each phase."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def measure() -> dict[str, Any]:
         file = Path(home) / "demo.json"
         command = [sys.executable, "-P", "-m", "service.cli.main", "demo", "--json-file", str(file)]
         started = time.perf_counter()
-        done = subprocess.run(command, env={**os.environ, "TURNOUT_HOME": str(Path(home) / "t")}, check=False)
+        empty = {"TURNOUT_HOME": str(Path(home) / "t"), "TURNOUT_CACHE": str(Path(home) / "cache")}
+        done = subprocess.run(command, env={**os.environ, **empty}, check=False)
         wall_s = time.perf_counter() - started
         report = json.loads(file.read_text())
     kept = {name: report[name] for name in ("before", "after", "verdict", "reasons", "seconds")}

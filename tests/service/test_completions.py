@@ -18,7 +18,7 @@ import uvicorn
 
 from service.app import build_app
 from service.identity import KEY_FILE
-from service.serving import _listen
+from service.listening import listen
 from service.settings import Settings
 from tests.service.conftest import make_settings, triage
 from tests.service.postgres import running_postgres
@@ -36,7 +36,7 @@ class Server:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Server]:
-        with _listen("127.0.0.1", 0) as listener:
+        with listen("127.0.0.1", 0) as listener:
             config = uvicorn.Config(build_app(self.settings), log_level="error", ws="none", timeout_graceful_shutdown=2)
             server = uvicorn.Server(config)
             thread = threading.Thread(target=server.run, args=([listener],))

@@ -7,21 +7,21 @@ import pytest
 
 from service.app import check_binding
 from service.errors import BadSetting, CannotRun
-from service.serving import _listen
+from service.listening import listen
 from tests.service.conftest import make_settings
 
 
 def test_replies_are_not_held_up_by_nagle() -> None:
     """asyncio sets TCP_NODELAY on sockets whose protocol is named, and on no others: it is 40 ms a reply."""
-    with _listen("127.0.0.1", 0) as listener:
+    with listen("127.0.0.1", 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
-    with _listen("127.0.0.1", 0) as taken:
+    with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(CannotRun, match=f"127.0.0.1:{port}: another service listens there: choose --port"):
-            _listen("127.0.0.1", port)
+            listen("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
