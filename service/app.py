@@ -27,7 +27,7 @@ from service.store import requests
 
 HANDLERS = (
     health.live, health.ready, health.metrics,
-    v1.chat_completions, v1.list_models,
+    v1.chat_completions, v1.list_models, v1.get_model,
     prompts.list_prompts, prompts.push, prompts.get_prompt, prompts.list_versions, prompts.get_version,
     prompts.create_version, prompts.get_diff, prompts.render, prompts.get_label, prompts.move_label,
     prompts.remove_label, prompts.label_history,

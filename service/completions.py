@@ -83,7 +83,7 @@ class Completions:
         """One completion. Raises NotFound, a BadInput that names its field, or a ModelError."""
         started = time.perf_counter()
         completion_id = f"chatcmpl-{secrets.token_hex(12)}"
-        choice = self._choose(ask)
+        choice = self._choose(ask) if self._is_ready(ask) else await asyncio.to_thread(self._choose, ask)
         if choice.variant and not self._snapshot.is_ready(choice.variant.prompt, choice.variant.version):
             await asyncio.to_thread(self._snapshot.prompt, choice.variant.prompt, choice.variant.version)
         choice, request = self._request(ask, choice)
@@ -97,6 +97,13 @@ class Completions:
             raise
         self._record(completion_id, principal, choice, started, completion, None)
         return Reply(completion_id, int(time.time()), choice, completion)
+
+    def _is_ready(self, ask: Ask) -> bool:
+        """Whether choosing needs no database: all that labels and routes name is compiled, any other version may not be."""
+        name, _, which = ask.model.partition("@")
+        return not (which.isascii() and which.isdigit() and len(which) < 10) or self._snapshot.is_ready(
+            name, int(which)
+        )
 
     def _choose(self, ask: Ask) -> Choice:
         """A prompt's name follows its route, `@` bypasses it; any other model is an alias of the settings."""

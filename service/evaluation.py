@@ -11,7 +11,7 @@ from typing import Any
 from prompts.messages import Completion, CompletionRequest, Usage
 from prompts.names import Variant
 from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt, digest_of
-from service.errors import NotFound
+from service.errors import Conflict, NotFound
 from service.ids import now
 from service.pool import Models, price_of
 from service.settings import Settings
@@ -110,7 +110,9 @@ class Evaluator:
         record = {"id": spec.run_id, "suite": spec.suite, "suite_version": spec.suite_version}
         record |= {"variant": str(spec.variant), "status": "running", "started_at": now()}
         with self._database.write() as session:
-            runs.start(session, record)
+            stored = runs.start(session, record)
+            if (stored["variant"], stored["suite_version"]) != (record["variant"], record["suite_version"]):
+                raise Conflict(f"run {spec.run_id} is of {stored['variant']}, not of {record['variant']}")
             if spec.rerun_of is not None:
                 for kept in list(runs.cases(session, spec.rerun_of, ("passed",))):
                     runs.add_case(session, spec.run_id, kept)

@@ -25,6 +25,7 @@ from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt, digest
 from service import route_book
 from service.child import require_local_packages
 from service.engine import weights
+from service.errors import NeedsEvidence
 from service.evaluation import Evaluator, Finished, RunSpec
 from service.gates import RunPlan, gate_input, side
 from service.identity import Principal
@@ -234,7 +235,7 @@ def score_dev(claim: Claim) -> dict[str, Any]:
 def take_look(claim: Claim) -> dict[str, Any]:
     """Count this job's look at the held-out set before anything is seen of it; freeze who is to be beaten."""
     work = material(claim)
-    heldout = digest_of([case.id for case in work.suite.tests])
+    heldout = digest_of(sorted(case.id for case in work.suite.tests))
     look = {"job_id": claim.job_id, "prompt": work.after.prompt, "base_model": work.spec.base}
     with claim.database.write() as session:
         jobs.require_claim(session, claim.job_id, claim.token)
@@ -282,13 +283,16 @@ def decide(claim: Claim, look: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def move_route(claim: Claim, evidence_id: str) -> dict[str, Any]:
-    """The winner's first share of the traffic, as a new revision that rests on the evidence."""
+def move_route(claim: Claim, evidence_id: str, rivals: Sequence[str]) -> dict[str, Any]:
+    """The winner's first share of the traffic, as a new revision that rests on the evidence; or why it has none."""
     work = material(claim)
     steps = work.suite.fallback.rollout if work.suite.fallback else (100,)
     with claim.database.write() as session:
         jobs.require_claim(session, claim.job_id, claim.token)
-        revision = route_book.begin(session, work.after, steps, evidence_id, claim.actor)
+        try:
+            revision = route_book.begin(session, work.after, steps, evidence_id, claim.actor, frozenset(rivals))
+        except NeedsEvidence as error:
+            return {"revision": None, "variants": None, "reason": str(error)}
     claim.tell_once("routed", revision=revision["revision"], variants=revision["variants"])
     return {"revision": revision["revision"], "variants": revision["variants"]}
 

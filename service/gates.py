@@ -10,7 +10,7 @@ from typing import Any
 import pydantic
 
 from prompts.errors import BadInput
-from prompts.names import PRODUCTION, Selector, Variant, check_name, parse_selector
+from prompts.names import PRODUCTION, Selector, Variant, check_name, parse_selector, parse_variant
 from prompts.prompt import digest_of
 from service.errors import CannotRun, NotFound
 from service.evaluation import DEFAULT_CONCURRENCY, Evaluator, Finished, Progress, RunSpec
@@ -24,6 +24,7 @@ from suites.gate import decide_all
 from suites.verdicts import GateEvidence, GateInput, Side, worst
 
 RUN_BASELINE = "run:"
+NO_BASELINE = "none"  # `none` for all suites, `NAME@none` for those of one prompt
 
 
 class RunRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -52,6 +53,24 @@ class GateRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
     concurrency: int = pydantic.Field(DEFAULT_CONCURRENCY, ge=1, le=1024)
     no_cache: bool = False
     rerun_failed: bool = False
+    fallback: bool = False
+
+
+class RunJob(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """A run as its job keeps it: every name pinned to a version, so that a label that moves meanwhile changes nothing."""
+
+    suite: str
+    variant: str
+    concurrency: int
+    use_cache: bool
+    rerun_of: str | None = None
+
+
+class GateJob(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """A gate as its job keeps it. A baseline is a run to make, the id of one made before, or None."""
+
+    candidates: tuple[RunJob, ...]
+    baselines: tuple[RunJob | str | None, ...]
     fallback: bool = False
 
 
@@ -95,6 +114,48 @@ class Gates:
             raise BadInput(f"suite {request.suite!r} tests {prompt!r}, not {selector.name!r}", param="prompt")
         return self._priced(self._plan(record, selector, run_id, request.model, request.adapter, request))
 
+    def pinned_run(self, request: RunRequest) -> RunJob:
+        """What a job keeps of a request; raises all that can be known to be wrong."""
+        return _pin(self.plan_run(request, "run_check"))
+
+    def pinned(self, request: GateRequest) -> GateJob:
+        """What a job keeps of a request; raises all that can be known to be wrong."""
+        items = self.plan(request, "gate_check")
+        return GateJob(
+            candidates=tuple(_pin(item.candidate) for item in items),
+            baselines=tuple(_pin(b) if isinstance(b := item.baseline, RunPlan) else b for item in items),
+            fallback=request.fallback,
+        )
+
+    def load_run(self, job: RunJob, run_id: str) -> RunPlan:
+        """The run that a job keeps."""
+        record = self._registry.suite(job.suite)
+        spec = RunSpec(
+            run_id=run_id,
+            suite=record["name"],
+            suite_version=record["number"],
+            variant=parse_variant(job.variant),
+            concurrency=job.concurrency,
+            use_cache=job.use_cache,
+            rerun_of=job.rerun_of,
+        )
+        return RunPlan(spec, Suite.from_data(record["content"], origin=f"suite {record['name']}"))
+
+    def load(self, job: GateJob, gate_id: str) -> list[GateItem]:
+        """The runs that a gate's job keeps."""
+        items = []
+        for index, (candidate_job, baseline_job) in enumerate(zip(job.candidates, job.baselines, strict=True)):
+            run_id = f"run_{gate_id.partition('_')[2]}_{index}"
+            candidate = self.load_run(candidate_job, run_id + "c")
+            baseline: RunPlan | str | None = None
+            if isinstance(baseline_job, RunJob):
+                same = baseline_job.variant == candidate_job.variant
+                baseline = candidate if same else self.load_run(baseline_job, run_id + "b")
+            else:
+                baseline = baseline_job
+            items.append(GateItem(candidate, baseline))
+        return items
+
     def _priced(self, plan: RunPlan) -> RunPlan:
         """A candidate's plan; raises BadFile where its suite bounds costs that nobody knows. A baseline has no bounds."""
         self._registry.check_price(plan.suite, plan.spec.variant.model)
@@ -133,7 +194,7 @@ class Gates:
         """The runs of a gate; raises what can be known before a model is called, a gate without a bar among it."""
         records = [self._registry.suite(text) for text in request.suites]
         candidates = _by_name(request.candidate)
-        baselines = {} if request.baseline in ("none", ("none",)) else _by_name(request.baseline)
+        baselines = {} if request.baseline in (NO_BASELINE, (NO_BASELINE,)) else _by_name(request.baseline)
         tested = {record["prompt"] for record in records}
         for name in (candidates.keys() | baselines.keys()) - tested - {RUN_BASELINE}:
             raise BadInput(f"{name!r} is tested by none of the suites {', '.join(request.suites)}", param="candidate")
@@ -141,7 +202,8 @@ class Gates:
         for index, record in enumerate(records):
             prompt = record["prompt"]
             selector = candidates.get(prompt, Selector(prompt, label=PRODUCTION))
-            assert isinstance(selector, Selector)  # noqa: S101 - for the type checker: only baselines name runs
+            if isinstance(selector, str) or RUN_BASELINE in candidates:
+                raise BadInput("a candidate is a version, NAME@SEL; only a baseline may be run:ID", param="candidate")
             run_id = f"run_{gate_id.partition('_')[2]}_{index}"
             candidate = self._priced(self._plan(record, selector, run_id + "c", request.model, None, request))
             baseline = self._baseline(request, record, baselines, candidate, run_id + "b")
@@ -162,9 +224,11 @@ class Gates:
         candidate: RunPlan,
         run_id: str,
     ) -> RunPlan | str | None:
-        if request.baseline in ("none", ("none",)):
+        if request.baseline in (NO_BASELINE, (NO_BASELINE,)):
             return None
         named = baselines.get(record["prompt"], baselines.get(RUN_BASELINE))
+        if isinstance(named, Selector) and named.label == NO_BASELINE:
+            return None
         if isinstance(named, str):
             return self._known_run(named, record["name"])
         try:
@@ -238,6 +302,17 @@ class Gates:
                 record |= {"content": content, "digest": digest_of(content), "actor": actor.id, "created_at": now()}
                 routes.add_evidence(session, record)
         return ids
+
+
+def _pin(plan: RunPlan) -> RunJob:
+    spec = plan.spec
+    return RunJob(
+        suite=f"{spec.suite}@{spec.suite_version}",
+        variant=str(spec.variant),
+        concurrency=spec.concurrency,
+        use_cache=spec.use_cache,
+        rerun_of=spec.rerun_of,
+    )
 
 
 def gate_input(plan: RunPlan, candidate: Finished, baseline: Side | None) -> GateInput:

@@ -40,11 +40,18 @@ class Principal:
 LOCAL_ADMIN = Principal("local", "admin")
 
 
-def create_key(database: Database, role: str, *, actor: Principal, note: str | None = None) -> dict[str, Any]:
+def new_secret(role: str) -> str:
+    """A key's text: 256 random bits behind a word that says what it is."""
+    return f"turnout_{role}_{secrets.token_urlsafe(32)}"
+
+
+def create_key(
+    database: Database, role: str, *, actor: Principal, note: str | None = None, key: str | None = None
+) -> dict[str, Any]:
     """Make a key; the only time that it is shown. Raises BadInput for an unknown role."""
     if role not in ROLES:
         raise BadInput(f"no role {role!r}: choose one of {', '.join(ROLES)}", param="role")
-    key = f"turnout_{role}_{secrets.token_urlsafe(32)}"
+    key = key or new_secret(role)
     record = {"id": new_id("key"), "role": role, "note": note, "created_at": now()}
     with database.write() as session:
         keys.add(session, {**record, "digest": digest_key(key)})
@@ -74,18 +81,22 @@ def ensure_admin_key(database: Database, settings: Settings) -> Path | None:
         if keys.valid(session):
             return None
     path = settings.home / KEY_FILE
-    key = create_key(database, "admin", actor=LOCAL_ADMIN, note="made at the first start")["key"]
+    key = new_secret("admin")  # the file first: a key that nobody could read would lock everybody out
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.fchmod(descriptor, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(key + "\n")
+    create_key(database, "admin", actor=LOCAL_ADMIN, note="made at the first start", key=key)
     return path
 
 
 def find_key(settings: Settings, environ: Mapping[str, str]) -> str | None:
     """The key that the command line uses: TURNOUT_API_KEY, else the admin key of this machine's home."""
-    if environ.get("TURNOUT_API_KEY"):
-        return environ["TURNOUT_API_KEY"]
+    given = environ.get("TURNOUT_API_KEY", "").strip()
+    if given and not (given.isascii() and given.isprintable()):
+        raise BadInput("TURNOUT_API_KEY holds characters that no key has: set it to the key alone")
+    if given:
+        return given
     try:
         return (settings.home / KEY_FILE).read_text().strip() or None
     except OSError:

@@ -17,9 +17,10 @@ from prompts.registry import resolve_all
 from prompts.yaml_source import Document
 from service import route_book
 from service.child import require_local_packages
-from service.errors import NeedsEvidence, NotFound, RevisionMismatch
+from service.errors import NeedsEvidence, NotFound
 from service.identity import Principal
 from service.ids import now
+from service.revisions import check_revision
 from service.settings import LocalSpec, Settings
 from service.store import keys, prompts, routes, suites
 from service.store.database import Database, bump_revision
@@ -31,12 +32,17 @@ PROTECTED_LABELS = frozenset({PRODUCTION})
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a push comes from; labels in files move only from the default branch, or without git."""
+    """Where a push comes from; labels in files move only from the default branch, or without git.
+
+    A `draft` is a working tree under test: its versions have numbers, but are never `latest`, nor what a suite's bare
+    name means, until somebody pushes them.
+    """
 
     message: str | None = None
     git_sha: str | None = None
     git_branch: str | None = None
     moves_labels: bool = True
+    draft: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +138,7 @@ class Registry:
             raise NotFound("prompt", name)
         return {
             "name": name,
-            "labels": {label.label: label.version for label in labels} | {LATEST: records[0].number},
+            "labels": {label.label: label.version for label in labels} | _latest(records),
             "versions": [as_data(record, with_content=False) for record in records],
         }
 
@@ -171,14 +177,14 @@ class Registry:
                 raise NotFound("prompt", name)
             prompts.lock(session, name, now())
             current = prompts.label(session, name, label)
-            if if_revision is not None and if_revision != (current.revision if current else 0):
-                found = f"is at revision {current.revision}" if current else "does not exist"
-                raise RevisionMismatch(f"label {name}@{label} {found}, not {if_revision}: read it again")
+            check_revision(f"label {name}@{label}", if_revision, current.revision if current else None)
             record = self._point(session, name, label, version, actor, reason)
             bump_revision(session)
         return record
 
-    def remove_label(self, name: str, label: str, actor: Principal, *, reason: str | None = None) -> None:
+    def remove_label(
+        self, name: str, label: str, actor: Principal, *, if_revision: int | None = None, reason: str | None = None
+    ) -> None:
         """Take a label away; it is 404 at once. Raises NotFound, or NeedsEvidence for a protected one."""
         with self._database.write() as session:
             if prompts.exists(session, name):
@@ -186,6 +192,7 @@ class Registry:
             record = prompts.label(session, name, label)
             if record is None:
                 raise NotFound("label", f"{name}@{label}")
+            check_revision(f"label {name}@{label}", if_revision, record.revision)
             if label in PROTECTED_LABELS and not (actor.may("admin") and reason):
                 raise NeedsEvidence(f"{label!r} is protected: an admin removes it, with a reason")
             gone = LabelRecord(name, label, record.version, record.revision + 1, now())
@@ -200,8 +207,11 @@ class Registry:
         if target is None:
             raise NotFound("version", f"{name}@{number}")
         before = prompts.label(session, name, label)
-        if before is not None and before.version == number:
+        variant = Variant(name, number, target.content["model"])
+        serves_it = label != PRODUCTION or route_book.incumbents(session, name) == (variant,)
+        if before is not None and before.version == number and serves_it:
             return before
+        prompts.publish(session, name, number)
         revision = prompts.last_label_revision(session, name, label) + 1
         record = LabelRecord(name, label, number, revision, now())
         evidence_id = None
@@ -221,7 +231,8 @@ def select_version(session: Session, selector: Selector) -> VersionRecord:
     elif selector.label == LATEST:
         record = prompts.newest(session, selector.name)
     else:
-        label = prompts.label(session, selector.name, selector.label or PRODUCTION)
+        wanted = PRODUCTION if selector.label is None else selector.label
+        label = prompts.label(session, selector.name, wanted)
         record = prompts.by_number(session, selector.name, label.version) if label else None
     if record is not None:
         return record
@@ -242,6 +253,7 @@ def as_data(record: VersionRecord, *, with_content: bool = True) -> dict[str, An
         "digest": record.digest,
         **record.about,
         "message": record.message,
+        "draft": record.draft,
         "author": record.author,
         "created_at": record.created_at,
     }
@@ -279,6 +291,12 @@ def _plain_data(data: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(data)
 
 
+def _latest(records: list[VersionRecord]) -> dict[str, int]:
+    """`latest`, where anything was pushed yet; `records` are newest first."""
+    pushed = [record.number for record in records if not record.draft]
+    return {LATEST: pushed[0]} if pushed else {}
+
+
 def _read_prompts(files: Mapping[str, Mapping[str, Any]]) -> dict[str, PromptSource]:
     sources: dict[str, PromptSource] = {}
     faults: list[Fault] = []
@@ -311,7 +329,6 @@ def _write_version(
     record = prompts.by_digest(session, source.name, digest)
     created = record is None
     if record is None:
-        newest = prompts.newest(session, source.name)
         about = {
             "title": source.title,
             "description": source.description,
@@ -321,19 +338,21 @@ def _write_version(
         }
         record = VersionRecord(
             name=source.name,
-            number=newest.number + 1 if newest else 1,
+            number=prompts.highest_number(session, source.name) + 1,
             digest=digest,
             content=content.model_dump(mode="json"),
             about=about,
             author=actor.id,
             message=origin.message,
             created_at=now(),
+            draft=origin.draft,
         )
         prompts.add(session, record)
         session.flush()
-    elif record.message is None and record.about.get("git_sha") is None and (origin.message or origin.git_sha):
+    elif record.draft and not origin.draft:
         about = {**record.about, "git_sha": origin.git_sha, "git_branch": origin.git_branch}
-        prompts.annotate(session, replace(record, message=origin.message, about=about, author=actor.id))
+        known = replace(record, message=origin.message, about=about, author=actor.id, draft=False)
+        prompts.annotate(session, known)
     return {"kind": "prompt", "name": source.name, "version": record.number, "digest": digest, "created": created}
 
 
@@ -347,7 +366,9 @@ def _write_suite(session: Session, name: str, suite: Suite, origin: Origin, acto
     if found is None:
         record = {"name": name, "number": number, "digest": suite.digest, "prompt": suite.prompt}
         about = {"content": suite.as_data(), "author": actor.id, "message": origin.message, "created_at": now()}
-        suites.add(session, {**record, **about})
+        suites.add(session, {**record, **about, "pushed_at": None})
+    if not origin.draft:
+        suites.set_pushed(session, name, number, now())
     return {"kind": "suite", "name": name, "version": number, "digest": suite.digest, "created": found is None}
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import structlog
 
-from prompts.errors import TurnoutError
 from service.store import requests
 from service.store.database import Database
 
@@ -64,7 +63,7 @@ class RequestLog:
             try:
                 await self.flush()
                 failing = False
-            except TurnoutError as error:
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with the database, rows go on being taken
                 if not failing:
                     log.warning("the request log waits for the database", reason=str(error), waiting=self.waiting)
                 failing = True

@@ -11,9 +11,10 @@ from sqlmodel import Session
 from prompts.names import PRODUCTION, Variant
 from prompts.prompt import digest_of
 from service import routing
-from service.errors import Conflict, NeedsEvidence, NotFound, RevisionMismatch
+from service.errors import Conflict, NeedsEvidence, NotFound
 from service.identity import Principal
 from service.ids import new_id, now
+from service.revisions import check_revision
 from service.routing import RouteState
 from service.settings import Settings
 from service.store import prompts, routes
@@ -49,9 +50,7 @@ class RouteBook:
         with self._database.write() as session:
             _check_variants(session, state, self._settings)
             current = routes.current(session, prompt, for_update=True)
-            if if_revision is not None and if_revision != (current["revision"] if current else 0):
-                found = current["revision"] if current else "none"
-                raise RevisionMismatch(f"route {prompt} is at revision {found}, not {if_revision}: read it again")
+            check_revision(f"route {prompt}", if_revision, current["revision"] if current else None)
             candidate = str(state.variants[0].variant)
             evidence_id = add_manual_evidence(session, prompt, candidate, actor, reason)
             return _public(_append(session, prompt, state, "set", actor, reason, evidence_id))
@@ -91,17 +90,31 @@ class RouteBook:
 
 
 def begin(
-    session: Session, candidate: Variant, steps: tuple[int, ...], evidence_id: str, actor: Principal
+    session: Session,
+    candidate: Variant,
+    steps: tuple[int, ...],
+    evidence_id: str,
+    actor: Principal,
+    beaten: frozenset[str],
 ) -> dict[str, Any]:
-    """Give the winner of an evidence record its first share; the same evidence again changes nothing."""
+    """Give the winner of an evidence record its first share; the same evidence again changes nothing.
+
+    Raises NeedsEvidence where another variant than those it has `beaten` takes the traffic by now, or where a person
+    splits the traffic: whose share the winner takes is then that person's to say.
+    """
     done = routes.by_evidence(session, candidate.prompt, evidence_id)
     if done is not None:
         return _public(done)
-    current = routes.current(session, candidate.prompt, for_update=True)
-    incumbent = main_variant(routing.from_data(current["state"])) if current else None
-    incumbent = incumbent or production_variant(session, candidate.prompt)
-    if incumbent == candidate:
-        incumbent = None
+    routes.current(session, candidate.prompt, for_update=True)  # nobody moves it until this is written
+    serving = incumbents(session, candidate.prompt)
+    unbeaten = [str(variant) for variant in serving if str(variant) not in beaten and variant != candidate]
+    if unbeaten:
+        raise NeedsEvidence(
+            f"the traffic went to {', '.join(unbeaten)} meanwhile, which this evidence does not compare"
+        )
+    if len(serving) > 1:
+        raise NeedsEvidence(f"several variants share the traffic: set the route by hand; the evidence is {evidence_id}")
+    incumbent = serving[0] if serving and serving[0] != candidate else None
     state = routing.begin_rollout(candidate, incumbent, steps, evidence_id)
     return _public(_append(session, candidate.prompt, state, "fallback", actor, None, evidence_id))
 
@@ -151,11 +164,6 @@ def production_variant(session: Session, prompt: str) -> Variant | None:
     return Variant(prompt, record.number, record.content["model"]) if record else None
 
 
-def main_variant(state: RouteState) -> Variant | None:
-    """The variant with the largest share."""
-    return max(state.variants, key=lambda weighted: weighted.percent).variant if state.variants else None
-
-
 def _check_variants(session: Session, state: RouteState, settings: Settings) -> None:
     for weighted in state.variants:
         variant = weighted.variant
@@ -191,7 +199,11 @@ def _move_production_back(
     session: Session, prompt: str, moved: tuple[int | None, int], actor: Principal, reason: str | None
 ) -> None:
     label = prompts.label(session, prompt, PRODUCTION)
-    if label is None or label.version != moved[1] or moved[0] is None:
+    if label is None or label.version != moved[1]:
+        return
+    if moved[0] is None:
+        gone = LabelRecord(prompt, PRODUCTION, label.version, label.revision + 1, now())
+        prompts.remove_label(session, gone, actor=actor.id, reason=reason or "undo of the route")
         return
     record = LabelRecord(prompt, PRODUCTION, moved[0], label.revision + 1, now())
     prompts.move_label(session, record, actor=actor.id, reason=reason or "undo of the route", evidence_id=None)

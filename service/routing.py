@@ -101,7 +101,7 @@ def set_weights(prompt: str, weights: dict[str, float]) -> RouteState:
     foreign = next((str(w.variant) for w in variants if w.variant.prompt != prompt), None)
     if foreign:
         raise BadInput(f"{foreign!r} is a variant of another prompt than {prompt!r}", param="variants")
-    if not variants or any(not 0 <= w.percent <= 100 for w in variants):
+    if not variants or any(not 0 <= w.percent <= 100 for w in variants):  # NaN is not, either
         raise BadInput("give each variant a share from 0 to 100 percent", param="variants")
     total = sum(weighted.percent for weighted in variants)
     if abs(total - 100) > 1e-6:

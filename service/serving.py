@@ -16,6 +16,7 @@ import uvicorn
 from service.app import build_app, check_binding
 from service.identity import KEY_FILE
 from service.listening import listen
+from service.logs import configure_log
 from service.settings import Settings
 
 RESTART_S = 0.5
@@ -25,7 +26,7 @@ log = structlog.get_logger()
 
 def serve(settings: Settings) -> int:
     """Serve until interrupted. Raises CannotRun where the port is taken, BadSetting for an unsafe binding."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    configure_log()
     check_binding(settings)
     listener = listen(settings.server.host, settings.server.port)
     port = listener.getsockname()[1]

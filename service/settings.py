@@ -37,6 +37,13 @@ class Server(_Section):
     max_body_bytes: int = pydantic.Field(8 * 1024 * 1024, ge=1024)
     workers: int = pydantic.Field(1, ge=0, le=16, description="worker processes that `serve` starts and restarts")
 
+    @pydantic.field_validator("allowed_hosts", mode="after")
+    @classmethod
+    def _host_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Names as they are compared: without a port, in lower case, no empty ones."""
+        names = (host.strip().lower() for host in value)
+        return tuple(name if name.endswith("]") else name.partition(":")[0] for name in names if name)
+
 
 class Storage(_Section):
     """`storage`: SQLAlchemy URLs; by default SQLite files in TURNOUT_HOME."""
@@ -211,5 +218,5 @@ def _apply_environment(data: dict[str, Any], environ: Mapping[str, str]) -> None
                 continue
             if not isinstance(data.get(section) or {}, dict):
                 raise BadSetting(f"{section}: expected keys and values")
-            parsed: Any = tuple(part.strip() for part in value.split(",")) if name == "allowed_hosts" else value
+            parsed: Any = value.split(",") if name == "allowed_hosts" else value
             data[section] = {**(data.get(section) or {}), name: parsed}

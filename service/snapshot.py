@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 
-from prompts.errors import TurnoutError
 from prompts.names import LATEST, PRODUCTION, Selector, Variant
 from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt
 from service import routing
@@ -84,9 +83,9 @@ class Snapshot:
                 if self.is_stale:
                     log.info("the database is back")
                 self.is_stale = False
-            except TurnoutError as error:
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with the database, serving goes on
                 if not self.is_stale:
-                    log.warning("serving goes on from the last snapshot", reason=str(error))
+                    log.warning("serving goes on from the last snapshot", reason=f"{type(error).__name__}: {error}")
                 self.is_stale = True
 
     def select(self, selector: Selector) -> int:
@@ -95,12 +94,10 @@ class Snapshot:
         if selector.name not in view.newest:
             raise NotFound("prompt", selector.name)
         if selector.version is not None:
-            if selector.version > view.newest[selector.name]:
-                raise NotFound("version", str(selector))
-            return selector.version
+            return selector.version  # a draft's, too; `prompt` raises where there is none
         if selector.label == LATEST:
             return view.newest[selector.name]
-        label = selector.label or PRODUCTION
+        label = PRODUCTION if selector.label is None else selector.label
         number = view.labels.get(selector.name, {}).get(label)
         if number is None:
             raise NotFound("label", f"{selector.name}@{label}")

@@ -23,22 +23,24 @@ from prompts.errors import TurnoutError
 from service.errors import CannotRun, Conflict
 from service.evaluation import Evaluator
 from service.fallback import Cancelled, Claim, FinetuneSpec
-from service.gates import GateRequest, Gates, RunRequest
+from service.gates import GateJob, Gates, RunJob
 from service.identity import Principal
 from service.ids import ago, now
 from service.jobs import Jobs, run_id_of
+from service.logs import configure_log
 from service.pool import ModelPool
 from service.registry import Registry
 from service.settings import Settings, load_settings
-from service.store import jobs
+from service.store import jobs, runs
 from service.store.database import Database
 from suites.case import Suite
 from suites.results import CaseResult
 
-IDLE_S = 0.1
+IDLE_S = 0.2
 HEARTBEAT_S = 1.0
 STALE_S = 30.0
 JOBS_AT_ONCE = 2
+INTERRUPTED = 130
 log = structlog.get_logger()
 
 
@@ -133,20 +135,19 @@ class Worker:
         return await asyncio.to_thread(self._finetune, job, claim)
 
     async def _run(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
-        request = RunRequest.model_validate(job["spec"])
-        plan = await asyncio.to_thread(self.gates.plan_run, request, run_id_of(job["id"]))
+        plan = await asyncio.to_thread(self.gates.load_run, RunJob.model_validate(job["spec"]), run_id_of(job["id"]))
         progress = _Progress(claim, len(plan.suite.tests) * plan.suite.repeat)
         return (await self.evaluator.run(plan.spec, plan.suite, progress)).data
 
     async def _gate(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
-        request = GateRequest.model_validate(job["spec"])
-        items = await asyncio.to_thread(self.gates.plan, request, job["id"])
+        kept = GateJob.model_validate(job["spec"])
+        items = await asyncio.to_thread(self.gates.load, kept, job["id"])
         plans = [
             p for item in items for p in {id(item.candidate): item.candidate, id(item.baseline): item.baseline}.values()
         ]
         total = sum(len(p.suite.tests) * p.suite.repeat for p in plans if p is not None and not isinstance(p, str))
         answer = await self.gates.decide(job["id"], items, claim.actor, _Progress(claim, total))
-        if request.fallback:
+        if kept.fallback:
             for index, item in enumerate(items):
                 entry = answer["suites"][index]
                 entry["fallback"] = await asyncio.to_thread(
@@ -184,6 +185,8 @@ class Worker:
         with self.database.write() as session:
             jobs.finish(session, claim.job_id, claim.token, {**outcome, "finished_at": now()})
             jobs.add_event(session, claim.job_id, outcome["status"], {"error": outcome.get("error")}, now())
+            if outcome["status"] != "succeeded":
+                runs.end_all(session, run_id_of(claim.job_id), outcome["status"], now())
 
     async def _keep(self, claim: Claim) -> None:
         """Show that the job is alive, and see whether its end was asked for."""
@@ -256,7 +259,7 @@ def _is_dead(run_dir: Path, worker_id: str) -> bool:
         os.close(descriptor)
 
 
-def _stop(reason: str) -> None:
+def _stop(reason: str, code: int = 0) -> None:
     """End this process and its children now; what it was doing is resumed by whoever claims it next.
 
     Called from the main thread and from the one that watches the parent; nothing may keep it from ending.
@@ -264,7 +267,7 @@ def _stop(reason: str) -> None:
     try:
         log.info("worker stops", reason=reason)
     finally:
-        os._exit(0)
+        os._exit(code)
 
 
 def _stop_with_parent() -> None:
@@ -280,7 +283,7 @@ def _stop_with_parent() -> None:
 
 def main(arguments: list[str]) -> int:
     """`python -m service.worker [--job ID] [--with-parent]`."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    configure_log()
     only = arguments[arguments.index("--job") + 1] if "--job" in arguments else None
     if "--with-parent" in arguments:
         _stop_with_parent()
@@ -291,7 +294,7 @@ def main(arguments: list[str]) -> int:
         log.error("worker cannot run", reason=str(error))
         return 4
     except KeyboardInterrupt:
-        _stop("interrupted")
+        _stop("interrupted", INTERRUPTED)
     return 0
 
 

@@ -78,8 +78,8 @@ def _decide(job_id: str, look: dict[str, Any]) -> dict[str, Any]:
 
 
 @DBOS.step()
-def _move_route(job_id: str, evidence_id: str) -> dict[str, Any]:
-    return fallback.move_route(_claims[job_id], evidence_id)
+def _move_route(job_id: str, evidence_id: str, rivals: list[str]) -> dict[str, Any]:
+    return fallback.move_route(_claims[job_id], evidence_id, rivals)
 
 
 @DBOS.workflow()
@@ -106,8 +106,10 @@ def finetune_workflow(job_id: str) -> dict[str, Any]:
     decision = _decide(job_id, look)
     result = _result(planned, **decision, adapter=adapter, dev=dev, before=befores[0], after=after)
     if decision["verdict"] == "pass":
-        result["routed"] = _move_route(job_id, decision["evidence_id"])
+        result["routed"] = _move_route(job_id, decision["evidence_id"], look["rivals"])
         result["route"] = result["routed"]["variants"]
+        if result["route"] is None:
+            result["reasons"] = [*result["reasons"], f"the route did not move: {result['routed']['reason']}"]
     return result
 
 

@@ -52,7 +52,7 @@ def get_suite(
     context: NamedDependency[Context], name: FromPath[str], version: FromQuery[int | None] = None
 ) -> dict[str, Any]:
     """One suite version with its cases; by default the newest."""
-    return context.registry.suite(f"{check_name(name, 'suite')}@{version}" if version else name)
+    return context.registry.suite(name if version is None else f"{check_name(name, 'suite')}@{version}")
 
 
 @put("/api/suites/{name:str}", opt=AUTHOR)
@@ -77,12 +77,8 @@ def start_run(
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Queue a run; what can be known to be wrong is refused now."""
-
-    def checked() -> RunRequest:
-        context.gates.plan_run(data, "run_check")
-        return data
-
-    answer = once(context, principal, idempotency_key, data.model_dump(), _starter(context, principal, "run", checked))
+    start = _starter(context, principal, "run", lambda: context.gates.pinned_run(data))
+    answer = once(context, principal, idempotency_key, data.model_dump(), start)
     return {"run_id": run_id_of(answer["job_id"]), **answer}
 
 
@@ -129,12 +125,8 @@ def start_gate(
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Queue a gate; what can be known to be wrong is refused now."""
-
-    def checked() -> GateRequest:
-        context.gates.plan(data, "gate_check")
-        return data
-
-    answer = once(context, principal, idempotency_key, data.model_dump(), _starter(context, principal, "gate", checked))
+    start = _starter(context, principal, "gate", lambda: context.gates.pinned(data))
+    answer = once(context, principal, idempotency_key, data.model_dump(), start)
     return {"gate_id": answer["job_id"], **answer}
 
 

@@ -81,9 +81,10 @@ def resume_job(
 async def _follow(context: Context, job_id: str, after: int) -> AsyncIterator[bytes]:
     while True:
         status = (await asyncio.to_thread(context.jobs.show, job_id))["status"]
-        for event in await asyncio.to_thread(context.jobs.events, job_id, after):
+        batch = await asyncio.to_thread(context.jobs.events, job_id, after)
+        for event in batch:
             after = event["number"]
             yield f"id: {after}\nevent: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
-        if status in ENDED:
+        if status in ENDED and not batch:
             return
         await asyncio.sleep(POLL_S)

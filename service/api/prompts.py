@@ -11,25 +11,30 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from prompts.diff import diff
 from prompts.errors import BadInput
-from prompts.names import Selector, check_name, parse_selector
+from prompts.names import LATEST, Selector, check_label, check_name, parse_selector
 from prompts.prompt import PromptContent
 from service.api.threads import in_thread
 from service.context import Context
 from service.identity import Principal
 from service.registry import Origin, Push, as_data, rendered
+from service.revisions import ANY_REVISION, NO_REVISION
 from service.store.prompts import LabelRecord, VersionRecord
 
 AUTHOR = {"role": "author"}
+MAX_MESSAGE_LENGTH = 2000
+MAX_VERSION = 10**9
 
 
 class _Origin(pydantic.BaseModel, extra="forbid"):
-    message: str | None = pydantic.Field(None, max_length=2000)
+    message: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
     git_sha: str | None = pydantic.Field(None, max_length=64)
     git_branch: str | None = pydantic.Field(None, max_length=255)
     moves_labels: bool = True
+    draft: bool = False
 
     def origin(self) -> Origin:
-        return Origin(self.message, self.git_sha, self.git_branch, self.moves_labels)
+        moves_labels = self.moves_labels and not self.draft
+        return Origin(self.message, self.git_sha, self.git_branch, moves_labels, self.draft)
 
 
 class PushBody(_Origin):
@@ -42,8 +47,8 @@ class PushBody(_Origin):
 class LabelBody(pydantic.BaseModel, extra="forbid"):
     """Where a label is to point."""
 
-    version: int = pydantic.Field(ge=1)
-    reason: str | None = pydantic.Field(None, max_length=2000)
+    version: int = pydantic.Field(ge=1, le=MAX_VERSION)
+    reason: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
 
 
 class RenderBody(pydantic.BaseModel, extra="forbid"):
@@ -53,7 +58,7 @@ class RenderBody(pydantic.BaseModel, extra="forbid"):
     messages: list[dict[str, Any]] = []
 
 
-Version = Annotated[int | None, QueryParameter(name="version", ge=1)]
+Version = Annotated[int | None, QueryParameter(name="version", ge=1, le=MAX_VERSION)]
 LabelName = Annotated[str | None, QueryParameter(name="label")]
 
 
@@ -61,6 +66,8 @@ def selector(name: str, version: int | None, label: str | None) -> Selector:
     """Neither means `production`; both is an error."""
     if version is not None and label is not None:
         raise BadInput("give either version or label, not both", param="version")
+    if label is not None and label != LATEST:
+        check_label(label)
     return Selector(check_name(name), version, label)
 
 
@@ -108,7 +115,7 @@ def get_version(
     request: Request[Any, Any, Any], context: NamedDependency[Context], name: FromPath[str], number: FromPath[int]
 ) -> Response[Any]:
     """One version by its number."""
-    return _with_etag(request, context.registry.version(selector(name, number, None)))
+    return _with_etag(request, context.registry.version(selector(name, min(number, MAX_VERSION), None)))
 
 
 @post("/api/prompts/{name:str}/versions", opt=AUTHOR)
@@ -121,7 +128,9 @@ def create_version(
 ) -> Response[dict[str, Any]]:
     """A new version (201), or the one that has this content already (200). Keys as in a prompt file, and `message`."""
     message = data.pop("message", None)
-    origin = _Origin(message=message).origin()
+    if message is not None and not (isinstance(message, str) and len(message) <= MAX_MESSAGE_LENGTH):
+        raise BadInput(f"message: expected text of at most {MAX_MESSAGE_LENGTH:,} characters", param="message")
+    origin = Origin(message)
     written = context.registry.push(Push({name: data}, {}, origin), principal)[0]
     context.snapshot.refresh()
     return Response(written, status_code=201 if written["created"] else 200)
@@ -186,10 +195,12 @@ def remove_label(
     principal: NamedDependency[Principal],
     name: FromPath[str],
     label: FromPath[str],
+    request: Request[Any, Any, Any],
     reason: FromQuery[str | None] = None,
 ) -> None:
-    """Take a label away: it is 404 at once."""
-    context.registry.remove_label(check_name(name), label, principal, reason=reason)
+    """Take a label away: it is 404 at once. `If-Match` makes it conditional."""
+    expected = _expected_revision(request)
+    context.registry.remove_label(check_name(name), label, principal, if_revision=expected, reason=reason)
     context.snapshot.refresh()
 
 
@@ -208,12 +219,13 @@ def etag_revision(if_match: str | None, if_none_match: str | None) -> int | None
     """The revision that a conditional request expects: 0 for `If-None-Match: *`, None for an unconditional one."""
     if if_none_match == "*":
         return 0
-    if if_match is None or if_match == "*":
+    if if_match is None:
         return None
+    if if_match.strip() == "*":
+        return ANY_REVISION
     digits = if_match.strip().removeprefix("W/").strip('"')
-    if not digits.isdigit():
-        raise BadInput(f"If-Match: {if_match[:60]!r} is no ETag of this resource", param="If-Match")
-    return int(digits)
+    is_revision = digits.isascii() and digits.isdigit() and len(digits) < 10
+    return int(digits) if is_revision else NO_REVISION  # an ETag of something else matches nothing
 
 
 def _label(record: LabelRecord) -> Response[dict[str, Any]]:

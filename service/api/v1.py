@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
+from litestar.params import FromPath
 from litestar.response import Stream
 
 from prompts.errors import BadInput
 from service.completions import Ask, Reply
 from service.context import Context
+from service.errors import NotFound
 from service.identity import Principal
 
 PASSED_ON = frozenset(
@@ -22,7 +24,7 @@ PASSED_ON = frozenset(
         "tools", "top_logprobs", "top_p", "verbosity",
     }
 )  # fmt: skip
-IGNORED = frozenset({"metadata", "store", "service_tier", "prediction", "modalities"})
+IGNORED = frozenset({"metadata", "store", "service_tier", "prediction", "modalities", "prompt_cache_key"})
 OURS = frozenset({"model", "messages", "variables", "user", "safety_identifier", "stream", "stream_options"})
 _encoder = msgspec.json.Encoder()
 
@@ -35,7 +37,7 @@ async def chat_completions(
     body = _decode(await request.body())
     reply = await context.completions.complete(_ask(body), principal)
     headers = {"x-turnout-variant": reply.choice.name}
-    if body.get("stream"):
+    if _typed(body, "stream", bool):
         options = body.get("stream_options") or {}
         return Stream(
             _chunks(reply, bool(options.get("include_usage"))), media_type="text/event-stream", headers=headers
@@ -48,6 +50,14 @@ async def list_models(context: NamedDependency[Context]) -> dict[str, Any]:
     """Prompts and model aliases, as OpenAI lists models."""
     names = [*sorted(context.snapshot.view.newest), *sorted(context.settings.models)]
     return {"object": "list", "data": [_model(name) for name in names]}
+
+
+@get("/v1/models/{name:str}", opt={"role": "app"})
+async def get_model(context: NamedDependency[Context], name: FromPath[str]) -> dict[str, Any]:
+    """One prompt or model alias. Raises NotFound."""
+    if name not in context.snapshot.view.newest and name not in context.settings.models:
+        raise NotFound("model", name)
+    return _model(name)
 
 
 def _model(name: str) -> dict[str, Any]:

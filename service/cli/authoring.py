@@ -80,8 +80,10 @@ def push(
 
 def log(name: str, as_json: Json = False, local: Local = False) -> int:
     """The versions of a prompt, newest first, and its labels."""
+    from prompts.names import check_name
     from service.cli.output import out, print_json, table
 
+    check_name(name)
     history = call(local, "GET", f"/api/prompts/{name}/versions")
     if as_json:
         print_json(history)
@@ -112,8 +114,10 @@ def show(selector: str, as_json: Json = False, local: Local = False) -> int:
 
 def diff(name: str, a: str, b: str, as_json: Json = False, local: Local = False) -> int:
     """What changed from version or label A to B."""
+    from prompts.names import check_name
     from service.cli.output import out, print_json
 
+    check_name(name)
     found = call(local, "GET", f"/api/prompts/{name}/diff", params={"a": a, "b": b})
     if as_json:
         print_json(found)
@@ -131,9 +135,11 @@ def label(
     name: str, label: str, version: int, reason: Reason = None, as_json: Json = False, local: Local = False
 ) -> int:
     """Point a label of a prompt to a version; a protected one needs a passing gate, or an admin's reason."""
+    from prompts.names import check_name
     from service.cli.output import out, print_json
 
     body = {"version": version, "reason": reason}
+    check_name(name)
     moved = call(local, "PUT", f"/api/prompts/{name}/labels/{label}", body=body)
     if as_json:
         print_json(moved)

@@ -27,13 +27,16 @@ class Remote:
         self.url = os.environ.get("TURNOUT_URL", DEFAULT_URL).rstrip("/")
         key = find_key(settings, os.environ)
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=60.0)
+        try:
+            self._client = httpx.Client(base_url=self.url, headers=headers, timeout=60.0)
+        except httpx.InvalidURL as error:
+            raise BadInput(f"TURNOUT_URL {self.url!r} is no URL: {error}", param="TURNOUT_URL") from error
 
     def call(self, method: str, path: str, *, body: Any = None, params: Any = None, headers: Any = None) -> Any:
         """The answer's JSON. Raises the error that the service tells, or CannotRun where none answers."""
         try:
             response = self._client.request(method, path, json=body, params=params, headers=headers)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             cause = str(error) or type(error).__name__
             raise CannotRun(f"no service at {self.url} ({cause}): start `turnout serve`, or add --local") from error
         return read_answer(response)
@@ -119,9 +122,12 @@ def follow(
     after = 0
     while True:
         job: dict[str, Any] = client.call("GET", f"/api/jobs/{job_id}")
-        for event in client.call("GET", f"/api/jobs/{job_id}/events", params={"after": after}):
+        batch = client.call("GET", f"/api/jobs/{job_id}/events", params={"after": after})
+        for event in batch:
             after = event["number"]
             on_event(event)
+        if batch:
+            continue
         if job["status"] in ("succeeded", "failed", "cancelled"):
             return job
         if is_alive is not None and not is_alive():

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from prompts.errors import TurnoutError
+from prompts.errors import BadInput, TurnoutError
 from prompts.yaml_source import load_yaml
 from service.cli.client import Remote, follow
 from service.cli.output import bar, err, out, print_json
@@ -40,6 +40,8 @@ def example_folder() -> Path:
 
 def run_demo(json_file: Path | None, as_json: bool) -> int:
     """Exit 0 only if the route moved on evidence. Raises CannotRun where the service does not start."""
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise BadInput(f"--json-file {json_file}: its folder is not there", param="--json-file")
     demo = Demo(_settings())
     err().print(f"home {demo.settings.home}", markup=False)
     demo.fetch_model()

@@ -87,6 +87,13 @@ def _port(settings: Settings) -> list[dict[str, Any]]:
     address = (settings.server.host, settings.server.port)
     with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as probe:
         probe.settimeout(0.5)
-        taken = probe.connect_ex(address) == 0
+        try:
+            taken = probe.connect_ex(address) == 0
+        except OSError as error:
+            return [
+                _finding(
+                    "port", "bad", f"{address[0]}: {error.strerror}; set server.host to an address of this machine"
+                )
+            ]
     detail = "something listens there: a running service, or choose another port" if taken else "free"
     return [_finding(f"port {address[0]}:{address[1]}", "note" if taken else "ok", detail)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -51,6 +52,14 @@ def run(arguments: list[str]) -> int:
     except TurnoutError as error:
         show_error(str(error))
         return exits.of_error(error)
+    except OSError as error:
+        show_error(f"{error.filename or 'the system'}: {error.strerror or error}")
+        return exits.COULD_NOT_RUN
+    except Exception as error:
+        show_error(f"a fault of Turnout itself: {type(error).__name__}: {error}")
+        if os.environ.get("TURNOUT_DEBUG"):
+            raise
+        return exits.COULD_NOT_RUN
     if code == exits.INTERRUPTED:
         show_error("interrupted")
     return code if isinstance(code, int) else exits.PASSED

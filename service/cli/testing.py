@@ -41,8 +41,8 @@ def run(
 
     settings = load_settings()
     project = Project(settings)
-    plans = plan_suites(project, suites or [], (prompt,) if prompt else ())
     work = connect_work(settings, local=local)
+    plans = plan_suites(work, project, suites or [], (prompt,) if prompt else ())
     versions = push_plans(work, project, plans)
     results = []
     for plan in plans:
@@ -98,8 +98,8 @@ def gate(
         raise BadInput("--fallback needs a service, which trains in the background: drop --local")
     settings = load_settings()
     project = Project(settings)
-    plans = plan_suites(project, suites or [], (*(candidate or ()), *((prompt,) if prompt else ())))
     work = connect_work(settings, local=local)
+    plans = plan_suites(work, project, suites or [], (*(candidate or ()), *((prompt,) if prompt else ())))
     versions = push_plans(work, project, plans)
     base = list(baseline or ())
     if against:
@@ -152,8 +152,11 @@ class Plan:
         self.candidate = candidate
 
 
-def plan_suites(project: Project, given: list[str], candidates: tuple[str, ...]) -> list[Plan]:
-    """What each SUITE means: a file is the working tree, a name is the registry. Raises every fault of the files."""
+def plan_suites(work: Work, project: Project, given: list[str], candidates: tuple[str, ...]) -> list[Plan]:
+    """What each SUITE means: a file is the working tree, a name is the registry.
+
+    Raises every fault of the files, and BadInput for a candidate whose prompt none of the suites tests.
+    """
     from prompts.errors import BadInput
     from prompts.names import parse_selector
 
@@ -161,16 +164,22 @@ def plan_suites(project: Project, given: list[str], candidates: tuple[str, ...])
     files = [Path(text) for text in given if _is_file(text)] if given else project.suite_files()
     if not given and not files:
         raise BadInput(f"no suites below {project.root / 'suites'}: name one")
-    plans = [Plan(text, "", None, candidates[0] if candidates else None) for text in given if not _is_file(text)]
-    if not files:
-        return plans
-    wanted = [file for file in files if not file.name.endswith((".prompt.yml", ".prompt.yaml"))]
-    if len(wanted) < len(files):
-        raise BadInput(f"{files[0]} is a prompt; name a suite that tests it")
-    _, suites = project.check(wanted)
-    for suite in suites:
-        candidate = named.get(suite.suite.prompt)
-        plans.append(Plan(suite.name, suite.suite.prompt, suite.suite.as_data(), candidate))
+    prompt_file = next((file for file in files if file.name.endswith((".prompt.yml", ".prompt.yaml"))), None)
+    if prompt_file is not None:
+        raise BadInput(f"{prompt_file} is a prompt; name a suite that tests it")
+    plans = []
+    for text in given:
+        if not _is_file(text):
+            prompt = str(work.suite(text)["prompt"])
+            plans.append(Plan(text, prompt, None, named.get(prompt)))
+    for suite in project.check(files)[1] if files else []:
+        prompt = suite.suite.prompt
+        plans.append(Plan(suite.name, prompt, suite.suite.as_data(), named.get(prompt)))
+    untested = sorted(named.keys() - {plan.prompt for plan in plans})
+    if untested:
+        raise BadInput(
+            f"{untested[0]!r} is tested by none of {', '.join(plan.suite for plan in plans)}", param="candidate"
+        )
     return plans
 
 
@@ -187,23 +196,31 @@ def push_plans(work: Work, project: Project, plans: list[Plan]) -> dict[tuple[st
     suites = {plan.suite: plan.data for plan in plans if plan.data is not None}
     if not suites:
         return {}
-    written = work.push(prompts, suites, {"moves_labels": False})
+    written = work.push(prompts, suites, {"moves_labels": False, "draft": True})
     return {(entry["kind"], entry["name"]): f"{entry['name']}@{entry['version']}" for entry in written}
 
 
 def _baselines(work: Work, project: Project, given: list[str], prompts: list[str]) -> list[str]:
-    """Baselines as the registry knows them: a git revision is pushed first, moving no label."""
+    """Baselines as the registry knows them: a git revision is pushed first, as a draft.
+
+    Raises BadInput for a revision that git does not know. A prompt that was not there then has no baseline.
+    """
+    from service.cli.project import git
+
     found: list[str] = []
     for text in given:
         if not text.startswith("git:"):
             found.append(text)
             continue
-        for name in dict.fromkeys(name for name in prompts if name):
-            files = project.at(text.removeprefix("git:"), name)
-            if files is not None:
-                origin = {"moves_labels": False, "git_sha": text.removeprefix("git:")[:64], "message": f"as of {text}"}
-                written = work.push(files, {}, origin)
-                found += [f"{entry['name']}@{entry['version']}" for entry in written if entry["name"] == name]
+        commit = (git(project.root, "rev-parse", "--verify", f"{text.removeprefix('git:')}^{{commit}}") or "").strip()
+        for name in dict.fromkeys(prompts):
+            files = project.at(commit, name)
+            if files is None:
+                found.append(f"{name}@none")
+                continue
+            origin = {"moves_labels": False, "draft": True, "git_sha": commit, "message": f"as of {text}"}
+            written = work.push(files, {}, origin)
+            found += [f"{entry['name']}@{entry['version']}" for entry in written if entry["name"] == name]
     return found
 
 

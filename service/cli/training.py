@@ -36,8 +36,9 @@ def finetune(
 
     settings = load_settings()
     project = Project(settings)
-    [plan] = plan_suites(project, [suite], (prompt,) if prompt else ())
-    versions = push_plans(connect_work(settings, local=local), project, [plan])
+    work = connect_work(settings, local=local)
+    [plan] = plan_suites(work, project, [suite], (prompt,) if prompt else ())
+    versions = push_plans(work, project, [plan])
     body = {
         "suite": versions.get(("suite", plan.suite), plan.suite),
         "prompt": plan.candidate or versions.get(("prompt", plan.prompt)),
@@ -97,8 +98,10 @@ def route(
 ) -> int:
     """Show or change the route of a prompt: set VARIANT=PERCENT…, promote, abort, undo."""
     from prompts.errors import BadInput
+    from prompts.names import check_name
     from service.cli.output import print_json
 
+    check_name(name)
     service = client(local)
     if action == "show":
         found = service.call("GET", f"/api/routes/{name}")

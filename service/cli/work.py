@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from prompts.errors import TurnoutError
+from prompts.names import parse_selector
 from service.cli.client import Remote, follow
 from service.cli.output import Advance
 from service.errors import CannotRun, NotFound
@@ -29,6 +32,8 @@ class Work(Protocol):
     def run(self, request: RunRequest, advance: Advance) -> dict[str, Any]: ...
 
     def gate(self, request: GateRequest, advance: Advance) -> dict[str, Any]: ...
+
+    def suite(self, text: str) -> dict[str, Any]: ...
 
     def evidence(self, evidence_id: str) -> dict[str, Any]: ...
 
@@ -62,12 +67,19 @@ class RemoteWork:
         try:
             job = follow(self._remote, job_id, on_event)
         except KeyboardInterrupt:
-            self._remote.call("POST", f"/api/jobs/{job_id}/cancel")
+            with contextlib.suppress(TurnoutError):  # interrupted is what happened, whether or not anybody heard
+                self._remote.call("POST", f"/api/jobs/{job_id}/cancel")
             raise
         if job["status"] != "succeeded":
             raise CannotRun(job["error"] or f"job {job_id} was {job['status']}")
         result: dict[str, Any] = job["result"]
         return result
+
+    def suite(self, text: str) -> dict[str, Any]:
+        selector = parse_selector(text)
+        params = {"version": selector.version} if selector.version is not None else {}
+        record: dict[str, Any] = self._remote.call("GET", f"/api/suites/{selector.name}", params=params)
+        return record
 
     def evidence(self, evidence_id: str) -> dict[str, Any]:
         record: dict[str, Any] = self._remote.call("GET", f"/api/evidence/{evidence_id}")
@@ -116,6 +128,9 @@ class LocalWork:
             return result
         finally:
             await pool.aclose()
+
+    def suite(self, text: str) -> dict[str, Any]:
+        return self._registry.suite(text)
 
     def evidence(self, evidence_id: str) -> dict[str, Any]:
         with self._database.read() as session:

@@ -13,7 +13,7 @@ from sqlalchemy import exc as sa_exc
 from sqlmodel import Session, SQLModel, create_engine
 
 from prompts.errors import TurnoutError
-from service.errors import CannotRun, StorageFailed
+from service.errors import BadSetting, CannotRun, StorageFailed
 from service.store.tables import Revision
 
 BUSY_TIMEOUT_MS = 20_000
@@ -98,6 +98,8 @@ def _sqlite_engine(url: str) -> Engine:
 
 
 def _postgres_engine(url: str) -> Engine:
+    if not url.startswith("postgresql"):
+        raise BadSetting("storage.url must begin with sqlite:/// or postgresql://", param="storage.url")
     try:
         return create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=15)
     except ModuleNotFoundError as error:

@@ -133,6 +133,8 @@ def requeue(session: Session, job_id: str) -> dict[str, Any] | None:
     row = session.get(Job, job_id, with_for_update=True)
     if row is None:
         return None
+    if row.status == "succeeded":
+        raise Conflict(f"job {job_id!r} has succeeded: there is nothing to resume")
     if row.status not in LIVE:
         row.status, row.attempt = "queued", row.attempt + 1
         row.cancel_requested, row.error, row.result, row.finished_at = False, None, None, None

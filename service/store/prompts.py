@@ -24,6 +24,7 @@ class VersionRecord:
     author: str
     message: str | None
     created_at: str
+    draft: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,23 @@ def by_number(session: Session, name: str, number: int) -> VersionRecord | None:
 
 
 def newest(session: Session, name: str) -> VersionRecord | None:
-    query = select(PromptVersion).where(PromptVersion.name == name).order_by(col(PromptVersion.number).desc()).limit(1)
-    return _record(session.exec(query).first())
+    """The newest version that was pushed; drafts are none."""
+    query = select(PromptVersion).where(PromptVersion.name == name, col(PromptVersion.draft).is_(False))
+    return _record(session.exec(query.order_by(col(PromptVersion.number).desc()).limit(1)).first())
+
+
+def highest_number(session: Session, name: str) -> int:
+    """The number of the newest version, drafts among them; 0 where there is none."""
+    return session.exec(select(func.max(PromptVersion.number)).where(PromptVersion.name == name)).one() or 0
+
+
+def publish(session: Session, name: str, number: int) -> None:
+    """A draft that a label points to is one no longer."""
+    query = select(PromptVersion).where(PromptVersion.name == name, PromptVersion.number == number)
+    row = session.exec(query).one()
+    row.draft = False
+    session.add(row)
+    session.flush()
 
 
 def versions(session: Session, name: str) -> list[VersionRecord]:
@@ -69,9 +85,9 @@ def versions(session: Session, name: str) -> list[VersionRecord]:
 
 
 def names(session: Session) -> list[tuple[str, int]]:
-    """Every prompt's name with its newest version's number."""
-    query = select(PromptVersion.name, func.max(PromptVersion.number)).group_by(PromptVersion.name)
-    return sorted((name, number) for name, number in session.exec(query))
+    """Every prompt's name with the number of its newest version that was pushed."""
+    pushed = select(PromptVersion.name, func.max(PromptVersion.number)).where(col(PromptVersion.draft).is_(False))
+    return sorted((name, number) for name, number in session.exec(pushed.group_by(PromptVersion.name)))
 
 
 def add(session: Session, record: VersionRecord) -> None:
@@ -82,7 +98,7 @@ def annotate(session: Session, record: VersionRecord) -> None:
     """Say where a version comes from that was first seen as a working tree under test; its content never changes."""
     query = select(PromptVersion).where(PromptVersion.name == record.name, PromptVersion.number == record.number)
     row = session.exec(query).one()
-    row.message, row.about, row.author = record.message, record.about, record.author
+    row.message, row.about, row.author, row.draft = record.message, record.about, record.author, record.draft
     session.add(row)
     session.flush()
 

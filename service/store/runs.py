@@ -15,8 +15,10 @@ def start(session: Session, record: dict[str, Any]) -> dict[str, Any]:
     row = session.get(Run, record["id"])
     if row is None:
         row = Run(**record)
-        session.add(row)
-        session.flush()
+    elif row.status != "finished":
+        row.status, row.finished_at = "running", None
+    session.add(row)
+    session.flush()
     return row.model_dump()
 
 
@@ -42,6 +44,13 @@ def finish(session: Session, run_id: str, status: str, summary: dict[str, Any], 
     row = session.get_one(Run, run_id)
     row.status, row.summary, row.finished_at = status, summary, at
     session.add(row)
+
+
+def end_all(session: Session, prefix: str, status: str, at: str) -> None:
+    """Close the runs of a job that ended without finishing them, so that nobody waits for them."""
+    for row in session.exec(select(Run).where(col(Run.id).startswith(prefix), Run.status == "running")):
+        row.status, row.finished_at = status, at
+        session.add(row)
 
 
 def add_case(session: Session, run_id: str, result: dict[str, Any]) -> None:

@@ -23,8 +23,9 @@ def by_number(session: Session, name: str, number: int) -> dict[str, Any] | None
 
 
 def newest(session: Session, name: str) -> dict[str, Any] | None:
-    query = select(SuiteVersion).where(SuiteVersion.name == name).order_by(col(SuiteVersion.number).desc()).limit(1)
-    return _plain(session.exec(query).first())
+    """The version that was pushed last, which is what the bare name means; drafts are none."""
+    query = select(SuiteVersion).where(SuiteVersion.name == name, col(SuiteVersion.pushed_at).is_not(None))
+    return _plain(session.exec(query.order_by(col(SuiteVersion.pushed_at).desc()).limit(1)).first())
 
 
 def next_number(session: Session, name: str) -> int:
@@ -48,6 +49,15 @@ def summaries(session: Session, name: str | None = None) -> list[dict[str, Any]]
 
 def add(session: Session, record: dict[str, Any]) -> None:
     session.add(SuiteVersion(**record))
+    session.flush()
+
+
+def set_pushed(session: Session, name: str, number: int, at: str) -> None:
+    """Make this version what the bare name means, whenever it was first seen."""
+    query = select(SuiteVersion).where(SuiteVersion.name == name, SuiteVersion.number == number)
+    row = session.exec(query).one()
+    row.pushed_at = at
+    session.add(row)
     session.flush()
 
 

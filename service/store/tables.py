@@ -29,6 +29,7 @@ class PromptVersion(SQLModel, table=True):
     author: str
     message: str | None = None
     created_at: str
+    draft: bool = False
 
 
 class Label(SQLModel, table=True):
@@ -68,6 +69,7 @@ class SuiteVersion(SQLModel, table=True):
     author: str
     message: str | None = None
     created_at: str
+    pushed_at: str | None = None  # when it last became what the bare name means; None for a draft
 
 
 class Run(SQLModel, table=True):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from service.cli import exits
+from service.store.tables import Job
 from suites.gate import read_evidence, recompute
 from tests.service.conftest import Service, case, make_settings, suite, triage
 
@@ -186,12 +187,36 @@ def test_evidence_that_was_tampered_with_does_not_recompute(service: Service) ->
 def test_the_same_gate_done_again_after_a_kill_keeps_its_evidence(service: Service) -> None:
     started = service.call("POST", "/api/gates", "ci", json={"suites": ["regress"]}).json()
     first = service.work(started["job_id"])["result"]
-    service.call("POST", f"/api/jobs/{started['job_id']}/cancel")
-    service.call("POST", f"/api/jobs/{started['job_id']}/resume")
+    with service.context.database.write() as session:
+        job = session.get_one(Job, started["job_id"])
+        job.status, job.result = "queued", None  # as if the worker had died before it wrote the result
+        session.add(job)
 
     again = service.work(started["job_id"])["result"]
 
     assert again == first
+
+
+def test_a_job_that_has_succeeded_is_not_done_again(service: Service) -> None:
+    started = service.call("POST", "/api/gates", "ci", json={"suites": ["regress"]}).json()
+    first = service.work(started["job_id"])["result"]
+
+    refused = service.call("POST", f"/api/jobs/{started['job_id']}/resume", "admin")
+
+    assert refused.status_code == 409
+    assert service.call("GET", f"/api/jobs/{started['job_id']}", "author").json()["result"] == first
+
+
+def test_a_queued_gate_tests_what_its_names_meant_when_it_was_asked_for(service: Service) -> None:
+    started = service.call("POST", "/api/gates", "ci", json={"suites": ["regress"]}).json()
+    spec = service.call("GET", f"/api/jobs/{started['job_id']}", "author").json()["spec"]
+    service.call(
+        "PUT", "/api/prompts/support.triage/labels/production", "admin", json={"version": 2, "reason": "later"}
+    )
+
+    decided = service.work(started["job_id"])["result"]["suites"][0]
+
+    assert decided["candidate"] == spec["candidates"][0]["variant"] == "support.triage@1+model-a"
 
 
 def test_a_gate_that_passed_lets_an_author_move_production_and_no_other_does(service: Service) -> None:

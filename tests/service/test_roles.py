@@ -24,6 +24,7 @@ LEAST_ROLE: dict[str, str] = {
     "GET /schema/{path}": "app",
     "POST /v1/chat/completions": "app",
     "GET /v1/models": "app",
+    "GET /v1/models/{name}": "app",
     "POST /api/prompts/{name}/render": "app",
     "POST /api/feedback": "app",
     "GET /api/prompts": "author",

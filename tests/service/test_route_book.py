@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,11 @@ class Books:
         self.registry.move_label(NAME, "production", version, ADMIN, reason=f"version {version}")
 
     @property
-    def production(self) -> int:
-        return self.registry.label(NAME, "production").version
+    def production(self) -> int | None:
+        try:
+            return self.registry.label(NAME, "production").version
+        except NotFound:
+            return None
 
     @property
     def shares(self) -> dict[str, float]:
@@ -53,7 +57,7 @@ class Books:
         head, adapter = variant.rsplit("+", 1)
         candidate = Variant(NAME, int(head.partition("@")[2].partition("+")[0]), "model-a", adapter)
         with self.database.write() as session:
-            return route_book.begin(session, candidate, steps, evidence_id, ADMIN)
+            return route_book.begin(session, candidate, steps, evidence_id, ADMIN, frozenset({V1}))
 
 
 @pytest.fixture
@@ -184,6 +188,45 @@ def test_the_same_evidence_begins_no_second_rollout(books: Books) -> None:
 
     assert books.begin(f"{V1}+ad-1") == first
     assert books.shares == {f"{V1}+ad-1": 25.0, V1: 75.0}
+
+
+def test_a_winner_takes_nothing_from_a_variant_that_it_was_not_compared_with(books: Books) -> None:
+    books.produce(1)
+    books.produce(2)
+
+    with pytest.raises(NeedsEvidence, match=f"the traffic went to {re.escape(V2)} meanwhile"):
+        books.begin(f"{V1}+ad-1")
+
+    assert books.shares == {V2: 100.0}
+
+
+def test_a_winner_takes_nothing_from_a_split_that_a_person_made(books: Books) -> None:
+    books.produce(1)
+    books.book.set(NAME, {V1: 50, f"{NAME}@1+model-b": 50}, ADMIN, "a trial of our own")
+
+    with pytest.raises(NeedsEvidence):
+        books.begin(f"{V1}+ad-1")
+
+    assert books.shares == {V1: 50.0, f"{NAME}@1+model-b": 50.0}
+
+
+def test_undo_of_the_first_production_takes_the_label_away(books: Books) -> None:
+    books.book.set(NAME, {V1: 100}, ADMIN, "by hand")
+    books.produce(2)
+    assert (books.shares, books.production) == ({V2: 100.0}, 2)
+
+    books.book.undo(NAME, ADMIN)
+
+    assert (books.shares, books.production) == ({V1: 100.0}, None)
+
+
+def test_production_is_served_again_where_the_route_had_left_it(books: Books) -> None:
+    books.produce(1)
+    books.book.set(NAME, {V2: 100}, ADMIN, "by hand")
+
+    books.produce(1)
+
+    assert (books.shares, books.production) == ({V1: 100.0}, 1)
 
 
 def test_abort_gives_the_incumbent_everything_back(books: Books) -> None:

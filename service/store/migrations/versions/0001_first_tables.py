@@ -221,6 +221,7 @@ def upgrade() -> None:
         sa.Column("author", sa.String(), nullable=False),
         sa.Column("message", sa.String(), nullable=True),
         sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("pushed_at", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name", "digest"),
         sa.UniqueConstraint("name", "number"),
@@ -279,6 +280,7 @@ def upgrade() -> None:
         sa.Column("author", sa.String(), nullable=False),
         sa.Column("message", sa.String(), nullable=True),
         sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("draft", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
             ["name"],
             ["prompt.name"],
