@@ -216,6 +216,7 @@ def test_a_queued_gate_tests_what_its_names_meant_when_it_was_asked_for(service:
 
     decided = service.work(started["job_id"])["result"]["suites"][0]
 
+    service.produce(1)
     assert decided["candidate"] == spec["candidates"][0]["variant"] == "support.triage@1+model-a"
 
 

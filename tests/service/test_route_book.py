@@ -289,7 +289,7 @@ def test_a_route_to_what_is_not_there_is_refused(
 
 def test_a_route_is_set_only_on_the_revision_that_was_seen(books: Books) -> None:
     books.book.set(NAME, {V1: 100}, ADMIN, "first", 0)
-    with pytest.raises(RevisionMismatch, match="is at revision 1, not 0"):
+    with pytest.raises(RevisionMismatch, match="is at revision 1: read it again"):
         books.book.set(NAME, {V2: 100}, ADMIN, "second", 0)
 
     assert books.book.set(NAME, {V2: 100}, ADMIN, "second", 1)["revision"] == 2

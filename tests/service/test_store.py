@@ -227,10 +227,14 @@ def test_suites_are_numbered_like_prompts(kind: str, database: Database) -> None
         suites.add(session, {**record, "number": 1, "digest": "sha256:1"})
         assert suites.next_number(session, "s") == 2
         suites.add(session, {**record, "number": 2, "digest": "sha256:2"})
+        assert suites.newest(session, "s") is None  # drafts, both of them
+        suites.set_pushed(session, "s", 2, AT)
+        suites.set_pushed(session, "s", 1, LATER)
 
     with database.read() as session:
-        assert suites.newest(session, "s") == {**record, "number": 2, "digest": "sha256:2"}
-        assert suites.by_digest(session, "s", "sha256:1") == {**record, "number": 1, "digest": "sha256:1"}
+        pushed = {**record, "number": 1, "digest": "sha256:1", "pushed_at": LATER}
+        assert suites.newest(session, "s") == pushed
+        assert suites.by_digest(session, "s", "sha256:1") == pushed
         assert suites.by_number(session, "s", 3) is None
         assert [(row["name"], row["number"]) for row in suites.summaries(session)] == [("s", 2), ("s", 1)]
 
