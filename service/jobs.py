@@ -76,6 +76,11 @@ def public(record: dict[str, Any]) -> dict[str, Any]:
     return {"job_id": record["id"], **shown, "spec": spec, "cancelling": record["cancel_requested"]}
 
 
+def job_id_of(run_id: str) -> str:
+    """The id of the job that made a run: its own, a gate's or a fine-tune's."""
+    return f"job_{run_id.partition('_')[2].partition('_')[0]}"
+
+
 def run_id_of(job_id: str) -> str:
     """The id of the run that a run job makes."""
     return f"run_{job_id.partition('_')[2]}"

@@ -197,6 +197,8 @@ class Registry:
                 raise NeedsEvidence(f"{label!r} is protected: an admin removes it, with a reason")
             gone = LabelRecord(name, label, record.version, record.revision + 1, now())
             prompts.remove_label(session, gone, actor=actor.id, reason=reason)
+            keys.audit(session, at=gone.updated_at, actor=actor.id, action="label.remove",
+                       subject=f"{name}@{label}", detail={"version": record.version, "reason": reason})  # fmt: skip
             bump_revision(session)
 
     def _point(

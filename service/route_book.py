@@ -17,7 +17,7 @@ from service.ids import new_id, now
 from service.revisions import check_revision
 from service.routing import RouteState
 from service.settings import Settings
-from service.store import prompts, routes
+from service.store import keys, prompts, routes
 from service.store.database import Database, bump_revision
 from service.store.prompts import LabelRecord, VersionRecord
 
@@ -234,6 +234,10 @@ def _append_data(
     record = {"prompt": current["prompt"], "revision": current["revision"] + 1, "state": state, "action": action}
     record |= {"actor": actor.id, "reason": reason, "evidence_id": evidence_id, "at": now()}
     routes.append(session, record, current["salt"] or secrets.token_hex(16))
+    detail = {"revision": record["revision"], "reason": reason, "evidence_id": evidence_id}
+    keys.audit(
+        session, at=record["at"], actor=actor.id, action=f"route.{action}", subject=current["prompt"], detail=detail
+    )
     bump_revision(session)
     return record
 

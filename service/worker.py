@@ -22,7 +22,7 @@ import structlog
 from prompts.errors import TurnoutError
 from service.errors import CannotRun, Conflict
 from service.evaluation import Evaluator
-from service.fallback import Cancelled, Claim, FinetuneSpec
+from service.fallback import Cancelled, Claim, FinetuneSpec, model_source
 from service.gates import GateJob, Gates, RunJob
 from service.identity import Principal
 from service.ids import ago, now
@@ -162,11 +162,16 @@ class Worker:
         missed = any(row["met"] is False for row in entry["thresholds"])
         if entry["verdict"] != "fail" or not missed or suite.fallback is None or suite.fallback.when == "never":
             return None
+        base = suite.fallback.base_model or run.variant.model
+        try:
+            model_source(self.settings, base)
+        except TurnoutError as error:
+            return {"job_id": None, "status": "refused", "reason": str(error)}
         spec = FinetuneSpec(
             suite=run.suite,
             suite_version=run.suite_version,
             prompt_version=run.variant.version,
-            base=suite.fallback.base_model or run.variant.model,
+            base=base,
         )
         job = self.jobs.submit(
             "finetune", spec.model_dump(), claim.actor, f"job_{name.partition('_')[2].replace('_', '-')}ft"

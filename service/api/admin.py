@@ -67,7 +67,7 @@ def delete_key(context: NamedDependency[Context], principal: NamedDependency[Pri
 @get("/api/audit", opt=ADMIN)
 @in_thread
 def get_audit(context: NamedDependency[Context], limit: FromQuery[int] = 100) -> list[dict[str, Any]]:
-    """What admins did, newest first."""
+    """Keys made and revoked, routes and protected labels moved, newest first."""
     with context.database.read() as session:
         return keys.audit_log(session, min(limit, 1000))
 

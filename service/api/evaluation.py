@@ -19,7 +19,7 @@ from service.fallback import FinetuneSpec, model_source
 from service.gates import GateRequest, RunRequest
 from service.identity import Principal
 from service.ids import new_id
-from service.jobs import Kind, run_id_of
+from service.jobs import Kind, job_id_of, run_id_of
 from service.registry import Push
 from service.store import routes, runs
 from suites.case import Suite
@@ -100,7 +100,10 @@ def get_run(context: NamedDependency[Context], run_id: FromPath[str]) -> dict[st
         record = runs.get(session, run_id)
     if record is not None:
         return public_run(record)
-    job = context.jobs.show(f"job_{run_id.partition('_')[2]}")
+    try:
+        job = context.jobs.show(job_id_of(run_id))
+    except NotFound as error:
+        raise NotFound("run", run_id) from error
     return {"run_id": run_id, "status": job["status"], "error": job["error"], "job_id": job["job_id"]}
 
 

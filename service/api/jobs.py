@@ -15,7 +15,7 @@ from litestar.response import Stream
 from service.api.threads import in_thread
 from service.context import Context
 from service.identity import Principal
-from service.jobs import ENDED
+from service.jobs import ENDED, job_id_of
 
 AUTHOR = {"role": "author"}
 POLL_S = 0.25
@@ -57,7 +57,7 @@ async def run_events(
     request: Request[Any, Any, Any], context: NamedDependency[Context], run_id: FromPath[str], after: FromQuery[int] = 0
 ) -> Response[Any]:
     """The events of the job that makes a run."""
-    return await _events(request, context, f"job_{run_id.partition('_')[2]}", after)
+    return await _events(request, context, job_id_of(run_id), after)
 
 
 @post("/api/jobs/{job_id:str}/cancel", opt=AUTHOR, status_code=200)

@@ -159,8 +159,8 @@ class Demo:
 
     def _tune(self, remote: Remote) -> None:
         started = self.gate["suites"][0].get("fallback")
-        if started is None:
-            err().print("the suite met its thresholds: nothing to tune")
+        if started is None or started["job_id"] is None:
+            err().print(started["reason"] if started else "the suite met its thresholds: nothing to tune")
             return
         marks = [("plan", time.perf_counter())]
 

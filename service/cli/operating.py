@@ -164,7 +164,7 @@ def revoke(key_id: str, as_json: Json = False, local: Local = False) -> int:
 
 
 def audit(as_json: Json = False, local: Local = False) -> int:
-    """What was done with admin rights, newest first."""
+    """Keys made and revoked, routes and protected labels moved: who, when, why; newest first."""
     from service.cli.output import print_json, table
 
     found = call(local, "GET", "/api/audit")

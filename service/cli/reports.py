@@ -30,8 +30,11 @@ def show_gate(answer: dict[str, Any]) -> None:
     print_gate(out(), decisions_of(answer))
     for entry in answer["suites"]:
         out().print(f"evidence {entry['evidence_id']}", markup=False)
-        if entry.get("fallback"):
-            out().print(f"fallback started: turnout job {entry['fallback']['job_id']} --watch", markup=False)
+        started = entry.get("fallback")
+        if started and started["job_id"]:
+            out().print(f"fallback started: turnout job {started['job_id']} --watch", markup=False)
+        elif started:
+            out().print(f"no fallback: {started['reason']}", markup=False)
 
 
 def write_reports(
