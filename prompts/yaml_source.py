@@ -201,7 +201,7 @@ def model_faults(
 ) -> Iterable[Fault]:
     """Pydantic's errors as faults of a file."""
     for detail in error.errors(include_url=False):
-        keys = tuple(key for key in detail["loc"] if not (isinstance(key, str) and key.startswith(_PYDANTIC_ONLY)))
+        keys = _written_keys(detail["loc"], last_is_written=detail["type"] in ("extra_forbidden", "missing"))
         place = ".".join(str(key) for key in (*at, *keys))
         if detail["type"] == "extra_forbidden":
             message, fix = f"unknown key {place!r}", _did_you_mean(model_class, keys)
@@ -214,6 +214,12 @@ def model_faults(
                 detail.get("ctx", {}).get("fix", ""),
             )
         yield document.fault(message, *at, *keys, fix=fix)
+
+
+def _written_keys(loc: tuple[Key, ...], *, last_is_written: bool) -> tuple[Key, ...]:
+    """The keys of a place that an author wrote; one that looks like pydantic's own is theirs where it is the fault."""
+    parts, last = (loc[:-1], loc[-1:]) if last_is_written else (loc, ())
+    return (*(key for key in parts if not (isinstance(key, str) and key.startswith(_PYDANTIC_ONLY))), *last)
 
 
 def _reason(detail: Any) -> str:

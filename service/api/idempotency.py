@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
-
-from prompts.errors import BadInput
+from prompts.errors import BadInput, TurnoutError
 from prompts.prompt import digest_of
 from service.context import Context
 from service.errors import IdempotencyMismatch
@@ -27,32 +25,29 @@ def once(
     if not 1 <= len(key) <= MAX_KEY_LENGTH:
         raise BadInput(f"an Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters, this one has {len(key)}")
     digest = digest_of(body)
-    found = _known(context, principal, key, digest)
-    if found is not None:
-        return found
-    work_id = digest_of([principal.id, key, digest])[7:19]
-    answer = start(work_id)
-    record = {
-        "principal": principal.id,
-        "key": key,
-        "body_digest": digest,
-        "answer": answer,
-        "at": now(),
-    }
+    answer = _reserve(context, principal, key, digest)
+    if answer:
+        return answer
     try:
+        answer = start(digest_of([principal.id, key, digest])[7:19])
+    except TurnoutError:
         with context.database.write() as session:
-            keys.remember_answer(session, record)
-    except IntegrityError:  # the same key came twice at once: the first to write decides
-        return _known(context, principal, key, digest) or answer
+            keys.forget_answer(session, principal.id, key)  # what was refused may be asked again, mended
+        raise
+    with context.database.write() as session:
+        keys.set_answer(session, principal.id, key, answer)
     return answer
 
 
-def _known(context: Context, principal: Principal, key: str, digest: str) -> dict[str, Any] | None:
-    with context.database.read() as session:
-        record = keys.answered(session, principal.id, key)
-    if record is None:
-        return None
-    if record["body_digest"] != digest:
+def _reserve(context: Context, principal: Principal, key: str, digest: str) -> dict[str, Any]:
+    """Take the key for this body before anything starts; the answer where it was given before, else empty.
+
+    Raises IdempotencyMismatch where another body has the key. Of two at once, the second waits for the first's row.
+    """
+    with context.database.write() as session:
+        record = {"principal": principal.id, "key": key, "body_digest": digest, "answer": {}, "at": now()}
+        found = keys.reserve(session, record)
+    if found["body_digest"] != digest:
         raise IdempotencyMismatch(f"the Idempotency-Key {key!r} was used before with another body: take a new one")
-    answer: dict[str, Any] = record["answer"]
+    answer: dict[str, Any] = found["answer"]
     return answer

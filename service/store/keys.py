@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from service.store.database import insert_once
 from service.store.tables import ApiKey, Audit, Idempotency, Revision
 
 
@@ -44,14 +45,22 @@ def audit_log(session: Session, limit: int) -> list[dict[str, Any]]:
     return [row.model_dump() for row in session.exec(select(Audit).order_by(col(Audit.id).desc()).limit(limit))]
 
 
-def answered(session: Session, principal: str, key: str) -> dict[str, Any] | None:
+def reserve(session: Session, record: dict[str, Any]) -> dict[str, Any]:
+    """Write an idempotency record unless its key is taken; returns the one that stands."""
+    insert_once(session, Idempotency, [record])
+    return session.get_one(Idempotency, (record["principal"], record["key"])).model_dump()
+
+
+def set_answer(session: Session, principal: str, key: str, answer: dict[str, Any]) -> None:
+    row = session.get_one(Idempotency, (principal, key))
+    row.answer = answer
+    session.add(row)
+
+
+def forget_answer(session: Session, principal: str, key: str) -> None:
     row = session.get(Idempotency, (principal, key))
-    return row.model_dump() if row else None
-
-
-def remember_answer(session: Session, record: dict[str, Any]) -> None:
-    session.add(Idempotency(**record))
-    session.flush()
+    if row is not None:
+        session.delete(row)
 
 
 def revision(session: Session) -> int:

@@ -37,6 +37,13 @@ MODELS: dict[str, Any] = {
         "price": {"input_per_mtok": 1.0, "output_per_mtok": 2.0},
     },
     "dead": {"engine": "openai", "base_url": "http://127.0.0.1:9/v1"},
+    "tunable": {
+        "engine": "vllm",
+        "base_url": "http://127.0.0.1:9/v1",
+        "tunable": True,
+        "source": "path:/nowhere",
+        "adapter_dir": "/nowhere",
+    },
 }
 TRIAGE: dict[str, Any] = {
     "name": "Ticket triage",

@@ -238,13 +238,17 @@ def test_a_gate_that_passed_lets_an_author_move_production_and_no_other_does(ser
 
 def test_a_gate_with_fallback_queues_the_fine_tune_of_a_suite_that_asks_for_it(service: Service) -> None:
     bounded = suite(*PASSES, thresholds={"pass_rate": 0.9})
-    service.put_suite("asks", {**bounded, "fallback": {"when": "thresholds_missed"}})
+    service.put_suite("asks", {**bounded, "fallback": {"when": "thresholds_missed", "base_model": "tunable"}})
+    service.put_suite("vain", {**bounded, "fallback": {"when": "thresholds_missed"}})
 
+    vain = gate(service, "vain", candidate="support.triage@2", fallback=True)
     silent = gate(service, "bounded", candidate="support.triage@2", fallback=True)
     asked = gate(service, "asks", candidate="support.triage@2", fallback=True)
     passed = gate(service, "asks", fallback=True)
     not_asked = gate(service, "asks", candidate="support.triage@2")
 
+    assert vain["suites"][0]["fallback"]["status"] == "refused"
+    assert "cannot be tuned: tunable here are tunable" in vain["suites"][0]["fallback"]["reason"]
     assert silent["suites"][0]["fallback"] is None
     job = service.call("GET", f"/api/jobs/{asked['suites'][0]['fallback']['job_id']}").json()
     assert (job["kind"], job["status"], job["spec"]["suite"]) == ("finetune", "queued", "asks")

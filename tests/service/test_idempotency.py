@@ -89,6 +89,20 @@ def test_the_same_key_many_times_at_once_starts_one_job(service: Service) -> Non
     assert jobs_of(service) == before + 1
 
 
+def test_the_same_key_with_many_bodies_at_once_starts_the_work_of_one(service: Service) -> None:
+    before = jobs_of(service)
+    waiting = [
+        service.start(
+            "POST", "/api/runs", "author", json={"suite": "triage", "concurrency": n}, headers={ONCE: "bodies"}
+        )
+        for n in range(1, 9)
+    ]
+    codes = sorted(future.result(30).status_code for future in waiting)
+
+    assert codes == [202] + [409] * 7
+    assert jobs_of(service) == before + 1
+
+
 def test_a_refused_request_uses_no_key_up(service: Service) -> None:
     assert start(service, "six", suite="no.such").status_code == 404
 

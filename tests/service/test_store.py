@@ -577,15 +577,17 @@ def test_looks_at_once_never_share_a_number(kind: str, database: Database) -> No
 
 
 def test_an_idempotent_answer_is_kept_for_its_principal_and_key_alone(kind: str, database: Database) -> None:
-    record = {"principal": "k1", "key": "once", "body_digest": "sha256:1", "answer": {"job_id": "job_1"}, "at": AT}
+    record = {"principal": "k1", "key": "once", "body_digest": "sha256:1", "answer": {}, "at": AT}
     with database.write() as session:
-        keys.remember_answer(session, record)
+        assert keys.reserve(session, record) == record
+        keys.set_answer(session, "k1", "once", {"job_id": "job_1"})
 
-    with database.read() as session:
-        assert keys.answered(session, "k1", "once") == record
-        assert keys.answered(session, "k2", "once") is None
-    with pytest.raises(IntegrityError), database.write() as session:
-        keys.remember_answer(session, record)
+    with database.write() as session:
+        other = {**record, "body_digest": "sha256:2"}
+        assert keys.reserve(session, other) == {**record, "answer": {"job_id": "job_1"}}
+        assert keys.reserve(session, {**other, "principal": "k2"})["body_digest"] == "sha256:2"
+        keys.forget_answer(session, "k1", "once")
+        assert keys.reserve(session, other) == other
 
 
 def test_a_revoked_key_is_no_longer_valid_and_stays_listed(kind: str, database: Database) -> None:
