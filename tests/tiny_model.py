@@ -14,8 +14,12 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tiny_model(folder: Path, *, seed: int = 0) -> Path:
-    """Write a tiny Llama with a byte-level tokenizer to `folder` as safetensors; returns the folder."""
+def make_tiny_model(folder: Path, *, seed: int = 0, teachable: bool = True) -> Path:
+    """Write a tiny Llama with a byte-level tokenizer to `folder` as safetensors; returns the folder.
+
+    A teachable one has wide embeddings: LoRA teaches it any token in a few steps, but before that it says one token
+    over and over. The other one answers different things to different questions.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -42,11 +46,12 @@ def make_tiny_model(folder: Path, *, seed: int = 0) -> Path:
         max_position_embeddings=2048,
         bos_token_id=1,
         eos_token_id=2,
-        pad_token_id=0,
+        pad_token_id=0 if teachable else 2,
         tie_word_embeddings=True,
     )
     model = LlamaForCausalLM(config).to(torch.float32)
-    torch.nn.init.normal_(model.model.embed_tokens.weight, std=0.5)  # the tied head can then say any token
+    if teachable:
+        torch.nn.init.normal_(model.model.embed_tokens.weight, std=0.5)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from service.gates import RunRequest
+from service.evaluation import Evaluator
+from service.gates import Gates, RunJob, RunRequest
 from service.identity import Principal
 from service.jobs import Jobs, run_id_of
+from service.pool import ModelPool
 from service.registry import Push, Registry
 from service.settings import Settings, load_settings
 from service.store import runs
@@ -47,7 +49,10 @@ class Place:
 
     def submit(self, **more: Any) -> str:
         request = RunRequest(suite="triage", prompt="support.triage@1", concurrency=1, **more)
-        job_id: str = self.jobs.submit("run", request.model_dump(), AUTHOR)["job_id"]
+        pool = ModelPool(self.settings)
+        registry = Registry(self.database, self.settings)
+        gates = Gates(self.database, registry, Evaluator(self.database, self.settings, pool))
+        job_id: str = self.jobs.submit("run", gates.pinned_run(request).model_dump(), AUTHOR)["job_id"]
         return job_id
 
     @contextlib.contextmanager
@@ -137,10 +142,11 @@ def test_a_worker_that_is_asked_to_end_does_at_once_and_leaves_its_job_to_others
 
 
 def test_a_job_that_cannot_be_done_fails_with_its_reason(place: Place) -> None:
-    job_id: str = place.jobs.submit("run", {"suite": "no.such"}, AUTHOR)["job_id"]
+    spec = RunJob(suite="no.such@1", variant="support.triage@1+slow", concurrency=1, use_cache=True)
+    job_id: str = place.jobs.submit("run", spec.model_dump(), AUTHOR)["job_id"]
     with place.worker("--job", job_id) as worker:
         assert worker.wait(30) == 0
 
     job = place.jobs.show(job_id)
     assert job["status"] == "failed"
-    assert "no suite 'no.such'" in job["error"]
+    assert "no suite 'no.such@1'" in job["error"]
