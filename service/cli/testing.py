@@ -34,16 +34,9 @@ def run(
     """Run a suite: exit 1 on a missed threshold or, without thresholds, on a failed case."""
     from service.cli.exits import OF_VERDICT, of_several
     from service.cli.output import bar, print_json
-    from service.cli.project import Project
-    from service.cli.work import connect_work
     from service.gates import RunRequest
-    from service.settings import load_settings
 
-    settings = load_settings()
-    project = Project(settings)
-    work = connect_work(settings, local=local)
-    plans = plan_suites(work, project, suites or [], (prompt,) if prompt else ())
-    versions = push_plans(work, project, plans)
+    _, work, plans, versions = prepare(suites or [], (prompt,) if prompt else (), local=local)
     results = []
     for plan in plans:
         request = RunRequest(
@@ -88,19 +81,14 @@ def gate(
     from prompts.errors import BadInput
     from service.cli.exits import OF_VERDICT
     from service.cli.output import bar, print_json
-    from service.cli.project import Project, git
+    from service.cli.project import git
     from service.cli.reports import show_gate, write_reports
-    from service.cli.work import connect_work
     from service.gates import GateRequest
-    from service.settings import load_settings
 
     if fallback and local:
         raise BadInput("--fallback needs a service, which trains in the background: drop --local")
-    settings = load_settings()
-    project = Project(settings)
-    work = connect_work(settings, local=local)
-    plans = plan_suites(work, project, suites or [], (*(candidate or ()), *((prompt,) if prompt else ())))
-    versions = push_plans(work, project, plans)
+    named = (*(candidate or ()), *((prompt,) if prompt else ()))
+    project, work, plans, versions = prepare(suites or [], named, local=local)
     base = list(baseline or ())
     if against:
         merge_base = git(project.root, "merge-base", against, "HEAD") or ""
@@ -150,6 +138,22 @@ class Plan:
         self.prompt = prompt
         self.data = data
         self.candidate = candidate
+
+
+Prepared = tuple["Project", "Work", list[Plan], dict[tuple[str, str], str]]
+
+
+def prepare(given: list[str], candidates: tuple[str, ...], *, local: bool) -> Prepared:
+    """What every command on suites begins with: read the working tree, push what it tests as drafts."""
+    from service.cli.project import Project
+    from service.cli.work import connect_work
+    from service.settings import load_settings
+
+    settings = load_settings()
+    project = Project(settings)
+    work = connect_work(settings, local=local)
+    plans = plan_suites(work, project, given, candidates)
+    return project, work, plans, push_plans(work, project, plans)
 
 
 def plan_suites(work: Work, project: Project, given: list[str], candidates: tuple[str, ...]) -> list[Plan]:

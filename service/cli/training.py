@@ -28,17 +28,9 @@ def finetune(
     local: Local = False,
 ) -> int:
     """Train an adapter on a suite's examples, compare it on the held-out cases, and move the route if it wins."""
-    from service.cli.client import connect
-    from service.cli.project import Project
-    from service.cli.testing import plan_suites, push_plans
-    from service.cli.work import connect_work
-    from service.settings import load_settings
+    from service.cli.testing import prepare
 
-    settings = load_settings()
-    project = Project(settings)
-    work = connect_work(settings, local=local)
-    [plan] = plan_suites(work, project, [suite], (prompt,) if prompt else ())
-    versions = push_plans(work, project, [plan])
+    _, _, [plan], versions = prepare([suite], (prompt,) if prompt else (), local=local)
     body = {
         "suite": versions.get(("suite", plan.suite), plan.suite),
         "prompt": plan.candidate or versions.get(("prompt", plan.prompt)),
@@ -46,7 +38,7 @@ def finetune(
         "examples": _examples(examples) if examples else None,
         "dry_run": dry_run,
     }
-    service = connect(settings, local=local)
+    service = client(local)
     job = service.call("POST", "/api/finetunes", body={key: value for key, value in body.items() if value is not None})
     if local:
         return _work_here(service, job["job_id"], as_json)
