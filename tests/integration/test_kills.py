@@ -81,8 +81,10 @@ def _work(home: Home, script: list[Moment], kind: str) -> int:
     began = time.monotonic()
     while home.job(job_id)["status"] not in ("succeeded", "failed", "cancelled"):
         assert time.monotonic() - started < TIMEOUT_S, (home.settings.home / "child.log").read_text()[-3000:]
-        if waiting and _has_come(home, job_id, waiting[0][1], time.monotonic() - began):
-            kills += _kill(home, main, waiting.pop(0)[0])
+        come = waiting and _has_come(home, job_id, waiting[0][1], time.monotonic() - began)
+        if come and _kill(home, main, waiting[0][0]):
+            waiting.pop(0)
+            kills += 1
         if main.poll() is not None:
             main = _start(home, kind)
             began = time.monotonic()
@@ -104,17 +106,18 @@ def _has_come(home: Home, job_id: str, moment: str, since_start_s: float) -> boo
     return sum(event["type"] == name for event in home.events(job_id)) >= int(number or 1)
 
 
-def _kill(home: Home, main: Any, who: str) -> int:
+def _kill(home: Home, main: Any, who: str) -> bool:
+    """Whether there was something to kill; where not yet, the moment is waited for."""
     if who in ("worker", "service"):
         main.kill()
         main.wait()
-        return 1
+        return True
     module = {"training": "finetune", "engine": "service.engine"}[who]
     pids = processes_of(home.settings.home, module)
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    return 1
+    return bool(pids)
 
 
 def _outcome(home: Home) -> dict[str, Any]:
