@@ -4,55 +4,160 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
-from prompts.errors import BadInput, InvalidVariable, MissingVariable, RenderError, TemplateRefused, UnexpectedVariable
-from prompts.messages import CONVERSATION_ROLES, Message, Role
-from prompts.schemas import Schema
+from prompts.errors import RenderError, TemplateRefused
+from prompts.messages import NOTHING, Message, Role
 from prompts.template import Template
+from prompts.variables import (
+    Placeholder,
+    VariableCheck,
+    checked_placeholders,
+    checked_variables,
+    conversation,
+    plain_message,
+    refuse_unknown,
+)
 
-_SIMPLE_STRING_KEYS = {"type", "maxLength", "minLength", "enum", "description", "title", "default", "examples"}
+__all__ = ["CompiledPrompt", "Entry", "Example", "MessageTemplate", "Part", "Placeholder", "PlaceholderSlot", "PromptContent",
+           "compile_prompt", "conversation", "digest_of", "plain_message"]  # fmt: skip
+
+
+def _known_part(part: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's own kinds are checked, others are passed through."""
+    kind, image = part.get("type"), part.get("image_url")
+    if not isinstance(kind, str):
+        raise ValueError("a part needs a `type`: {type: text, text: …} or {type: image_url, image_url: {url: …}}")
+    if kind == "text" and not isinstance(part.get("text"), str):
+        raise ValueError("a part of type text needs its `text`")
+    if kind == "image_url" and not (isinstance(image, dict) and isinstance(image.get("url"), str)):
+        raise ValueError("a part of type image_url needs {image_url: {url: …}}")
+    return part
+
+
+def _not_empty(parts: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    if not parts:
+        raise ValueError("a content of parts needs at least one: {type: text, text: …}")
+    return parts
+
+
+# Tags in [] are no keys of a file: `yaml_source` leaves them out of a fault's place.
+Part = Annotated[dict[str, Any], pydantic.AfterValidator(_known_part)]
+_Content = Annotated[
+    Annotated[str, pydantic.Tag("[text]")]
+    | Annotated[tuple[Part, ...], pydantic.AfterValidator(_not_empty), pydantic.Tag("[parts]")],
+    pydantic.Discriminator(lambda value: "[parts]" if isinstance(value, list | tuple) else "[text]"),
+]
+Values = Mapping[str, Any]
+_LEADING = ("system", "developer")
 
 
 class MessageTemplate(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """One message of a prompt: its role, and a template for its content."""
+    """One message of a prompt: its role, and a template for its content.
+
+    A content of parts is OpenAI's list of them (`text`, `image_url`, …); every text within them is a template.
+    """
 
     role: Role
-    content: str
+    content: _Content
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every template of the message, in order."""
+        return (self.content,) if isinstance(self.content, str) else tuple(_texts(self.content))
+
+    def with_texts(self, change: Callable[[str], str]) -> MessageTemplate:
+        """The message with `change` done to each of its templates."""
+        content = self.content
+        return MessageTemplate(role=self.role, content=change(content) if isinstance(content, str)
+                               else tuple(_changed(part, change) for part in content))  # fmt: skip
+
+
+class PlaceholderSlot(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """Where the messages of a declared placeholder go."""
+
+    placeholder: str
+
+
+def _kind_of_entry(value: Any) -> str:
+    is_slot = isinstance(value, PlaceholderSlot) or (isinstance(value, Mapping) and "placeholder" in value)
+    return "[placeholder]" if is_slot else "[message]"
+
+
+Entry = Annotated[
+    Annotated[MessageTemplate, pydantic.Tag("[message]")] | Annotated[PlaceholderSlot, pydantic.Tag("[placeholder]")],
+    pydantic.Discriminator(_kind_of_entry),
+]
+
+
+class Example(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """A worked example: the last user message's template filled with `vars`, and what is to be answered.
+
+    An `expected` that is no text is answered as JSON.
+    """
+
+    vars: dict[str, Any] = {}
+    expected: Any
+
+    @property
+    def answer(self) -> str:
+        return self.expected if isinstance(self.expected, str) else json.dumps(self.expected, ensure_ascii=False)
 
 
 class PromptContent(pydantic.BaseModel, frozen=True, extra="forbid"):
     """All that is served of one prompt version, includes resolved: the digest covers exactly these fields.
 
-    `variables` maps each name to its JSON Schema; one with a `default` may be left out of a request.
-    `output_schema` is OpenAI's `json_schema` object (`name`, `schema`, `strict`), given when `response_format` is
-    `json_schema`.
+    `variables` maps each name to its JSON Schema; one with a `default` may be left out of a request. `examples` stand
+    after the leading system messages. `output_schema` is OpenAI's `json_schema` object (`name`, `schema`, `strict`),
+    given when `response_format` is `json_schema`.
     """
 
-    messages: tuple[MessageTemplate, ...]
+    messages: tuple[Entry, ...]
     variables: dict[str, dict[str, Any]] = {}
+    placeholders: dict[str, Placeholder] = {}
+    examples: tuple[Example, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
+    tool_choice: str | dict[str, Any] | None = None
     model: str
     parameters: dict[str, Any] = {}
     response_format: str | None = None
     output_schema: dict[str, Any] | None = None
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_absent(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A prompt that does not use a later field has the digest that it had before there was one."""
+        return {name: value for name, value in dump(self).items() if value or name not in _LATER_FIELDS}
 
     @property
     def digest(self) -> str:
         """`sha256:` of the content's canonical JSON."""
         return digest_of(self.model_dump(mode="json"))
 
+    @property
+    def templates(self) -> tuple[MessageTemplate, ...]:
+        """The messages that are templates, without the slots of placeholders."""
+        return tuple(message for message in self.messages if isinstance(message, MessageTemplate))
+
     def request_parameters(self) -> dict[str, Any]:
-        """The parameters to ask a model with, the output format among them, in OpenAI's words."""
+        """The parameters to ask a model with, tools and the output format among them, in OpenAI's words."""
+        parameters = dict(self.parameters)
+        if self.tools:
+            parameters["tools"] = [dict(tool) for tool in self.tools]
+        if self.tool_choice is not None:
+            parameters["tool_choice"] = self.tool_choice
         if self.response_format in (None, "text"):
-            return dict(self.parameters)
+            return parameters
         form: dict[str, Any] = {"type": self.response_format}
         if self.output_schema is not None:
             form["json_schema"] = self.output_schema
-        return {**self.parameters, "response_format": form}
+        return {**parameters, "response_format": form}
+
+
+_LATER_FIELDS = frozenset({"placeholders", "examples", "tools", "tool_choice"})
 
 
 def digest_of(data: Any) -> str:
@@ -62,136 +167,142 @@ def digest_of(data: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class _Text:
+    """A message whose content is one template."""
+
+    role: Role
+    template: Template
+
+    def message(self, values: Values) -> Message:
+        return Message(self.role, self.template.render(values))
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A message of content parts; `templates` are their texts, in order."""
+
+    role: Role
+    parts: tuple[dict[str, Any], ...]
+    templates: tuple[Template, ...]
+
+    def message(self, values: Values) -> Message:
+        rendered = iter([template.render(values) for template in self.templates])
+        return Message(self.role, tuple(_changed(part, lambda _: next(rendered)) for part in self.parts))
+
+
+_Piece = _Text | _Parts | Message | PlaceholderSlot  # a message is one that is the same for all: a few-shot example's
+
+
+@dataclass(frozen=True, slots=True)
 class CompiledPrompt:
     """A prompt's content with its templates and schemas compiled once, for any number of renders."""
 
     content: PromptContent
     digest: str
-    _templates: tuple[tuple[Role, Template], ...] = field(repr=False)
-    _checks: Mapping[str, _Check] = field(repr=False)
+    _pieces: tuple[_Piece, ...] = field(repr=False)
+    _checks: Mapping[str, VariableCheck] = field(repr=False)
 
-    def render(self, variables: Mapping[str, Any], follow_up: Sequence[Mapping[str, Any]] = ()) -> tuple[Message, ...]:
-        """The messages for `variables`, followed by a request's own messages.
+    def render(
+        self,
+        variables: Values,
+        follow_up: Sequence[Mapping[str, Any]] = (),
+        placeholders: Mapping[str, Any] = NOTHING,
+    ) -> tuple[Message, ...]:
+        """The messages for `variables`, those of `placeholders` in their slots, then a request's own messages.
 
         Raises UnexpectedVariable, MissingVariable, InvalidVariable, TemplateRefused, BudgetExceeded, or RenderError
-        for a follow-up message with a role that only the template may hold.
+        for a follow-up or a placeholder's message with a role that only the template may hold.
         """
         values = self.checked(variables)
-        rendered = tuple(Message(role, template.render(values)) for role, template in self._templates)
-        return rendered + conversation(follow_up) if follow_up else rendered
-
-    def checked(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """`variables` with the defaults filled in, each checked against its schema."""
-        extra = variables.keys() - self._checks.keys()
-        if extra:
-            name = sorted(extra)[0]
-            known = ", ".join(sorted(self._checks)) or "none"
-            raise UnexpectedVariable(
-                f"unexpected variable {name!r}: the prompt declares {known}", param=f"variables.{name}"
-            )
-        values: dict[str, Any] = {}
-        for name, check in self._checks.items():
-            if name in variables:
-                check(variables[name])
-                values[name] = variables[name]
-            elif check.has_default:
-                values[name] = check.default
+        declared = self.content.placeholders
+        given = checked_placeholders(declared, placeholders) if declared or placeholders else {}
+        messages: list[Message] = []
+        for piece in self._pieces:
+            if isinstance(piece, PlaceholderSlot):
+                messages += given[piece.placeholder]
             else:
-                raise MissingVariable(f"missing variable {name!r}: give it in `variables`", param=f"variables.{name}")
-        return values
+                messages.append(piece if isinstance(piece, Message) else piece.message(values))
+        return (*messages, *conversation(follow_up)) if follow_up else tuple(messages)
 
-
-class _Check:
-    """One variable's JSON Schema, compiled; plain strings are checked without the library."""
-
-    def __init__(self, name: str, schema: Mapping[str, Any]) -> None:
-        self.name = name
-        self.has_default = "default" in schema
-        self.default = schema.get("default")
-        self._simple = schema.get("type") == "string" and schema.keys() <= _SIMPLE_STRING_KEYS
-        self._longest = schema.get("maxLength", float("inf"))
-        self._shortest = schema.get("minLength", 0)
-        self._allowed = schema.get("enum")
-        self._schema = None if self._simple else _compiled(name, schema)
-
-    def __call__(self, value: Any) -> None:
-        if self._simple:
-            self._check_string(value)
-            return
-        try:
-            if self._schema is not None:
-                self._schema.check(value)
-        except ValueError as error:
-            self._refuse(str(error))
-
-    def _check_string(self, value: Any) -> None:
-        if not isinstance(value, str):
-            self._refuse(f"expected a string, found {type(value).__name__}")
-        if not self._shortest <= len(value) <= self._longest:
-            self._refuse(f"{len(value):,} characters, allowed are {self._shortest:,} to {self._longest:,}")
-        if self._allowed is not None and value not in self._allowed:
-            self._refuse(f"{value[:60]!r} is not one of {', '.join(map(repr, self._allowed))}")
-
-    def _refuse(self, reason: str) -> None:
-        raise InvalidVariable(f"variable {self.name!r}: {reason}", param=f"variables.{self.name}")
+    def checked(self, variables: Values) -> dict[str, Any]:
+        """`variables` with the defaults filled in, each checked against its schema."""
+        return checked_variables(self._checks, variables)
 
 
 def compile_prompt(content: PromptContent, digest: str | None = None) -> CompiledPrompt:
-    """Compile every template and schema of `content`.
+    """Compile every template and schema of `content`, and render its examples.
 
     Raises TemplateRefused where a template does not compile or names what is not declared, InvalidVariable where a
-    declared schema is not a JSON Schema.
+    declared schema is not a JSON Schema, and whatever rendering raises where an example cannot be rendered.
     """
-    templates: list[tuple[Role, Template]] = []
-    for index, message in enumerate(content.messages):
-        template = _template(message.content, f"messages.{index}.content")
-        undeclared = template.names - content.variables.keys()
-        if undeclared:
-            name = sorted(undeclared)[0]
-            raise TemplateRefused(f"messages.{index}: the template uses {name!r}, which `variables` does not declare",
-                                  param=f"messages.{index}.content")  # fmt: skip
-        templates.append((message.role, template))
-    checks = {name: _Check(name, schema) for name, schema in content.variables.items()}
-    return CompiledPrompt(content, digest or content.digest, tuple(templates), checks)
+    pieces = [_piece(content, index) for index in range(len(content.messages))]
+    checks = {name: VariableCheck(name, schema) for name, schema in content.variables.items()}
+    if content.examples:
+        leading = next((i for i, m in enumerate(content.messages) if getattr(m, "role", "") not in _LEADING), 0)
+        pieces[leading:leading] = _examples(content, pieces, checks)
+    return CompiledPrompt(content, digest or content.digest, tuple(pieces), checks)
 
 
-def _template(source: str, param: str) -> Template:
+def _piece(content: PromptContent, index: int) -> _Text | _Parts | PlaceholderSlot:
+    message = content.messages[index]
+    place = f"messages.{index}"
+    if isinstance(message, PlaceholderSlot):
+        if message.placeholder not in content.placeholders:
+            reason = f"{place}: `placeholders` does not declare {message.placeholder!r}"
+            raise TemplateRefused(reason, param=f"{place}.placeholder")
+        return message
+    templates = tuple(_template(text, place, content.variables) for text in message.texts)
+    if isinstance(message.content, str):
+        return _Text(message.role, templates[0])
+    return _Parts(message.role, message.content, templates)
+
+
+def _template(source: str, place: str, declared: Mapping[str, Any]) -> Template:
     try:
-        return Template(source)
+        template = Template(source)
     except TemplateRefused as error:
-        raise TemplateRefused(str(error), param=param) from error
+        raise TemplateRefused(str(error), param=f"{place}.content") from error
+    undeclared = template.names - declared.keys()
+    if undeclared:
+        name = sorted(undeclared)[0]
+        reason = f"{place}: the template uses {name!r}, which `variables` does not declare"
+        raise TemplateRefused(reason, param=f"{place}.content")
+    return template
 
 
-def _compiled(name: str, schema: Mapping[str, Any]) -> Schema:
-    try:
-        return Schema(schema)
-    except ValueError as error:
-        raise InvalidVariable(f"variable {name!r} is no JSON Schema: {error}", param=f"variables.{name}") from error
+def _examples(content: PromptContent, pieces: Sequence[_Piece], checks: Mapping[str, VariableCheck]) -> list[Message]:
+    """The pairs of messages that the examples are."""
+    asking = next(
+        (piece for piece in reversed(pieces) if isinstance(piece, _Text | _Parts) and piece.role == "user"), None
+    )
+    if asking is None:
+        raise TemplateRefused("examples need a user message, whose template they fill", param="examples")
+    templates = (asking.template,) if isinstance(asking, _Text) else asking.templates
+    needed = frozenset().union(*(template.names for template in templates))
+    messages: list[Message] = []
+    for index, example in enumerate(content.examples):
+        try:
+            refuse_unknown("variable", {name: checks[name] for name in needed}, example.vars)
+            asked = asking.message(checked_variables({name: checks[name] for name in needed}, example.vars))
+        except RenderError as error:
+            raise type(error)(f"examples.{index}: {error}", param=f"examples.{index}") from error
+        messages += [asked, Message("assistant", example.answer)]
+    return messages
 
 
-def conversation(messages: Sequence[Mapping[str, Any]], param: str = "messages") -> tuple[Message, ...]:
-    """A request's own messages; raises RenderError where one holds a role that only a template may hold."""
-    result = []
-    for index, message in enumerate(messages):
-        role = message.get("role")
-        if role not in CONVERSATION_ROLES:
-            allowed = ", ".join(CONVERSATION_ROLES)
-            raise RenderError(
-                f"{param}[{index}]: role {role!r} may not follow a prompt; allowed are {allowed}",
-                param=f"{param}[{index}].role",
-            )
-        result.append(plain_message(message, f"{param}[{index}]"))
-    return tuple(result)
+def _texts(value: Any) -> list[str]:
+    """Every text within content parts but their `type`, in order."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for key, item in value.items() if key != "type" for text in _texts(item)]
+    return [text for item in value for text in _texts(item)] if isinstance(value, list | tuple) else []
 
 
-def plain_message(message: Mapping[str, Any], param: str) -> Message:
-    """One message of OpenAI's form; raises BadInput where it is not."""
-    content = message.get("content")
-    if isinstance(content, list):
-        if not all(isinstance(part, dict) for part in content):
-            raise BadInput(f"{param}.content: every part is an object with a `type`", param=f"{param}.content")
-        content = tuple(content)
-    elif content is not None and not isinstance(content, str):
-        raise BadInput(f"{param}.content: expected text or a list of parts", param=f"{param}.content")
-    extra = {key: value for key, value in message.items() if key not in ("role", "content")}
-    return Message(message["role"], content, extra)
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    """Content parts with `change` done to each text that `_texts` gives, in the same order."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: item if key == "type" else _changed(item, change) for key, item in value.items()}
+    return [_changed(item, change) for item in value] if isinstance(value, list | tuple) else value

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from prompts.errors import BadFile, Fault, IncludeError, TemplateRefused
+from prompts.errors import BadFile, Fault, IncludeError, RenderError
 from prompts.formats.prompt_yml import PromptSource
-from prompts.prompt import MessageTemplate, PromptContent, compile_prompt
+from prompts.prompt import Entry, MessageTemplate, PromptContent, compile_prompt
 from prompts.template import includes, replace_includes
 
 MAX_INCLUDE_DEPTH = 16
@@ -28,17 +28,10 @@ def resolve(source: PromptSource, siblings: Mapping[str, PromptSource], register
     """
     try:
         messages, variables = _resolve_messages(source, siblings, registered, (source.name,), {})
-        content = PromptContent(
-            messages=messages,
-            variables=variables,
-            model=source.model,
-            parameters=source.parameters,
-            response_format=source.response_format,
-            output_schema=source.output_schema,
-        )
+        content = source.content.model_copy(update={"messages": messages, "variables": variables})
         compile_prompt(content)
-    except (IncludeError, TemplateRefused) as error:
-        raise BadFile([_fault_at_include(source, error)]) from error
+    except (IncludeError, RenderError) as error:
+        raise BadFile([_fault_at(source, error)]) from error
     return content
 
 
@@ -57,7 +50,7 @@ def resolve_all(sources: Mapping[str, PromptSource], registered: ContentOf) -> d
 
 
 _Included = tuple[str, dict[str, dict[str, object]]]
-_Resolved = tuple[tuple[MessageTemplate, ...], dict[str, dict[str, object]]]
+_Resolved = tuple[tuple[Entry, ...], dict[str, dict[str, object]]]
 
 
 def _resolve_messages(
@@ -78,13 +71,19 @@ def _resolve_messages(
             variables.setdefault(variable, schema)
         return text
 
-    messages = []
-    for role, template in source.messages:
-        text = replace_includes(template, text_of)
-        if len(text) > MAX_PROMPT_CHARACTERS:
-            raise IncludeError(f"the message has more than {MAX_PROMPT_CHARACTERS:,} characters with its includes")
-        messages.append(MessageTemplate(role=role, content=text))
-    return tuple(messages), variables
+    messages = tuple(
+        _checked_size(entry.with_texts(lambda text: replace_includes(text, text_of)))
+        if isinstance(entry, MessageTemplate)
+        else entry
+        for entry in source.messages
+    )
+    return messages, variables
+
+
+def _checked_size(message: MessageTemplate) -> MessageTemplate:
+    if sum(map(len, message.texts)) > MAX_PROMPT_CHARACTERS:
+        raise IncludeError(f"the message has more than {MAX_PROMPT_CHARACTERS:,} characters with its includes")
+    return message
 
 
 def _included(
@@ -107,11 +106,19 @@ def _included(
         messages, variables = content.messages, content.variables
     if len(messages) != 1:
         raise IncludeError(f"include {name!r} has {len(messages)} messages; a prompt that is included has one")
+    if not isinstance(messages[0], MessageTemplate) or not isinstance(messages[0].content, str):
+        raise IncludeError(f"include {name!r} is no text: a prompt that is included has one message of plain text")
     return messages[0].content, variables
 
 
-def _fault_at_include(source: PromptSource, error: Exception) -> Fault:
-    for index, (_, template) in enumerate(source.messages):
-        if any(repr(name) in str(error) or f"→ {name}" in str(error) for name in includes(template)):
+def _fault_at(source: PromptSource, error: Exception) -> Fault:
+    """The fault at the message, or the example, that `error` is about."""
+    param = str(getattr(error, "param", "") or "")
+    if param.startswith("examples"):
+        keys = [int(key) if key.isdigit() else key for key in param.split(".")]
+        return source.fault(str(error), *keys, fix="mend the example")
+    for index, entry in enumerate(source.messages):
+        names = [n for text in entry.texts for n in includes(text)] if isinstance(entry, MessageTemplate) else []
+        if any(repr(name) in str(error) or f"→ {name}" in str(error) for name in names):
             return source.fault(str(error), "messages", index, "content", fix="mend the include")
     return source.fault(str(error), "messages", fix="mend the include")

@@ -173,7 +173,7 @@ class _Reader:
 _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
 }
-_PYDANTIC_ONLY = ("function-", "[key]")  # parts of a place that no author wrote
+_PYDANTIC_ONLY = ("function-", "[")  # parts of a place that no author wrote
 _PLAIN_COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
 

@@ -30,6 +30,7 @@ class Ask:
     model: str
     messages: Sequence[Mapping[str, Any]] = ()
     variables: Mapping[str, Any] | None = None
+    placeholders: Mapping[str, Any] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     unit: str = ""
 
@@ -111,8 +112,9 @@ class Completions:
         if NAME.fullmatch(name) and name in self._snapshot.view.newest:
             return self._choose_variant(parse_selector(ask.model), ask.unit)
         if "@" not in ask.model and ask.model in self._settings.models:
-            if ask.variables is not None:
-                raise BadInput(f"{ask.model!r} is a model, not a prompt: it takes no variables", param="variables")
+            for given, what in ((ask.variables, "variables"), (ask.placeholders, "placeholders")):
+                if given is not None:
+                    raise BadInput(f"{ask.model!r} is a model, not a prompt: it takes no {what}", param=what)
             return Choice(ask.model)
         raise NotFound("model", ask.model, "name a prompt (`name`, `name@label`, `name@7`) or a model alias")
 
@@ -133,7 +135,7 @@ class Completions:
             messages: tuple[Message, ...] = tuple(_any_message(m, i) for i, m in enumerate(ask.messages))
             return choice, CompletionRequest(messages, ask.parameters, None, timeout_s)
         prompt = self._snapshot.prompt(choice.variant.prompt, choice.variant.version)
-        rendered = prompt.render(ask.variables or {}, ask.messages)
+        rendered = prompt.render(ask.variables or {}, ask.messages, ask.placeholders or {})
         parameters = {**prompt.content.request_parameters(), **ask.parameters}
         chosen = Choice(choice.model, choice.variant, prompt, choice.route_revision)
         return chosen, CompletionRequest(rendered, parameters, choice.variant.adapter, timeout_s)

@@ -166,12 +166,12 @@ class _Asker:
         self._adapter = spec.variant.adapter
         self._parameters = compiled.content.request_parameters()
         self._use_cache = spec.use_cache
-        model_spec = settings.model(spec.variant.model).model_dump(mode="json", exclude={"price"})
+        model_spec = settings.model(spec.variant.model).model_dump(mode="json", exclude={"price", "context_tokens"})
         self._origin = [spec.variant.model, model_spec, self._adapter, adapter_digest]
         self.fresh: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {}
 
     async def ask(self, case: Case, repeat: int) -> Completion:
-        messages = self._compiled.render(case.vars)
+        messages = self._compiled.render(case.vars, (), case.placeholders)
         parameters = dict(self._parameters)
         if isinstance(parameters.get("seed"), int):
             parameters["seed"] += repeat

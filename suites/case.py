@@ -77,6 +77,7 @@ class Case(Record):
     """One held-out case. With `threshold` its weighted score decides, without it every assertion must hold."""
 
     vars: dict[str, Any] = Field(default={})
+    placeholders: dict[str, tuple[dict[str, Any], ...]] = Field(default={})
     asserts: tuple[CheckedSpec, ...] = Field(default=(), alias="assert")
     threshold: Share | None = None
     must_pass: StrictBool = False
@@ -87,7 +88,9 @@ class Case(Record):
     def id(self) -> str:
         """The same in every suite and run that asks and expects the same: by it are cases paired."""
         asserts = [spec.model_dump(exclude_defaults=True) for spec in self.asserts]
-        return hashlib.sha256(_canonical({"vars": self.vars, "assert": asserts})).hexdigest()[:ID_CHARACTERS]
+        asked = {"vars": self.vars, "assert": asserts}
+        asked |= {"placeholders": self.placeholders} if self.placeholders else {}
+        return hashlib.sha256(_canonical(asked)).hexdigest()[:ID_CHARACTERS]
 
     def filled_asserts(self) -> Iterator[AssertionSpec]:
         """The assertions with the case's variables put in."""
@@ -230,6 +233,7 @@ def _merged(default: DefaultTest, case: Case, shared: dict[str, tuple[AssertionS
     return Case.model_construct(
         _CASE_FIELDS,
         vars={**default.vars, **case.vars} if default.vars else case.vars,
+        placeholders=case.placeholders,
         asserts=asserts,
         threshold=default.threshold if case.threshold is None else case.threshold,
         must_pass=case.must_pass,

@@ -6,19 +6,29 @@ A file that declares no `variables`, as GitHub's do not, gets one string variabl
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import pydantic
 
 from prompts.errors import BadFile, BadInput, Fault, TemplateRefused
-from prompts.messages import Role
 from prompts.names import check_label
+from prompts.prompt import Entry, Example, MessageTemplate, PlaceholderSlot, PromptContent
 from prompts.schemas import Schema, check_schema
 from prompts.template import Template, includes, replace_includes
+from prompts.variables import Placeholder
 from prompts.yaml_source import Document, load_yaml, parse_model
 
 SUFFIX = ".prompt.yml"
+# GitHub's spelling of what OpenAI's protocol calls otherwise
+_GITHUB_PARAMETERS = {
+    "maxTokens": "max_tokens",
+    "maxCompletionTokens": "max_completion_tokens",
+    "topP": "top_p",
+    "frequencyPenalty": "frequency_penalty",
+    "presencePenalty": "presence_penalty",
+}
 SUFFIXES = (".prompt.yml", ".prompt.yaml")
 
 
@@ -48,13 +58,27 @@ def _valid_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+def _valid_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    function = tool.get("function")
+    if tool.get("type") != "function" or not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise ValueError("no tool: write {type: function, function: {name: …, description: …, parameters: {…}}}")
+    try:
+        check_schema(function.get("parameters", {}))
+    except ValueError as error:
+        raise ValueError(f"parameters of {function['name']!r} are no JSON Schema: {error}") from error
+    return tool
+
+
+def _valid_choice(choice: Any) -> Any:
+    if not isinstance(choice, dict) and choice not in ("auto", "none", "required"):
+        raise ValueError("write auto, none, required, or {type: function, function: {name: …}}")
+    return choice
+
+
 _Variable = Annotated[str, pydantic.AfterValidator(_valid_variable)]
 _Schema = Annotated[dict[str, Any], pydantic.AfterValidator(_valid_schema)]
-
-
-class _Message(pydantic.BaseModel, frozen=True, extra="forbid"):
-    role: Role
-    content: str
+_Tool = Annotated[dict[str, Any], pydantic.AfterValidator(_valid_tool)]
+_ToolChoice = Annotated[Any, pydantic.AfterValidator(_valid_choice)]
 
 
 class PromptFile(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -62,10 +86,15 @@ class PromptFile(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     name: str | None = None
     description: str | None = None
+    notes: str | None = None
     model: str = pydantic.Field(min_length=1)
     model_parameters: dict[str, Any] = pydantic.Field(default_factory=dict, alias="modelParameters")
     variables: dict[_Variable, _Schema] | None = None
-    messages: list[_Message] = pydantic.Field(min_length=1)
+    placeholders: dict[_Variable, Placeholder] = pydantic.Field(default_factory=dict)
+    messages: list[Entry] = pydantic.Field(min_length=1)
+    examples: list[Example] = pydantic.Field(default_factory=list)
+    tools: list[_Tool] = pydantic.Field(default_factory=list)
+    tool_choice: _ToolChoice | None = pydantic.Field(None, alias="toolChoice")
     response_format: Literal["text", "json_object", "json_schema"] | None = pydantic.Field(None, alias="responseFormat")
     json_schema: dict[str, Any] | str | None = pydantic.Field(None, alias="jsonSchema")
     labels: list[Annotated[str, pydantic.AfterValidator(_valid_label)]] = pydantic.Field(default_factory=list)
@@ -78,27 +107,39 @@ class PromptFile(pydantic.BaseModel, frozen=True, extra="forbid"):
 class PromptSource:
     """One prompt as its author wrote it, before includes are resolved.
 
-    `declared` tells whether the file declares its variables; where not, they follow from the templates.
+    `declared` tells whether the file declares its variables; where not, they follow from the templates. `content` is
+    what the file says, its includes still in it. `test_data` and `evaluators` are GitHub's, which make a suite.
     """
 
     name: str
     title: str | None
     description: str | None
-    model: str
-    parameters: dict[str, Any]
-    variables: dict[str, dict[str, Any]]
+    notes: str | None
+    content: PromptContent
     declared: bool
-    messages: tuple[tuple[Role, str], ...]
-    response_format: str | None
-    output_schema: dict[str, Any] | None
     labels: tuple[str, ...]
     tags: tuple[str, ...]
+    test_data: tuple[dict[str, Any], ...]
+    evaluators: tuple[dict[str, Any], ...]
     document: Document
+
+    @property
+    def model(self) -> str:
+        return self.content.model
+
+    @property
+    def variables(self) -> dict[str, dict[str, Any]]:
+        return self.content.variables
+
+    @property
+    def messages(self) -> tuple[MessageTemplate | PlaceholderSlot, ...]:
+        return self.content.messages
 
     @property
     def includes(self) -> tuple[str, ...]:
         """Names of the prompts that this one includes."""
-        return tuple(dict.fromkeys(name for _, text in self.messages for name in includes(text)))
+        texts = (text for message in self.content.templates for text in message.texts)
+        return tuple(dict.fromkeys(name for text in texts for name in includes(text)))
 
     def fault(self, message: str, *keys: str | int, fix: str = "") -> Fault:
         return self.document.fault(message, *keys, fix=fix)
@@ -125,23 +166,37 @@ def prompt_from_document(document: Document, name: str) -> PromptSource:
         raise BadFile([*error.faults, *_syntax_faults(document)]) from error
     faults = list(_template_faults(parsed, document))
     schema = _output_schema(parsed, document, faults)
+    faults += [*_placeholder_faults(parsed, document), *_parameter_faults(parsed, document)]
     if faults:
         raise BadFile(faults)
-    declared = parsed.variables is not None
+    content = _content(parsed, schema)
     return PromptSource(
         name=name,
         title=parsed.name,
         description=parsed.description,
-        model=parsed.model,
-        parameters=parsed.model_parameters,
-        variables=parsed.variables if parsed.variables is not None else _inferred(parsed),
-        declared=declared,
-        messages=tuple((message.role, message.content) for message in parsed.messages),
-        response_format=parsed.response_format,
-        output_schema=schema,
+        notes=parsed.notes,
+        content=content,
+        declared=parsed.variables is not None,
         labels=tuple(parsed.labels),
         tags=tuple(parsed.tags),
+        test_data=tuple(parsed.test_data or ()),
+        evaluators=tuple(parsed.evaluators or ()),
         document=document,
+    )
+
+
+def _content(parsed: PromptFile, schema: dict[str, Any] | None) -> PromptContent:
+    return PromptContent(
+        messages=tuple(parsed.messages),
+        variables=parsed.variables if parsed.variables is not None else _inferred(parsed),
+        placeholders=parsed.placeholders,
+        examples=tuple(parsed.examples),
+        tools=tuple(parsed.tools),
+        tool_choice=parsed.tool_choice,
+        model=parsed.model,
+        parameters={_GITHUB_PARAMETERS.get(name, name): value for name, value in parsed.model_parameters.items()},
+        response_format=parsed.response_format,
+        output_schema=schema,
     )
 
 
@@ -168,11 +223,11 @@ def _template_faults(parsed: PromptFile, document: Document) -> list[Fault]:
     faults: list[Fault] = []
     used: set[str] = set()
     has_includes = False
-    for index, message in enumerate(parsed.messages):
-        template = _template_at(document, index, message.content, faults)
+    for index, text in _templates(parsed):
+        template = _template_at(document, index, text, faults)
         if template is None:
             continue
-        has_includes = bool(includes(message.content)) or has_includes
+        has_includes = bool(includes(text)) or has_includes
         used |= template.names
         for name in sorted(template.names - (parsed.variables or {}).keys()) if parsed.variables is not None else ():
             fix = f"declare it: `variables: {{{name}: {{type: string}}}}`"
@@ -183,6 +238,33 @@ def _template_faults(parsed: PromptFile, document: Document) -> list[Fault]:
         document.fault(f"variable {name!r} is never used", "variables", name, fix="use it or remove it")
         for name in sorted(unused)
     ]
+
+
+def _templates(parsed: PromptFile) -> Iterator[tuple[int, str]]:
+    """Every template of the file, with the index of its message."""
+    for index, entry in enumerate(parsed.messages):
+        for text in entry.texts if isinstance(entry, MessageTemplate) else ():
+            yield index, text
+
+
+def _parameter_faults(parsed: PromptFile, document: Document) -> Iterator[Fault]:
+    for name in sorted(parsed.model_parameters.keys() & _GITHUB_PARAMETERS.keys()):
+        ours = _GITHUB_PARAMETERS[name]
+        if ours in parsed.model_parameters:
+            message = f"modelParameters.{name} and {ours} are the same parameter"
+            yield document.fault(message, "modelParameters", name, fix="remove one of the two")
+
+
+def _placeholder_faults(parsed: PromptFile, document: Document) -> Iterator[Fault]:
+    used = {entry.placeholder for entry in parsed.messages if isinstance(entry, PlaceholderSlot)}
+    for index, entry in enumerate(parsed.messages):
+        if isinstance(entry, PlaceholderSlot) and entry.placeholder not in parsed.placeholders:
+            message = f"`placeholders` does not declare {entry.placeholder!r}"
+            fix = f"declare it: `placeholders: {{{entry.placeholder}: {{}}}}`"
+            yield document.fault(message, "messages", index, "placeholder", fix=fix)
+    for name in sorted(parsed.placeholders.keys() - used):
+        fix = f"add `- placeholder: {name}` to `messages`, or remove it"
+        yield document.fault(f"placeholder {name!r} is never used", "placeholders", name, fix=fix)
 
 
 def _output_schema(parsed: PromptFile, document: Document, faults: list[Fault]) -> dict[str, Any] | None:
@@ -211,5 +293,5 @@ def _output_schema(parsed: PromptFile, document: Document, faults: list[Fault]) 
 
 
 def _inferred(parsed: PromptFile) -> dict[str, dict[str, Any]]:
-    names = {n for m in parsed.messages for n in Template(replace_includes(m.content, lambda _: "")).names}
+    names = {n for _, text in _templates(parsed) for n in Template(replace_includes(text, lambda _: "")).names}
     return {name: {"type": "string"} for name in sorted(names)}

@@ -25,7 +25,9 @@ PASSED_ON = frozenset(
     }
 )  # fmt: skip
 IGNORED = frozenset({"metadata", "store", "service_tier", "prediction", "modalities", "prompt_cache_key"})
-OURS = frozenset({"model", "messages", "variables", "user", "safety_identifier", "stream", "stream_options"})
+OURS = frozenset(
+    {"model", "messages", "variables", "placeholders", "user", "safety_identifier", "stream", "stream_options"}
+)
 _encoder = msgspec.json.Encoder()
 
 
@@ -83,12 +85,13 @@ def _ask(body: Mapping[str, Any]) -> Ask:
     if not all(isinstance(message, dict) for message in messages):
         raise BadInput("messages: every message is an object", param="messages")
     variables = _typed(body, "variables", dict)
+    placeholders = _typed(body, "placeholders", dict)
     unit = _typed(body, "safety_identifier", str) or _typed(body, "user", str) or ""
     _typed(body, "stream_options", dict)
     parameters = {name: value for name, value in body.items() if name in PASSED_ON and value is not None}
     if parameters.get("n", 1) != 1:
         raise BadInput("n: one choice a request is what this server gives", param="n")
-    return Ask(model, messages, variables, parameters, unit)
+    return Ask(model, messages, variables, placeholders, parameters, unit)
 
 
 def _typed(body: Mapping[str, Any], name: str, kind: type, *, required: bool = False) -> Any:

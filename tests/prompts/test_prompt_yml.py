@@ -1,7 +1,11 @@
+import re
+
 import pytest
 
 from prompts.errors import BadFile
 from prompts.formats.prompt_yml import load_prompt
+from prompts.prompt import compile_prompt
+from prompts.registry import nothing_registered, resolve_all
 
 GITHUB = """\
 name: Text Summarizer
@@ -55,14 +59,15 @@ def faults_of(text):
 
 def test_github_s_own_format_is_read_as_it_is():
     source = load_prompt(GITHUB, "p.yml", "summarizer")
-    assert (source.title, source.model, source.parameters) == (
+    assert (source.title, source.model, source.content.parameters) == (
         "Text Summarizer",
         "openai/gpt-4o-mini",
         {"temperature": 0.5},
     )
-    assert [role for role, _ in source.messages] == ["system", "user"]
+    assert [message.role for message in source.messages] == ["system", "user"]
     assert (
-        source.messages[1][1] == 'Summarize the given text, beginning with "Summary -":\n<text>\n{{input}}\n</text>\n'
+        source.messages[1].content
+        == 'Summarize the given text, beginning with "Summary -":\n<text>\n{{input}}\n</text>\n'
     )
     assert (source.variables, source.declared) == ({"input": {"type": "string"}}, False)
 
@@ -70,14 +75,18 @@ def test_github_s_own_format_is_read_as_it_is():
 def test_github_s_structured_output_is_read_as_it_is():
     schema = '{"name": "animal", "strict": true, "schema": {"type": "object", "properties": {}}}'
     source = load_prompt(f"{HEAD}responseFormat: json_schema\njsonSchema: |-\n  {schema}\n", "p.yml", "p")
-    assert source.output_schema == {"name": "animal", "strict": True, "schema": {"type": "object", "properties": {}}}
+    assert source.content.output_schema == {
+        "name": "animal",
+        "strict": True,
+        "schema": {"type": "object", "properties": {}},
+    }
 
 
 def test_our_superset_is_read():
     source = load_prompt(OURS, "p.yml", "support.ticket-triage")
     assert source.includes == ("support.tone",)
     assert source.variables == {"ticket": {"type": "string", "maxLength": 4000}}
-    assert source.output_schema == {
+    assert source.content.output_schema == {
         "name": "output",
         "strict": True,
         "schema": {"type": "object", "properties": {"queue": {"type": "string"}}},
@@ -132,7 +141,26 @@ def test_templates_and_variables_that_do_not_fit_are_reported_together():
         ("model: m\nmessages: {role: user}", "p.yml:2: messages: input should be a valid list"),
         ("model: m\nmessages:\n  - {role: user}", "p.yml:3: 'messages.0.content' is missing (add `content:`)"),
         ("model: m\nmessages:\n  - {role: user, content: 7}", "p.yml:3: messages.0.content: input should be a valid string"),
-        ("model: m\nmessages:\n  - {role: user, content: [{type: text}]}", "p.yml:3: messages.0.content: input should be"),
+        ("model: m\nmessages:\n  - {role: user, content: [{type: text}]}",
+         "p.yml:3: messages.0.content.0: a part of type text needs its `text`"),
+        ("model: m\nmessages:\n  - {role: user, content: []}",
+         "p.yml:3: messages.0.content: a content of parts needs at least one"),
+        ("model: m\nmessages:\n  - {role: user, content: [{type: image_url, image_url: u}]}",
+         "p.yml:3: messages.0.content.0: a part of type image_url needs {image_url: {url: …}}"),
+        ("model: m\nmessages:\n  - {placeholder: h}",
+         "p.yml:3: `placeholders` does not declare 'h' (declare it: `placeholders: {h: {}}`)"),
+        ("model: m\nmessages:\n  - {placeholder: h, role: user}", "p.yml:3: unknown key 'messages.0.role'"),
+        (HEAD + "placeholders: {h: {}}\n",
+         "p.yml:4: placeholder 'h' is never used (add `- placeholder: h` to `messages`, or remove it)"),
+        (HEAD + "placeholders: {h: {default: [{role: system, content: x}]}}\n",
+         "p.yml:4: placeholders.h.default: default[0]: role 'system' may not follow a prompt"),
+        (HEAD + "examples: [{vars: {a: x}}]\n", "p.yml:4: 'examples.0.expected' is missing (add `expected:`)"),
+        (HEAD + "tools: [{type: function}]\n", "p.yml:4: tools.0: no tool: write {type: function"),
+        (HEAD + "tools: [{type: function, function: {name: f, parameters: {type: 7}}}]\n",
+         "p.yml:4: tools.0: parameters of 'f' are no JSON Schema: 7 is"),
+        (HEAD + "modelParameters: {maxTokens: 1, max_tokens: 2}\n",
+         "p.yml:4: modelParameters.maxTokens and max_tokens are the same parameter (remove one of the two)"),
+        (HEAD + "toolChoice: sometimes\n", "p.yml:4: toolChoice: write auto, none, required"),
         (HEAD + "variables:\n  a: {}\n  b: {}\n", "p.yml:6: variable 'b' is never used (use it or remove it)"),
         (HEAD + "variables:\n  a: {$ref: 'file:///etc/passwd'}\n", "p.yml:5: variables.a: no JSON Schema: $ref"),
         (HEAD + "variables:\n  a: 7\n", "p.yml:5: variables.a: input should be a valid dictionary"),
@@ -159,10 +187,73 @@ def test_variables_of_an_include_are_not_called_unused():
 
 
 def test_an_infinite_parameter_is_text_and_has_a_digest():
-    assert load_prompt(HEAD + "modelParameters: {temperature: 1e999}", "p.yml", "p").parameters == {
+    assert load_prompt(HEAD + "modelParameters: {temperature: 1e999}", "p.yml", "p").content.parameters == {
         "temperature": "1e999"
     }
 
 
 def test_a_closed_set_of_variables_may_be_empty():
     assert load_prompt("model: m\nvariables: {}\nmessages: [{role: user, content: a}]", "p.yml", "p").variables == {}
+
+
+SUPERSET = """\
+model: m
+notes: "Worse with long tickets."
+variables: {question: {type: string}, picture: {type: string, default: "https://example.com/a.png"}}
+placeholders: {history: {default: [], maxMessages: 2}}
+messages:
+  - {role: system, content: Look closely.}
+  - {placeholder: history}
+  - role: user
+    content:
+      - {type: text, text: "Q: {{ question }}"}
+      - {type: image_url, image_url: {url: "{{ picture }}", detail: low}}
+examples:
+  - {vars: {question: "1+1"}, expected: {answer: 2}}
+tools:
+  - {type: function, function: {name: look, parameters: {type: object, properties: {}}}}
+toolChoice: auto
+"""
+
+
+def test_the_superset_becomes_messages_parts_examples_and_tools():
+    source = load_prompt(SUPERSET, "p.yml", "p")
+    content = resolve_all({"p": source}, nothing_registered)["p"]
+    history = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
+    shown = [
+        message.as_dict() for message in compile_prompt(content).render({"question": "2+2"}, (), {"history": history})
+    ]
+
+    def asked(question):
+        image = {"url": "https://example.com/a.png", "detail": "low"}
+        return [{"type": "text", "text": f"Q: {question}"}, {"type": "image_url", "image_url": image}]
+
+    assert source.notes == "Worse with long tickets."
+    assert shown == [
+        {"role": "system", "content": "Look closely."},
+        {"role": "user", "content": asked("1+1")},
+        {"role": "assistant", "content": '{"answer": 2}'},
+        *history,
+        {"role": "user", "content": asked("2+2")},
+    ]
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    assert content.request_parameters() == {"tools": [tool], "tool_choice": "auto"}
+
+
+def test_github_s_parameters_are_asked_for_in_openai_s_words():
+    source = load_prompt(HEAD + "modelParameters: {maxTokens: 5, topP: 0.5, temperature: 0}", "p.yml", "p")
+    assert source.content.parameters == {"max_tokens": 5, "top_p": 0.5, "temperature": 0}
+
+
+@pytest.mark.parametrize(
+    ("examples", "fault"),
+    [
+        ("{vars: {a: x, b: y}, expected: z}", "p.yml:4: examples.0: unexpected variable 'b': the prompt declares a"),
+        ("{vars: {}, expected: z}", "p.yml:4: examples.0: missing variable 'a': give it in `variables`"),
+        ("{vars: {a: 7}, expected: z}", "p.yml:4: examples.0: variable 'a': expected a string, found int"),
+    ],
+)
+def test_an_example_is_checked_as_a_request_is(examples, fault):
+    source = load_prompt(HEAD + f"examples: [{examples}]", "p.yml", "p")
+    with pytest.raises(BadFile, match=re.escape(fault)):
+        resolve_all({"p": source}, nothing_registered)

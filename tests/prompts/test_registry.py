@@ -114,4 +114,4 @@ def test_a_registered_content_cannot_bring_what_a_template_must_not_have():
 
 def test_includes_within_raw_text_and_remarks_are_none():
     files = family(a="{% raw %}" + include("gone") + "{% endraw %}{# " + include("gone") + " #}")
-    assert resolve_all(files, nothing_registered)["a"].messages[0].content == files["a"].messages[0][1]
+    assert resolve_all(files, nothing_registered)["a"].messages[0].content == files["a"].messages[0].content
