@@ -11,10 +11,18 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import cli, demo, engine, training
+from benchmarks import authoring, cli, client, demo, engine, render, training
 
 RESULTS = Path(__file__).parent / "results"
-BENCHMARKS = {"cli": cli.measure, "engine": engine.measure, "training": training.measure, "demo": demo.measure}
+BENCHMARKS = {
+    "cli": cli.measure,
+    "authoring": authoring.measure,
+    "client": client.measure,
+    "render": render.measure,
+    "engine": engine.measure,
+    "training": training.measure,
+    "demo": demo.measure,
+}
 
 
 def conditions() -> dict[str, object]:

@@ -2,15 +2,15 @@
 
 What a message *contains* can never become one of the model's special tokens: the chat template is rendered
 around sentinels, the frame between them is tokenized with special tokens known, the contents with special
-tokens spelt out as plain text. Where no content holds a special token's text both ways give the same ids and
-the whole text is tokenized in one go, which is what other servers of the same model do.
+tokens spelt out as plain text. Where that gives as many special tokens as tokenizing the whole text in one go,
+which is what other servers of the same model do, no content has brought any, and the ids are those of one go.
 
 Works on any tokenizer of transformers; imports none of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from prompts.errors import BadInput
@@ -20,7 +20,11 @@ _SENTINEL = "\ue000{}\ue001"  # private-use characters: no template trims or cha
 
 def special_texts(tokenizer: Any) -> tuple[str, ...]:
     """Texts of all tokens that mean something to the model beyond their letters."""
-    return tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return tuple(_special(tokenizer).values())
+
+
+def _special(tokenizer: Any) -> dict[int, str]:
+    return {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -30,14 +34,18 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list
     token stands in a message outside of its content.
     """
     contents = [_text(message) for message in messages]
-    special = special_texts(tokenizer)
-    _refuse_special_fields(messages, special)
-    if not any(text in content for content in contents for text in special):
-        framed = _render(tokenizer, messages, contents)
-        return list(tokenizer(framed, add_special_tokens=False)["input_ids"])
+    special = _special(tokenizer)
+    _refuse_special_fields(messages, special.values())
     sentinels = [_SENTINEL.format(index) for index in range(len(contents))]
-    framed = _render(tokenizer, messages, sentinels)
-    return _encode_around(tokenizer, framed, dict(zip(sentinels, contents, strict=True)))
+    frame = _render(tokenizer, messages, sentinels)
+    if not any(text in content for content in contents for text in special.values()):
+        whole = _encode(tokenizer, _render(tokenizer, messages, contents))
+        # a chat template may cut a content to pieces that together read as a special token, and some tokenizers
+        # take other letters for one: the count tells
+        counted = special.keys() - {tokenizer.unk_token_id}  # which stands for letters that the tokenizer lacks
+        if _count(whole, counted) == _count(_encode(tokenizer, frame), counted):
+            return whole
+    return _encode_around(tokenizer, frame, dict(zip(sentinels, contents, strict=True)))
 
 
 def encode_answer(tokenizer: Any, answer: str) -> list[int]:
@@ -51,16 +59,23 @@ def end_of_turn(tokenizer: Any) -> int:
     sentinel = _SENTINEL.format(0)
     turn = [{"role": "user", "content": "-"}, {"role": "assistant", "content": sentinel}]
     after = tokenizer.apply_chat_template(turn, tokenize=False).split(sentinel)[-1]
-    special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    found = sorted((after.index(text), index) for text, index in special.items() if text in after)
+    found = sorted((after.index(text), index) for index, text in _special(tokenizer).items() if text in after)
     return int(found[0][1] if found else tokenizer.eos_token_id)
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _count(ids: Sequence[int], wanted: Set[int]) -> int:
+    return sum(index in wanted for index in ids)
 
 
 def _text(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, str):
         return content
-    if isinstance(content, list) and all(part.get("type") == "text" for part in content):
+    if isinstance(content, list) and all(map(_is_text_part, content)):
         return "".join(part["text"] for part in content)
     raise BadInput(
         f"message content of type {type(content).__name__} cannot be given to this model: it reads text only",
@@ -68,11 +83,16 @@ def _text(message: Mapping[str, Any]) -> str:
     )
 
 
-def _refuse_special_fields(messages: Sequence[Mapping[str, Any]], special: Sequence[str]) -> None:
+def _is_text_part(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+def _refuse_special_fields(messages: Sequence[Mapping[str, Any]], special: Iterable[str]) -> None:
     """A role, a name or a tool call is put into the frame by the chat template, where special tokens are known."""
+    refused = (*special, _SENTINEL[0])
     for index, message in enumerate(messages):
         for key, value in message.items():
-            found = next((text for text in special if key != "content" and text in _all_text(value)), None)
+            found = next((text for text in refused if key != "content" and text in _all_text(value)), None)
             if found is not None:
                 raise BadInput(
                     f"messages[{index}].{key} holds the model's special token {found!r}: remove it",

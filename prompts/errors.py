@@ -25,6 +25,9 @@ TurnoutError                    everything that Turnout raises on purpose
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["error", "warning"]
 
 
 class TurnoutError(Exception):
@@ -46,17 +49,21 @@ class BadInput(TurnoutError):
 class Fault:
     """One fault of one file: where it is, what is wrong, how to mend it.
 
-    `line` counts from 1; 0 means the file as a whole.
+    `line` counts from 1; 0 means the file as a whole. A `warning` is shown and refuses nothing. `rule` is the stable
+    name of what was broken, for those who filter or report by it.
     """
 
     path: str
     line: int
     message: str
     fix: str = ""
+    level: Level = "error"
+    rule: str = "invalid"
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}" if self.line else self.path
-        return f"{place}: {self.message}" + (f" ({self.fix})" if self.fix else "")
+        kind = "warning: " if self.level == "warning" else ""
+        return f"{place}: {kind}{self.message}" + (f" ({self.fix})" if self.fix else "")
 
 
 class BadFile(BadInput):

@@ -12,7 +12,7 @@ import pydantic
 
 from prompts.errors import RenderError, TemplateRefused
 from prompts.messages import NOTHING, Message, Role
-from prompts.template import Template
+from prompts.template import Template, one_budget
 from prompts.variables import (
     Placeholder,
     VariableCheck,
@@ -199,7 +199,7 @@ class CompiledPrompt:
 
     content: PromptContent
     digest: str
-    _pieces: tuple[_Piece, ...] = field(repr=False)
+    pieces: tuple[_Piece, ...] = field(repr=False)
     _checks: Mapping[str, VariableCheck] = field(repr=False)
 
     def render(
@@ -217,11 +217,12 @@ class CompiledPrompt:
         declared = self.content.placeholders
         given = checked_placeholders(declared, placeholders) if declared or placeholders else {}
         messages: list[Message] = []
-        for piece in self._pieces:
-            if isinstance(piece, PlaceholderSlot):
-                messages += given[piece.placeholder]
-            else:
-                messages.append(piece if isinstance(piece, Message) else piece.message(values))
+        with one_budget():
+            for piece in self.pieces:
+                if isinstance(piece, PlaceholderSlot):
+                    messages += given[piece.placeholder]
+                else:
+                    messages.append(piece if isinstance(piece, Message) else piece.message(values))
         return (*messages, *conversation(follow_up)) if follow_up else tuple(messages)
 
     def checked(self, variables: Values) -> dict[str, Any]:
@@ -235,11 +236,12 @@ def compile_prompt(content: PromptContent, digest: str | None = None) -> Compile
     Raises TemplateRefused where a template does not compile or names what is not declared, InvalidVariable where a
     declared schema is not a JSON Schema, and whatever rendering raises where an example cannot be rendered.
     """
-    pieces = [_piece(content, index) for index in range(len(content.messages))]
     checks = {name: VariableCheck(name, schema) for name, schema in content.variables.items()}
-    if content.examples:
-        leading = next((i for i, m in enumerate(content.messages) if getattr(m, "role", "") not in _LEADING), 0)
-        pieces[leading:leading] = _examples(content, pieces, checks)
+    with one_budget():
+        pieces: list[_Piece] = [_piece(content, index) for index in range(len(content.messages))]
+        if content.examples:
+            leading = next((i for i, m in enumerate(content.messages) if getattr(m, "role", "") not in _LEADING), 0)
+            pieces[leading:leading] = _examples(content, pieces, checks)
     return CompiledPrompt(content, digest or content.digest, tuple(pieces), checks)
 
 

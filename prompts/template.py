@@ -7,11 +7,13 @@ and sequences, a few methods of text, `loop`, and Jinja2's filters that neither 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextvars import ContextVar
+from types import CodeType
 from typing import Any, NoReturn
 
 import jinja2
@@ -20,16 +22,20 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from prompts.errors import BudgetExceeded, MissingVariable, TemplateRefused
+from prompts.errors import BudgetExceeded, MissingVariable, RenderError, TemplateRefused
 
 MAX_STEPS = 100_000
 MAX_OUTPUT_CHARACTERS = 2 * 1024 * 1024
 MAX_INTEGER_BITS = 256
+MAX_INCLUDED_CHARACTERS = 4 * 1024 * 1024
 MAX_TOKENS = 20_000  # of one template: what is not in a token is plain text and costs nothing to compile
 MAX_DIGITS = 100
 MAX_INDENT = 16
 CHARACTERS_A_STEP = 100
+MAX_REMEMBERED = 4_096  # templates whose code is kept: more than a project's, so that a push compiles each once
+MAX_REMEMBERED_CHARACTERS = 2_500  # of a template whose code is kept for the next one that reads the same
 NODES_A_STEP = 5
+BITS_A_STEP = 64
 
 _TEXT_METHODS = frozenset(
     [
@@ -80,6 +86,26 @@ _REFUSED_NODES = {
     nodes.EvalContextModifier: "autoescape",
     nodes.ScopedEvalContextModifier: "autoescape",
 }
+# filters that take a text apart into its letters, each of them a text
+_WALKING_FILTERS = frozenset(
+    [
+        "batch",
+        "groupby",
+        "join",
+        "list",
+        "map",
+        "max",
+        "min",
+        "reject",
+        "rejectattr",
+        "select",
+        "selectattr",
+        "slice",
+        "sort",
+        "sum",
+        "unique",
+    ]
+)
 # tests that look at the kind of a value and never walk it
 _FREE_TESTS = frozenset(
     [
@@ -102,8 +128,32 @@ _FREE_TESTS = frozenset(
         "undefined",
     ]
 )
+_DATA = (float, complex, type(None), jinja2.utils.Namespace)
+_OF_JINJA = (jinja2.Environment, jinja2.runtime.Context, nodes.EvalContext, jinja2.Undefined)  # given to filters
 _COLLECTIONS = (list, tuple, set, range, KeysView, ValuesView, ItemsView)
-_steps_left: ContextVar[list[int]] = ContextVar("steps_left")
+
+
+class _Budget:
+    """What is left to the templates that are compiled and rendered together, and the macros that are under way."""
+
+    def __init__(self) -> None:
+        self.tokens = MAX_TOKENS
+        self.steps = MAX_STEPS
+        self.characters = MAX_OUTPUT_CHARACTERS
+        self.running: set[CodeType] = set()
+
+
+_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
+
+
+@contextlib.contextmanager
+def one_budget(budget: _Budget | None = None) -> Iterator[None]:
+    """All templates that are compiled or rendered within take from one budget, as those of one prompt do."""
+    token = _budget.set(budget or _Budget())
+    try:
+        yield
+    finally:
+        _budget.reset(token)
 
 
 class Template:
@@ -114,29 +164,17 @@ class Template:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        try:
-            _lex(source)
-            tree = _environment.parse(source)
-            refused = next((f"{{% {word} %}}" for kind, word in _REFUSED_NODES.items() if tree.find(kind)), None)
-            if refused:
-                raise TemplateRefused(f"line {_line_of(tree, refused)}: {refused} is not allowed in a template")
-            _refuse_large_numbers(tree)
-            self.names = frozenset(meta.find_undeclared_variables(tree)) - _environment.globals.keys()
-            _refuse_private(tree)
-            _count_steps(tree)
-            self._compiled = _environment.from_string(tree)
-        except jinja2.TemplateSyntaxError as error:
-            raise TemplateRefused(f"line {error.lineno}: {error.message}") from error
-        except (RecursionError, MemoryError, SyntaxError) as error:
-            raise TemplateRefused(f"the template nests too deeply: {type(error).__name__}") from error
-        except ValueError as error:  # a literal number of thousands of digits
-            raise TemplateRefused("the template holds a number that is too large") from error
+        _take_tokens(len(_lex(source)))  # here, so that a template that was compiled before costs as much as a new one
+        self.names, self._compiled = (_compile_once if len(source) < MAX_REMEMBERED_CHARACTERS else _compile)(source)
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """The text for `variables`; raises MissingVariable, TemplateRefused or BudgetExceeded."""
-        token = _steps_left.set([MAX_STEPS])
         try:
-            return "".join(_within_output(self._compiled.generate(variables)))
+            with one_budget(_budget.get()):
+                return _whole("".join(_within_output(self._compiled.generate(variables))))
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise RenderError(f"a value holds {half!a}, half a character, which is no text: remove it") from error
         except jinja2.UndefinedError as error:
             raise MissingVariable(f"the template uses a name that has no value: {error.message}") from error
         except SecurityError as error:
@@ -146,9 +184,71 @@ class Template:
         except BudgetExceeded:
             raise
         except Exception as error:  # a template's own arithmetic or filters may fail with anything
-            raise TemplateRefused(f"the template failed: {type(error).__name__}: {error}") from error
-        finally:
-            _steps_left.reset(token)
+            raise TemplateRefused(f"the template failed: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _whole(text: str) -> str:
+    """`text`, which can be sent to a model; raises UnicodeEncodeError where a surrogate stands alone in it."""
+    if not text.isascii():
+        text.encode()
+    return text
+
+
+def syntax_tree(source: str) -> nodes.Template:
+    """The syntax tree of `source`, for those who look at a template without rendering it; raises TemplateRefused."""
+    with _refusals():
+        _lex(source)
+        return _environment.parse(source)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What Jinja2 raises about a source, as TemplateRefused."""
+    try:
+        yield
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateRefused(f"line {error.lineno}: {error.message}") from error
+    except (RecursionError, MemoryError, SyntaxError) as error:
+        raise TemplateRefused(f"the template nests too deeply: {type(error).__name__}") from error
+    except ValueError as error:  # a literal number of thousands of digits
+        raise TemplateRefused("the template holds a number that is too large") from error
+
+
+def _compile(source: str) -> tuple[frozenset[str], jinja2.Template]:
+    """The names that `source` uses, and its code."""
+    tree = syntax_tree(source)
+    _refuse_long_text(tree)
+    with _refusals(), _uncomputed():
+        refused = next((f"{{% {word} %}}" for kind, word in _REFUSED_NODES.items() if tree.find(kind)), None)
+        if refused:
+            raise TemplateRefused(f"line {_line_of(tree, refused)}: {refused} is not allowed in a template")
+        _refuse_large_numbers(tree)
+        names = _undeclared(tree) - _environment.globals.keys()
+        _refuse_private(tree)
+        _count_steps(tree)
+        return names, _environment.from_string(tree)
+
+
+def _undeclared(tree: nodes.Template) -> frozenset[str]:
+    """Names that must be given; as `meta.find_undeclared_variables`, which optimizes whatever the environment says."""
+    tracker = meta.TrackingCodeGenerator(_environment)
+    tracker.optimizer = None
+    tracker.visit(tree)
+    return frozenset(tracker.undeclared_identifiers)
+
+
+@contextlib.contextmanager
+def _uncomputed() -> Iterator[None]:
+    """Keep Jinja2 from computing constants while it compiles: without a budget every step raises, and it gives up."""
+    token = _budget.set(None)
+    try:
+        yield
+    finally:
+        _budget.reset(token)
+
+
+# a file is read, resolved and looked through: the same template is compiled once
+_compile_once = functools.lru_cache(maxsize=MAX_REMEMBERED)(_compile)
 
 
 def includes(source: str) -> tuple[str, ...]:
@@ -167,7 +267,7 @@ def replace_includes(source: str, text_of: Callable[[str], str]) -> str:
     """`source` with every `{% include 'name' %}` replaced by `text_of(name)`, everything else as it was."""
     pieces: list[str] = []
     tokens = _lex(source)
-    position = 0
+    position = size = 0
     while position < len(tokens):
         line, kind, value = tokens[position]
         block = _block_at(tokens, position) if kind == "block_begin" else []
@@ -179,18 +279,37 @@ def replace_includes(source: str, text_of: Callable[[str], str]) -> str:
         if len(words) != 2 or words[1][1] != "string":
             raise TemplateRefused(f"line {line}: write {{% include 'name' %}} with one quoted name")
         pieces.append(text_of(words[1][2][1:-1]))
+        size += len(pieces[-1])
+        if size > MAX_INCLUDED_CHARACTERS:  # before they are put together: one long text may be included often
+            raise TemplateRefused(f"line {line}: includes give more than {MAX_INCLUDED_CHARACTERS:,} characters")
         position += len(block)
     return "".join(pieces)
 
 
 def _lex(source: str) -> list[tuple[int, str, str]]:
+    return list(_tokens_once(source) if len(source) < MAX_REMEMBERED_CHARACTERS else _tokens(source))
+
+
+def _tokens(source: str) -> tuple[tuple[int, str, str], ...]:
     try:
         tokens = list(itertools.islice(_environment.lex(source), MAX_TOKENS + 1))
     except jinja2.TemplateSyntaxError as error:
         raise TemplateRefused(f"line {error.lineno}: {error.message}") from error
     if len(tokens) > MAX_TOKENS:
         raise TemplateRefused(f"the template has more than {MAX_TOKENS:,} words and signs of template code")
-    return tokens
+    return tuple(tokens)
+
+
+_tokens_once = functools.lru_cache(maxsize=MAX_REMEMBERED)(_tokens)
+
+
+def _take_tokens(number: int) -> None:
+    budget = _budget.get()
+    if budget is None:
+        return
+    budget.tokens -= number
+    if budget.tokens < 0:
+        raise TemplateRefused(f"the prompt has more than {MAX_TOKENS:,} words and signs of template code")
 
 
 def _block_at(tokens: list[tuple[int, str, str]], start: int) -> list[tuple[int, str, str]]:
@@ -201,19 +320,25 @@ def _block_at(tokens: list[tuple[int, str, str]], start: int) -> list[tuple[int,
 
 
 def _within_output(pieces: Iterable[str]) -> Iterator[str]:
-    left = MAX_OUTPUT_CHARACTERS
+    budget = _budget_under_way()
     for piece in pieces:
-        left -= len(piece)
-        if left < 0:
+        budget.characters -= len(piece)
+        if budget.characters < 0:
             raise BudgetExceeded(f"the template gives more than {MAX_OUTPUT_CHARACTERS:,} characters")
         yield piece
 
 
+def _budget_under_way() -> _Budget:
+    budget = _budget.get()
+    if budget is None:
+        raise BudgetExceeded("nothing is computed before a template is rendered")
+    return budget
+
+
 def _take_steps(number: int = 1) -> None:
-    # while a template is compiled there is no budget: the LookupError keeps Jinja2 from computing constants then
-    left = _steps_left.get()
-    left[0] -= number
-    if left[0] < 0:
+    budget = _budget_under_way()
+    budget.steps -= number
+    if budget.steps < 0:
         raise BudgetExceeded(f"the template takes more than {MAX_STEPS:,} steps")
 
 
@@ -233,30 +358,44 @@ def _concatenated(parts: Iterable[Any]) -> str:
 
 
 def _printed(value: Any) -> Any:
-    """`value` as it may become text: what has no text of its own would show where it lies in memory."""
+    """`value` as it may become text, all that is within it too: what is no data would show where it lies in memory."""
     if isinstance(value, jinja2.Undefined):
         return value  # it raises when it becomes text
+    return _weighed(value, _refuse_textless)
+
+
+def _refuse_textless(value: Any) -> None:
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises, saying what is undefined
     if isinstance(value, Iterator):
         raise SecurityError("a sequence in the making is no text: add `|list`, or `|join(', ')`")
     if callable(value):
         raise SecurityError("a function is no text: call it with (), or name one of its results")
-    return _weighed(value)
+    if not isinstance(value, _DATA):
+        raise SecurityError(f"what is no data has no text: {type(value).__name__}")
 
 
-def _weighed(value: Any) -> Any:
-    """`value`, after a step for every item within it: what holds itself many times over is never walked for free."""
+def _weighed(value: Any, check: Callable[[Any], None] | None = None) -> Any:
+    """`value`, after a step for every item within it: what holds itself many times over is never walked for free.
+
+    `check` is done to whatever holds no others and is neither text nor a whole number.
+    """
     if isinstance(value, str):
         if len(value) >= CHARACTERS_A_STEP:
             _take_steps(len(value) // CHARACTERS_A_STEP)
+    elif isinstance(value, int):
+        _take_steps(value.bit_length() // BITS_A_STEP)  # what a number of thousands of digits takes to become text
     elif isinstance(value, Mapping):
         for key, item in value.items():
             _take_steps()
-            _weighed(key)
-            _weighed(item)
+            _weighed(key, check)
+            _weighed(item, check)
     elif isinstance(value, _COLLECTIONS):
         for item in value:
             _take_steps()
-            _weighed(item)
+            _weighed(item, check)
+    elif check is not None:
+        check(value)
     return value
 
 
@@ -330,6 +469,15 @@ def _refuse_private(tree: nodes.Template) -> None:
             raise TemplateRefused(f"line {loop.lineno}: recursive loops are not allowed in a template")
 
 
+def _refuse_long_text(tree: nodes.Template) -> None:
+    """What stands outside of all blocks is always given: longer than any output, it could never be rendered."""
+    outputs = (node for node in tree.body if isinstance(node, nodes.Output))
+    pieces = (piece for output in outputs for piece in output.nodes if isinstance(piece, nodes.TemplateData))
+    size = sum(len(piece.data) for piece in pieces)
+    if size > MAX_OUTPUT_CHARACTERS:
+        raise TemplateRefused(f"the text has {size:,} characters; {MAX_OUTPUT_CHARACTERS:,} are served: shorten it")
+
+
 def _refuse_large_numbers(tree: nodes.Template) -> None:
     for const in tree.find_all(nodes.Const):
         if isinstance(const.value, int) and const.value.bit_length() > MAX_INTEGER_BITS:
@@ -377,12 +525,25 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         _take_steps()
-        if isinstance(obj, Macro | type) or not callable(obj):
+        if isinstance(obj, Macro):
+            return self._call_macro(context, obj, *args, **kwargs)
+        if isinstance(obj, type) or not callable(obj):
             return super().call(context, obj, *args, **kwargs)
         for value in (getattr(obj, "__self__", None), *args, *kwargs.values()):
             _searched(value)
         result = super().call(context, obj, *args, **kwargs)
         return _weighed(result) if isinstance(result, str | list) else result
+
+    def _call_macro(self, context: Any, macro: Macro, /, *args: Any, **kwargs: Any) -> Any:
+        """A macro that is under way is not called again, by whatever name or argument it is reached."""
+        running, code = _budget_under_way().running, macro._func.__code__
+        if code in running:
+            raise SecurityError(f"macro {macro.name!r} calls itself: recursion is not open to templates, write a loop")
+        running.add(code)
+        try:
+            return super().call(context, macro, *args, **kwargs)
+        finally:
+            running.discard(code)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         _take_steps()
@@ -429,16 +590,20 @@ class _Namespace(jinja2.utils.Namespace):
 
 def _make_environment() -> _Environment:
     # no autoescape: the text goes to a model, never to a browser
-    environment = _Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    # nor its optimizer: it tries every part of a chain of filters anew at each link
+    environment = _Environment(
+        undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True, optimized=False
+    )
     environment.finalize = _printed
     environment.globals = {"range": environment.globals["range"], "namespace": _Namespace}
     allowed = {name: function for name, function in environment.filters.items() if name not in _REFUSED_FILTERS}
-    allowed |= {"batch": _batch, "join": _join, "replace": _replace, "round": _round, "tojson": _tojson}
-    environment.filters = {name: _within_budget(function) for name, function in allowed.items()}
+    allowed |= {"batch": _batch, "join": _join, "replace": _replace, "round": _round, "sum": _sum, "tojson": _tojson}
+    walking = {name: _walking(function) for name, function in allowed.items() if name in _WALKING_FILTERS}
+    environment.filters = {name: _within_budget(function) for name, function in (allowed | walking).items()}
     environment.filters |= {"counted__": _counted, "counted_call__": _counted_call, "searched__": _searched}
     environment.filters |= {"concatenated__": _concatenated, "weighed__": _weighed}
-    walking = {name: function for name, function in environment.tests.items() if name not in _FREE_TESTS}
-    environment.tests |= {name: _within_budget(function) for name, function in walking.items()}
+    paid = {name: function for name, function in environment.tests.items() if name not in _FREE_TESTS}
+    environment.tests |= {name: _within_budget(function) for name, function in paid.items()}
     return environment
 
 
@@ -448,12 +613,30 @@ def _within_budget(function: Any) -> Any:
     @functools.wraps(function)
     def budgeted(*args: Any, **kwargs: Any) -> Any:
         _take_steps()
-        paid = [_counted(arg) if isinstance(arg, Iterator) else _weighed(arg) for arg in args]
+        paid = [_counted(arg) if isinstance(arg, Iterator) else _paid(arg) for arg in args]
         for value in kwargs.values():
-            _weighed(value)
+            _paid(value)
         return _bounded(function(*paid, **kwargs))
 
     return budgeted
+
+
+def _paid(argument: Any) -> Any:
+    return argument if isinstance(argument, _OF_JINJA) else _printed(argument)
+
+
+def _walking(function: Any) -> Any:
+    """The filter `function`, paying for every letter of a text that it takes apart."""
+
+    at = 0 if getattr(function, "jinja_pass_arg", None) is None else 1  # after the environment, where it is passed
+
+    @functools.wraps(function)
+    def walking(*args: Any, **kwargs: Any) -> Any:
+        if isinstance(args[at], str):
+            _take_steps(len(args[at]))
+        return function(*args, **kwargs)
+
+    return walking
 
 
 def _batch(value: Iterable[Any], linecount: int, fill_with: Any = None) -> Iterator[list[Any]]:
@@ -471,7 +654,27 @@ def _tojson(value: Any, indent: int | None = None) -> str:
     """JSON for a model to read: unlike Jinja2's own, `<`, `>`, `&` and `'` stay as they are."""
     if indent is not None and not 0 <= indent <= MAX_INDENT:
         raise BudgetExceeded(f"tojson(indent={indent}) is too wide: at most {MAX_INDENT}")
-    return json.dumps(value, indent=indent, sort_keys=True, ensure_ascii=False)
+    if indent is None:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    pieces = json.JSONEncoder(indent=indent, sort_keys=True, ensure_ascii=False).iterencode(value)
+    return "".join(_no_longer_than_output(pieces))
+
+
+def _no_longer_than_output(pieces: Iterable[str]) -> Iterator[str]:
+    """`pieces` of a text while it is made, so that one that is too long is never whole in memory."""
+    left = MAX_OUTPUT_CHARACTERS
+    for piece in pieces:
+        left -= len(piece)
+        if left < 0:
+            raise BudgetExceeded(f"the template builds more than {MAX_OUTPUT_CHARACTERS:,} characters")
+        yield piece
+
+
+@jinja2.pass_environment
+def _sum(environment: _Environment, value: Iterable[Any], attribute: str | int | None = None, start: Any = 0) -> Any:
+    """Jinja2's own, paying for every sum on the way: those of lists grow."""
+    items = value if attribute is None else map(filters.make_attrgetter(environment, attribute), value)
+    return functools.reduce(lambda total, item: environment.call_binop(None, "+", total, item), items, start)
 
 
 def _replace(s: Any, old: str, new: str, count: int = -1) -> str:

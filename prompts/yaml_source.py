@@ -7,6 +7,7 @@ Duplicate keys, merge keys, tags and aliases that unfold to more than `MAX_ALIAS
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -16,11 +17,13 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
-from prompts.errors import BadFile, Fault
+from prompts.errors import BadFile, Fault, Level
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 MAX_ALIASED_NODES = 10_000
 MAX_DEPTH = 64
+MAX_VALUES = 250_000  # keys and values of one file: each takes about a kilobyte while it is read
+MAX_FAULTS = 100  # reported of one file
 
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -48,8 +51,8 @@ class Document:
                 return self.lines[keys[:length]]
         return 1
 
-    def fault(self, message: str, *keys: Key, fix: str = "") -> Fault:
-        return Fault(self.path, self.line(*keys), message, fix)
+    def fault(self, message: str, *keys: Key, fix: str = "", level: Level = "error", rule: str = "invalid") -> Fault:
+        return Fault(self.path, self.line(*keys), message, fix, level, rule)
 
 
 def load_yaml(text: str, path: str, faults: list[Fault] | None = None) -> Document:
@@ -64,14 +67,18 @@ def load_yaml(text: str, path: str, faults: list[Fault] | None = None) -> Docume
         )
     _refuse_characters(text, path)
     try:
-        _refuse_depth(text, path)
+        _refuse_extent(text, path)
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = f"not valid YAML: {error.problem or error.context}"
-        raise BadFile([Fault(path, mark.line + 1 if mark else 0, message, "mend the YAML at this line")]) from error
+        raise BadFile(
+            [Fault(path, mark.line + 1 if mark else 0, message, "mend the YAML at this line", rule="yaml")]
+        ) from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise BadFile([Fault(path, 0, f"not valid YAML: {error}", "save it as plain UTF-8 text")]) from error
+        raise BadFile(
+            [Fault(path, 0, f"not valid YAML: {error}", "save it as plain UTF-8 text", rule="yaml")]
+        ) from error
     reader = _Reader(path)
     data = None if root is None else reader.read(root, (), 0)
     if faults is not None:
@@ -89,17 +96,27 @@ def _refuse_characters(text: str, path: str) -> None:
             raise BadFile([Fault(path, line, f"the file holds {what}", "save it as plain UTF-8 text")])
 
 
-def _refuse_depth(text: str, path: str) -> None:
-    """Refuse what nests too deeply before it is composed: libyaml's composer in C runs out of stack and of the process."""
-    depth = 0
+def _refuse_extent(text: str, path: str) -> None:
+    """Refuse what nests too deeply or holds too much before it is composed, which takes stack and memory in C."""
+    depth = values = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if depth > MAX_DEPTH + 1:
+        values += isinstance(event, yaml.NodeEvent)
+        if depth > MAX_DEPTH + 1 or values > MAX_VALUES:
             line = event.start_mark.line + 1 if event.start_mark else 0
-            raise BadFile([Fault(path, line, "aliases or nesting unfold too far", "write the values out, less deeply")])
+            raise BadFile([_too_deep(path, line) if values <= MAX_VALUES else _too_many(path, line)])
+
+
+def _too_deep(path: str, line: int) -> Fault:
+    return Fault(path, line, "aliases or nesting unfold too far", "write the values out, less deeply")
+
+
+def _too_many(path: str, line: int) -> Fault:
+    fix = "split it, or keep cases in a .jsonl file"
+    return Fault(path, line, f"the file has more than {MAX_VALUES:,} keys and values", fix)
 
 
 class _Reader:
@@ -111,16 +128,18 @@ class _Reader:
         self.faults: list[Fault] = []
         self._seen: set[int] = set()
         self._aliased_nodes = 0
+        self._characters = 0
 
     def read(self, node: yaml.Node, at: tuple[Key, ...], depth: int, aliased: bool = False) -> Any:
         aliased = aliased or (not isinstance(node, yaml.ScalarNode) and id(node) in self._seen)
         self._seen.add(id(node))
         self._aliased_nodes += aliased
+        self._characters += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
         line = node.start_mark.line + 1
         self.lines[at] = line
-        if self._aliased_nodes > MAX_ALIASED_NODES or depth > MAX_DEPTH:
-            fault = Fault(self.path, line, "aliases or nesting unfold too far", "write the values out, less deeply")
-            raise BadFile([fault])
+        too_long = self._characters > MAX_TEXT_BYTES  # of a file that is shorter: one text by many aliases
+        if self._aliased_nodes > MAX_ALIASED_NODES or depth > MAX_DEPTH or too_long:
+            raise BadFile([_too_deep(self.path, line)])
         if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_COLLECTIONS:
             self._refuse_tag(node)
         if isinstance(node, yaml.MappingNode):
@@ -134,16 +153,16 @@ class _Reader:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                self.faults.append(Fault(self.path, line, "a key must be plain text", "write `key: value`"))
+                self._note(line, "a key must be plain text", "write `key: value`")
                 continue
             key = key_node.value
             if key == "<<" and not key_node.style:
-                self.faults.append(Fault(self.path, line, "merge keys (<<) are not read", "write the keys out"))
+                self._note(line, "merge keys (<<) are not read", "write the keys out")
                 continue
             if key in result:
                 first = self.lines[(*at, key)]
                 fix = f"remove one; the first is at line {first}"
-                self.faults.append(Fault(self.path, line, f"duplicate key {key!r}", fix))
+                self._note(line, f"duplicate key {_shorten(key)}", fix, rule="duplicate-key")
                 continue
             result[key] = self.read(value_node, (*at, key), depth + 1, aliased)
             self.lines[(*at, key)] = line
@@ -155,7 +174,7 @@ class _Reader:
             self._refuse_tag(node)
         if "\0" in text:
             fix = "remove the escape: databases cannot keep it"
-            self.faults.append(Fault(self.path, node.start_mark.line + 1, "the text holds a NUL character", fix))
+            self._note(node.start_mark.line + 1, "the text holds a NUL character", fix)
         if getattr(node, "style", None):  # quoted or a block: always text
             return text
         if text in _WORDS:
@@ -166,8 +185,12 @@ class _Reader:
         return number if math.isfinite(number) else text
 
     def _refuse_tag(self, node: yaml.Node) -> None:
-        fault = Fault(self.path, node.start_mark.line + 1, f"YAML tag {node.tag!r} is not read", "remove the tag")
-        self.faults.append(fault)
+        self._note(node.start_mark.line + 1, f"YAML tag {_shorten(node.tag)} is not read", "remove the tag")
+
+    def _note(self, line: int, message: str, fix: str, rule: str = "invalid") -> None:
+        if len(self.faults) >= MAX_FAULTS:
+            raise BadFile(self.faults)
+        self.faults.append(Fault(self.path, line, message, fix, rule=rule))
 
 
 _PLAIN_TAGS = {
@@ -193,7 +216,10 @@ def parse_model(model_class: type[ModelT], document: Document, at: tuple[Key, ..
     try:
         return model_class.model_validate(data)
     except pydantic.ValidationError as error:
-        raise BadFile(list(model_faults(model_class, error, document, at))) from error
+        shown = list(itertools.islice(model_faults(model_class, error, document, at), MAX_FAULTS))
+        hidden = error.error_count() - len(shown)
+        more = [document.fault(f"{hidden:,} more faults of this file are not shown", *at, fix="mend these first")]
+        raise BadFile(shown + (more if hidden else [])) from error
 
 
 def model_faults(
@@ -204,16 +230,18 @@ def model_faults(
         keys = _written_keys(detail["loc"], last_is_written=detail["type"] in ("extra_forbidden", "missing"))
         place = ".".join(str(key) for key in (*at, *keys))
         if detail["type"] == "extra_forbidden":
-            message, fix = f"unknown key {place!r}", _did_you_mean(model_class, keys)
+            rule, message = "unknown-key", f"unknown key {_shorten(place, 200)}"
+            fix = _did_you_mean(model_class, keys)
         elif detail["type"] == "missing":
-            message, fix = f"{place!r} is missing", f"add `{keys[-1]}:`"
+            rule, message, fix = "missing-key", f"{place!r} is missing", f"add `{keys[-1]}:`"
         else:
             shown = _shorten(detail.get("input"))
-            message, fix = (
-                f"{place or 'the file'}: {_reason(detail)}, found {shown}",
+            rule, message, fix = (
+                "bad-value",
+                f"{place[:200] or 'the file'}: {_reason(detail)}, found {shown}",
                 detail.get("ctx", {}).get("fix", ""),
             )
-        yield document.fault(message, *at, *keys, fix=fix)
+        yield document.fault(message, *at, *keys, fix=fix, rule=rule)
 
 
 def _written_keys(loc: tuple[Key, ...], *, last_is_written: bool) -> tuple[Key, ...]:

@@ -16,8 +16,9 @@ from litestar.router import Router
 from litestar.types import ASGIApp
 
 from prompts.errors import TurnoutError
-from service.api import admin, evaluation, health, http_errors, jobs, prompts, routes, v1
+from service.api import admin, evaluation, health, http_errors, jobs, prompts, rendering, routes, v1
 from service.api.gatekeeper import LOOPBACK_NAMES, Gatekeeper, require_role
+from service.api.strict_json import refuse_ambiguous_json
 from service.context import Context, build_context
 from service.errors import BadSetting
 from service.identity import Principal, ensure_admin_key
@@ -29,8 +30,9 @@ HANDLERS = (
     health.live, health.ready, health.metrics,
     v1.chat_completions, v1.list_models, v1.get_model,
     prompts.list_prompts, prompts.push, prompts.get_prompt, prompts.list_versions, prompts.get_version,
-    prompts.create_version, prompts.get_diff, prompts.render, prompts.get_label, prompts.move_label,
-    prompts.remove_label, prompts.label_history,
+    prompts.create_version, prompts.get_diff, prompts.rendered_diff, prompts.get_blame, prompts.get_page,
+    prompts.get_label, prompts.move_label, prompts.remove_label, prompts.undo_label, prompts.label_history,
+    rendering.render, rendering.get_template, rendering.get_changes,
     evaluation.list_suites, evaluation.get_suite, evaluation.put_suite, evaluation.start_run, evaluation.list_runs,
     evaluation.get_run, evaluation.get_run_cases, evaluation.start_gate, evaluation.get_gate,
     evaluation.start_finetune, evaluation.get_evidence,
@@ -46,8 +48,12 @@ CLEAN_UP_S = 3600.0
 def build_app(settings: Settings) -> ASGIApp:
     """The whole service behind its door, on one database."""
     check_binding(settings)
-    context = build_context(settings)
-    return Gatekeeper(build_litestar(context), settings, context.snapshot)
+    return behind_door(build_context(settings))
+
+
+def behind_door(context: Context) -> ASGIApp:
+    """The controllers of `context`, reached by allowed hosts and valid keys alone."""
+    return Gatekeeper(build_litestar(context), context.settings, context.snapshot)
 
 
 def check_binding(settings: Settings) -> None:
@@ -88,6 +94,7 @@ def build_litestar(context: Context) -> Litestar:
             render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
             openapi_router=Router("/schema", route_handlers=[], opt={"role": "app"}),
         ),
+        before_request=refuse_ambiguous_json,
         request_max_body_size=context.settings.server.max_body_bytes,
         logging_config=None,
     )
@@ -105,6 +112,7 @@ async def running(context: Context) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        context.snapshot.changes.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

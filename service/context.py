@@ -37,12 +37,12 @@ class Context:
         self.database.close()
 
 
-def build_context(settings: Settings) -> Context:
-    """Wire everything on the settings' database, which is not touched yet."""
+def build_context(settings: Settings, *, is_service: bool = True) -> Context:
+    """Wire everything on the settings' database, which is not touched yet; `is_service` False for a single question."""
     database = Database(settings.database_url)
     pool = ModelPool(settings)
     registry = Registry(database, settings)
-    snapshot = Snapshot(database)
+    snapshot = Snapshot(database, is_eager=is_service)
     request_log = RequestLog(database)
     return Context(
         settings=settings,

@@ -81,6 +81,7 @@ def ensure_admin_key(database: Database, settings: Settings) -> Path | None:
         if keys.valid(session):
             return None
     path = settings.home / KEY_FILE
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # a database elsewhere has not made it
     key = new_secret("admin")  # the file first: a key that nobody could read would lock everybody out
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.fchmod(descriptor, 0o600)

@@ -48,7 +48,7 @@ class ModelPool:
         if isinstance(spec, LocalSpec):
             return PulledModel(alias, spec, self._settings)
         if isinstance(spec, FakeSpec):
-            return FakeModel.from_config(spec.model_dump(exclude={"engine", "price"}))
+            return FakeModel.from_config(spec.model_dump(exclude={"engine", "price", "context_tokens"}))
         if spec.engine == "vllm":
             folder = Path(spec.adapter_dir) if spec.adapter_dir else None
             return VllmModel(spec.base_url, spec.model or alias, api_key(alias, spec), folder)

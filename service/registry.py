@@ -2,56 +2,59 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlmodel import Session
 
-from prompts.errors import BadFile, BadInput, Fault
-from prompts.formats.prompt_yml import PromptSource, prompt_from_document
-from prompts.names import LATEST, PRODUCTION, Selector, Variant, check_label, check_name, parse_selector
+from prompts.errors import BadInput, BadName, IncludeError
+from prompts.messages import NOTHING
+from prompts.names import LATEST, PRODUCTION, Selector, check_name, parse_selector, parse_variant
 from prompts.prompt import CompiledPrompt, PromptContent
 from prompts.registry import resolve_all
-from prompts.yaml_source import Document
-from service import route_book
+from service import labels
 from service.child import require_local_packages
-from service.errors import NeedsEvidence, NotFound
+from service.errors import NotFound
 from service.identity import Principal
 from service.ids import now
+from service.pushing import Origin, Push, lock, read_prompts, with_brought, write_suites, write_versions
 from service.revisions import check_revision
+from service.search import words
 from service.settings import LocalSpec, Settings
-from service.store import keys, prompts, routes, suites
+from service.store import prompts, runs, suites
 from service.store.database import Database, bump_revision
-from service.store.prompts import LabelRecord, VersionRecord
+from service.store.prompts import Filter, LabelRecord, VersionRecord
 from suites.case import Suite, check_prices
 
-PROTECTED_LABELS = frozenset({PRODUCTION})
+__all__ = [
+    "MAX_LISTED",
+    "MAX_VERSIONS",
+    "Origin",
+    "Push",
+    "Registry",
+    "Search",
+    "as_data",
+    "rendered",
+    "select_version",
+]
+
+MAX_LISTED = 1000  # prompts a page
+MAX_VERSIONS = 10_000  # of one history: more than anybody makes by hand
+_NOT_SAID: dict[str, Any] = {"title": None, "description": None, "tags": [], "notes": None, "git_sha": None, "git_branch": None,
+             "git_author": None, "git_dirty": None}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a push comes from; labels in files move only from the default branch, or without git.
+class Search:
+    """Which prompts a list shows; `limit` of those whose names lie above `after`."""
 
-    A `draft` is a working tree under test: its versions have numbers, but are never `latest`, nor what a suite's bare
-    name means, until somebody pushes them.
-    """
-
-    message: str | None = None
-    git_sha: str | None = None
-    git_branch: str | None = None
-    moves_labels: bool = True
-    draft: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Push:
-    """Files of one push, as plain data by name; all of them are written, or none."""
-
-    prompts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    suites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    origin: Origin = Origin()
+    query: str = ""
+    tag: str | None = None
+    model: str | None = None
+    label: str | None = None
+    after: str = ""
+    limit: int = MAX_LISTED
 
 
 class Registry:
@@ -67,18 +70,18 @@ class Registry:
         Raises BadFile with the faults of all files, or NeedsEvidence where a file would move a protected label
         without a passing gate.
         """
-        sources = _read_prompts(push.prompts)
-        read = {name: self._read_suite(check_name(name, "suite"), data) for name, data in push.suites.items()}
+        sources = read_prompts(push.prompts, self._settings.registry.max_prompt_bytes)
+        given = {name: self._read_suite(check_name(name, "suite"), data) for name, data in push.suites.items()}
+        read = with_brought(given, sources)
         with self._database.write() as session:
-            for name in sorted(sources):
-                prompts.lock(session, name, now())
+            lock(session, sources, read)
             contents = resolve_all(sources, lambda name: _registered(session, name))
-            written = [_write_version(session, sources[n], contents[n], push.origin, actor) for n in sorted(sources)]
+            written = write_versions(session, sources, contents, push.origin, actor)
             if push.origin.moves_labels:
                 for entry in written:
                     for label in sources[entry["name"]].labels:
                         self._point(session, entry["name"], label, entry["version"], actor, push.origin.message)
-            written += [_write_suite(session, name, suite, push.origin, actor) for name, suite in sorted(read.items())]
+            written += write_suites(session, read, push.origin, actor)
             bump_revision(session)
         return written
 
@@ -120,27 +123,52 @@ class Registry:
         """Raise BadFile where the suite bounds costs and nobody knows what `model` costs."""
         check_prices(suite, getattr(self._settings.model(model), "price", None) is not None)
 
-    def listing(self) -> list[dict[str, Any]]:
-        """Every prompt with its newest version and its labels, by name."""
-        with self._database.read() as session:
-            labels = prompts.labels(session)
-            return [
-                {"name": name, "latest": newest, "labels": {at.label: at.version for at in labels if at.name == name}}
-                for name, newest in prompts.names(session)
-            ]
+    def listing(self, search: Search | None = None) -> list[dict[str, Any]]:
+        """Prompts that a search finds, by name: what they are, their newest version and their labels.
 
-    def history(self, name: str) -> dict[str, Any]:
-        """One prompt: its versions, newest first, and its labels. Raises NotFound."""
+        A search looks at the newest pushed version: every word of the query must occur in its name, title, description,
+        notes or messages, whatever its case.
+        """
+        search = search or Search()
+        label = None if search.label == LATEST else search.label
+        wanted = Filter(words(search.query), search.tag, search.model, label, search.after, search.limit)
         with self._database.read() as session:
-            records = prompts.versions(session, name)
-            labels = prompts.labels(session, name)
+            found = prompts.summaries(session, wanted)
+            at = prompts.labels(session, after=search.after, upto=found[-1]["name"]) if found else []
+        pointing: dict[str, dict[str, int]] = {}
+        for record in at:
+            pointing.setdefault(record.name, {})[record.label] = record.version
+        return [
+            {**{key: value for key, value in row.items() if key != "number"}, "latest": row["number"],
+             "labels": pointing.get(row["name"], {})}
+            for row in found
+        ]  # fmt: skip
+
+    def history(self, name: str, limit: int = MAX_VERSIONS) -> dict[str, Any]:
+        """One prompt: its versions, newest first, each with its newest runs; and its labels. Raises NotFound."""
+        with self._database.read() as session:
+            records = prompts.versions(session, name, limit)
+            at = prompts.labels(session, name)
+            newest = prompts.highest_numbers(session, [name], drafts=False)
+            made = runs.newest_of_suites(session, suites.of_prompt(session, name))
         if not records:
             raise NotFound("prompt", name)
+        by_version = _by_version(name, made)
         return {
             "name": name,
-            "labels": {label.label: label.version for label in labels} | _latest(records),
-            "versions": [as_data(record, with_content=False) for record in records],
+            "labels": {label.label: label.version for label in at} | ({LATEST: newest[name]} if newest else {}),
+            "versions": [
+                {**as_data(record, with_content=False), "runs": by_version.get(record.number, [])} for record in records
+            ],
         }
+
+    def lineage(self, selector: Selector) -> list[VersionRecord]:
+        """The version that a selector means, last, behind all that were pushed before it. Raises NotFound."""
+        with self._database.read() as session:
+            selected = select_version(session, selector)
+            known = prompts.versions(session, selector.name, MAX_VERSIONS)
+        before = [record for record in reversed(known) if record.number < selected.number and not record.draft]
+        return [*before, selected]
 
     def label(self, name: str, label: str) -> LabelRecord:
         """Where a label points. Raises NotFound."""
@@ -187,43 +215,34 @@ class Registry:
     ) -> None:
         """Take a label away; it is 404 at once. Raises NotFound, or NeedsEvidence for a protected one."""
         with self._database.write() as session:
-            if prompts.exists(session, name):
-                prompts.lock(session, name, now())
+            prompts.lock_known(session, [name])
             record = prompts.label(session, name, label)
             if record is None:
                 raise NotFound("label", f"{name}@{label}")
             check_revision(f"label {name}@{label}", if_revision, record.revision)
-            if label in PROTECTED_LABELS and not (actor.may("admin") and reason):
-                raise NeedsEvidence(f"{label!r} is protected: an admin removes it, with a reason")
-            gone = LabelRecord(name, label, record.version, record.revision + 1, now())
-            prompts.remove_label(session, gone, actor=actor.id, reason=reason)
-            keys.audit(session, at=gone.updated_at, actor=actor.id, action="label.remove",
-                       subject=f"{name}@{label}", detail={"version": record.version, "reason": reason})  # fmt: skip
+            labels.remove(session, record, actor, reason, self._protected)
             bump_revision(session)
+
+    def undo_label(
+        self, name: str, label: str, actor: Principal, *, if_revision: int | None = None, reason: str | None = None
+    ) -> dict[str, Any]:
+        """Take back a label's last move; see `service.labels.undo`. Raises RevisionMismatch, too."""
+        with self._database.write() as session:
+            prompts.lock_known(session, [name])
+            current = prompts.label(session, name, label)
+            check_revision(f"label {name}@{label}", if_revision, current.revision if current else None)
+            moved = labels.undo(session, name, label, actor, reason, self._protected)
+            bump_revision(session)
+        return moved
 
     def _point(
         self, session: Session, name: str, label: str, number: int, actor: Principal, reason: str | None
     ) -> LabelRecord:
-        check_label(label)
-        target = prompts.by_number(session, name, number)
-        if target is None:
-            raise NotFound("version", f"{name}@{number}")
-        before = prompts.label(session, name, label)
-        variant = Variant(name, number, target.content["model"])
-        serves_it = label != PRODUCTION or route_book.incumbents(session, name) == (variant,)
-        if before is not None and before.version == number and serves_it:
-            return before
-        prompts.publish(session, name, number)
-        revision = prompts.last_label_revision(session, name, label) + 1
-        record = LabelRecord(name, label, number, revision, now())
-        evidence_id = None
-        if label in PROTECTED_LABELS:
-            evidence_id = _allow_protected(session, target, label, actor, reason)
-        prompts.move_label(session, record, actor=actor.id, reason=reason, evidence_id=evidence_id)
-        if label == PRODUCTION:
-            moved = (before.version if before else None, number)
-            route_book.follow_production(session, target, moved, actor, reason, evidence_id)
-        return record
+        return labels.point(session, name, label, number, actor, reason, self._protected)
+
+    @property
+    def _protected(self) -> frozenset[str]:
+        return frozenset({PRODUCTION, *self._settings.registry.protected_labels})
 
 
 def select_version(session: Session, selector: Selector) -> VersionRecord:
@@ -253,6 +272,7 @@ def as_data(record: VersionRecord, *, with_content: bool = True) -> dict[str, An
         "name": record.name,
         "version": record.number,
         "digest": record.digest,
+        **_NOT_SAID,
         **record.about,
         "message": record.message,
         "draft": record.draft,
@@ -263,7 +283,12 @@ def as_data(record: VersionRecord, *, with_content: bool = True) -> dict[str, An
 
 
 def rendered(
-    name: str, number: int | None, prompt: CompiledPrompt, variables: dict[str, Any], messages: list[dict[str, Any]]
+    name: str,
+    number: int | None,
+    prompt: CompiledPrompt,
+    variables: dict[str, Any],
+    messages: list[dict[str, Any]],
+    placeholders: Mapping[str, Any] = NOTHING,
 ) -> dict[str, Any]:
     """The answer of a render: the same from the registry and from a working tree."""
     return {
@@ -272,124 +297,32 @@ def rendered(
         "digest": prompt.digest,
         "model": prompt.content.model,
         "parameters": prompt.content.request_parameters(),
-        "messages": [message.as_dict() for message in prompt.render(variables, messages)],
+        "messages": [message.as_dict() for message in prompt.render(variables, messages, placeholders)],
     }
 
 
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")
-
-
-def _plain_data(data: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Data that came as JSON, held to what a file may hold: no NUL and no half of a surrogate pair."""
-    waiting: list[Any] = [dict(data)]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += [*value.keys(), *value.values()]
-        elif isinstance(value, list):
-            waiting += value
-        elif isinstance(value, str) and (found := _NO_TEXT.search(value)):
-            raise BadFile([Fault(f"prompt {name}", 0, f"holds {found[0]!a}, which is no text", "remove it")])
-    return dict(data)
-
-
-def _latest(records: list[VersionRecord]) -> dict[str, int]:
-    """`latest`, where anything was pushed yet; `records` are newest first."""
-    pushed = [record.number for record in records if not record.draft]
-    return {LATEST: pushed[0]} if pushed else {}
-
-
-def _read_prompts(files: Mapping[str, Mapping[str, Any]]) -> dict[str, PromptSource]:
-    sources: dict[str, PromptSource] = {}
-    faults: list[Fault] = []
-    for name, data in files.items():
-        try:
-            document = Document(f"prompt {check_name(name)}", _plain_data(data, name), {(): 0})
-            sources[name] = prompt_from_document(document, name)
-        except BadFile as error:
-            faults += error.faults
-    if faults:
-        raise BadFile(faults)
-    return sources
+def _by_version(name: str, made: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    """What the newest runs of each variant came to, by the version of prompt `name` that they tested."""
+    figures = ("total", "passed", "failed", "errored", "skipped", "pass_rate", "ci95", "metrics")
+    found: dict[int, list[dict[str, Any]]] = {}
+    for run in made:
+        variant, summary = parse_variant(run["variant"]), run["summary"] or {}
+        if variant.prompt == name:
+            about = {"suite": run["suite"], "suite_version": run["suite_version"], "run_id": run["id"]}
+            shown = {**about, "variant": run["variant"], "finished_at": run["finished_at"]}
+            found.setdefault(variant.version, []).append(shown | {key: summary.get(key) for key in figures})
+    return found
 
 
 def _registered(session: Session, text: str) -> PromptContent | None:
     """What an include of `name`, `name@label` or `name@N` means now: production first, else the newest."""
-    selector = parse_selector(text)
+    try:
+        selector = parse_selector(text)
+    except BadName as error:
+        raise IncludeError(f"include {text[:80]!r}: {error}") from error
     if selector.version is None and selector.label is None and not prompts.label(session, selector.name, PRODUCTION):
         selector = Selector(selector.name, label=LATEST)
     try:
         return PromptContent.model_validate(select_version(session, selector).content)
     except NotFound:
         return None
-
-
-def _write_version(
-    session: Session, source: PromptSource, content: PromptContent, origin: Origin, actor: Principal
-) -> dict[str, Any]:
-    digest = content.digest
-    record = prompts.by_digest(session, source.name, digest)
-    created = record is None
-    if record is None:
-        about = {
-            "title": source.title,
-            "description": source.description,
-            "tags": list(source.tags),
-            "git_sha": origin.git_sha,
-            "git_branch": origin.git_branch,
-        }
-        record = VersionRecord(
-            name=source.name,
-            number=prompts.highest_number(session, source.name) + 1,
-            digest=digest,
-            content=content.model_dump(mode="json"),
-            about=about,
-            author=actor.id,
-            message=origin.message,
-            created_at=now(),
-            draft=origin.draft,
-        )
-        prompts.add(session, record)
-        session.flush()
-    elif record.draft and not origin.draft:
-        about = {**record.about, "git_sha": origin.git_sha, "git_branch": origin.git_branch}
-        known = replace(record, message=origin.message, about=about, author=actor.id, draft=False)
-        prompts.annotate(session, known)
-    return {"kind": "prompt", "name": source.name, "version": record.number, "digest": digest, "created": created}
-
-
-def _write_suite(session: Session, name: str, suite: Suite, origin: Origin, actor: Principal) -> dict[str, Any]:
-    if not prompts.exists(session, suite.prompt):
-        fix = "push the prompt with it or before it"
-        raise BadFile([Fault(f"suite {name}", 0, f"its prompt {suite.prompt!r} does not exist", fix)])
-    prompts.lock(session, suite.prompt, now())
-    found = suites.by_digest(session, name, suite.digest)
-    number = found["number"] if found else suites.next_number(session, name)
-    if found is None:
-        record = {"name": name, "number": number, "digest": suite.digest, "prompt": suite.prompt}
-        about = {"content": suite.as_data(), "author": actor.id, "message": origin.message, "created_at": now()}
-        suites.add(session, {**record, **about, "pushed_at": None})
-    if not origin.draft:
-        suites.set_pushed(session, name, number, now())
-    return {"kind": "suite", "name": name, "version": number, "digest": suite.digest, "created": found is None}
-
-
-def _allow_protected(session: Session, target: VersionRecord, label: str, actor: Principal, reason: str | None) -> str:
-    """The evidence on which a protected label may move; raises NeedsEvidence where there is none."""
-    served = str(Variant(target.name, target.number, target.content["model"]))
-    gate = routes.passing_gate(session, served)
-    if gate is not None and actor.may("author"):
-        return str(gate["id"])
-    if not actor.may("admin"):
-        raise NeedsEvidence(
-            f"{label!r} is protected and {served} has no passing gate: run `turnout gate`,"
-            " or ask an admin, who may give a reason instead"
-        )
-    if not reason:
-        raise NeedsEvidence(
-            f"{label!r} is protected and {served} has no passing gate: run `turnout gate` first,"
-            " or give a reason (--reason), which is kept as evidence"
-        )
-    keys.audit(session, at=now(), actor=actor.id, action="label.manual",
-               subject=f"{target.name}@{label}", detail={"version": target.number, "reason": reason})  # fmt: skip
-    return route_book.add_manual_evidence(session, target.name, f"{target.name}@{target.number}", actor, reason)

@@ -77,16 +77,8 @@ class RouteBook:
 
         Undoing again goes one revision further back. Raises Conflict where there is nothing before.
         """
-        actor.require("admin", "undo a route")
         with self._database.write() as session:
-            current = _current(session, prompt, for_update=True)
-            undone, before = _to_undo(session, prompt)
-            state = routing.from_data(undone["state"])
-            if state.moved is not None:
-                _move_production_back(session, prompt, state.moved, actor, reason)
-            restored = replace(routing.from_data(before["state"]), moved=None)
-            data = {**routing.as_data(restored), "undone": undone["revision"], "restored": before["revision"]}
-            return _public(_append_data(session, current, data, "undo", actor, reason, before["evidence_id"]))
+            return _undo(session, prompt, actor, reason)
 
 
 def begin(
@@ -131,6 +123,23 @@ def follow_production(
     variant = Variant(target.name, target.number, target.content["model"])
     state = RouteState((routing.Weighted(variant, 100.0),), moved=moved)
     _append(session, target.name, state, "production", actor, reason, evidence_id)
+
+
+def undo_production(
+    session: Session, prompt: str, moved: tuple[int | None, int], actor: Principal, reason: str | None
+) -> None:
+    """Take back a move of `production`, and the revision of the route that it wrote.
+
+    Raises Forbidden for anybody but an admin, and Conflict where the route moved since, or began with that move.
+    """
+    actor.require("admin", f"undo a move of {PRODUCTION!r}, which moves the route")
+    newest, _ = _to_undo(session, prompt)
+    if routing.from_data(newest["state"]).moved != moved:
+        raise Conflict(
+            f"the route of {prompt} has moved since its {PRODUCTION!r} did (revision {newest['revision']}:"
+            f" {newest['action']}): take that back first, with `turnout route {prompt} undo`"
+        )
+    _undo(session, prompt, actor, reason)
 
 
 def add_manual_evidence(session: Session, prompt: str, candidate: str, actor: Principal, reason: str) -> str:
@@ -195,18 +204,33 @@ def _to_undo(session: Session, prompt: str) -> tuple[dict[str, Any], dict[str, A
     return standing[-1], standing[-2]
 
 
+def _undo(session: Session, prompt: str, actor: Principal, reason: str | None) -> dict[str, Any]:
+    actor.require("admin", "undo a route")
+    current = _current(session, prompt, for_update=True)
+    undone, before = _to_undo(session, prompt)
+    state = routing.from_data(undone["state"])
+    if state.moved is not None:
+        _move_production_back(session, prompt, state.moved, actor, reason)
+    restored = replace(routing.from_data(before["state"]), moved=None)
+    data = {**routing.as_data(restored), "undone": undone["revision"], "restored": before["revision"]}
+    return _public(_append_data(session, current, data, "undo", actor, reason, before["evidence_id"]))
+
+
 def _move_production_back(
     session: Session, prompt: str, moved: tuple[int | None, int], actor: Principal, reason: str | None
 ) -> None:
     label = prompts.label(session, prompt, PRODUCTION)
     if label is None or label.version != moved[1]:
         return
+    standing = prompts.standing_moves(session, prompt, PRODUCTION)
+    undoes = standing[-1]["revision"] if standing else None
+    why = reason or "undo of the route"
     if moved[0] is None:
         gone = LabelRecord(prompt, PRODUCTION, label.version, label.revision + 1, now())
-        prompts.remove_label(session, gone, actor=actor.id, reason=reason or "undo of the route")
+        prompts.remove_label(session, gone, actor=actor.id, reason=why, undoes=undoes)
         return
     record = LabelRecord(prompt, PRODUCTION, moved[0], label.revision + 1, now())
-    prompts.move_label(session, record, actor=actor.id, reason=reason or "undo of the route", evidence_id=None)
+    prompts.move_label(session, record, actor=actor.id, reason=why, evidence_id=None, undoes=undoes)
 
 
 def _append(

@@ -13,7 +13,9 @@ from pathlib import Path
 import structlog
 import uvicorn
 
-from service.app import build_app, check_binding
+from service.app import behind_door, check_binding
+from service.changes import Changes
+from service.context import build_context
 from service.identity import KEY_FILE
 from service.listening import listen
 from service.logs import configure_log
@@ -30,13 +32,27 @@ def serve(settings: Settings) -> int:
     check_binding(settings)
     listener = listen(settings.server.host, settings.server.port)
     port = listener.getsockname()[1]
-    app = build_app(settings)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=10)
-    server = uvicorn.Server(config)
+    context = build_context(settings)
+    config = uvicorn.Config(
+        behind_door(context), log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=10
+    )
+    server = _Server(config, context.snapshot.changes)
     log.info("turnout serves", url=f"http://{settings.server.host}:{port}", home=str(settings.home),
              admin_key=str(settings.home / KEY_FILE), schema="/schema")  # fmt: skip
     asyncio.run(_serve(server, listener, settings))
     return 0 if server.started else 4
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams of changes first: uvicorn waits for open answers before the application is told to end."""
+
+    def __init__(self, config: uvicorn.Config, changes: Changes) -> None:
+        super().__init__(config)
+        self._changes = changes
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._changes.close()
+        await super().shutdown(sockets)
 
 
 async def _serve(server: uvicorn.Server, listener: socket.socket, settings: Settings) -> None:

@@ -16,12 +16,14 @@ from urllib.parse import urlsplit
 
 import pydantic
 
-from prompts.errors import BadFile, Fault
+from prompts.errors import BadFile, BadInput, Fault
+from prompts.names import check_label
 from prompts.yaml_source import Document, load_yaml, parse_model
 from service.errors import BadSetting
 
 FILE_NAME = "turnout.yaml"
 DEFAULT_URL = "http://127.0.0.1:8600"
+_LISTS = ("allowed_hosts", "protected_labels")  # in the environment: with commas between them
 
 
 class _Section(pydantic.BaseModel):
@@ -58,6 +60,21 @@ class Retention(_Section):
     request_days: int = pydantic.Field(30, ge=1)
 
 
+class Registry(_Section):
+    """`registry`: what prompts and their labels are held to. `production` is protected, named here or not."""
+
+    protected_labels: tuple[str, ...] = ("production",)
+    max_prompt_bytes: int = pydantic.Field(4 * 1024 * 1024, ge=1024, description="of one prompt's file")
+
+    @pydantic.field_validator("protected_labels", mode="after")
+    @classmethod
+    def _label_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(check_label(label.strip()) for label in value if label.strip())
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+
+
 class Price(_Section):
     """US dollars for a million tokens."""
 
@@ -73,6 +90,7 @@ class LocalSpec(_Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int | None = pydantic.Field(None, ge=1)
     price: Price | None = None
+    context_tokens: int | None = pydantic.Field(None, ge=1)
 
     @property
     def is_tunable(self) -> bool:
@@ -87,6 +105,7 @@ class OpenAISpec(_Section):
     model: str | None = None
     api_key_env: str | None = None
     price: Price | None = None
+    context_tokens: int | None = pydantic.Field(None, ge=1)
     timeout_s: float = pydantic.Field(60.0, gt=0)
     tunable: bool = False
     source: str | None = None
@@ -120,6 +139,7 @@ class FakeSpec(_Section):
     echo: bool = False
     latency_s: float = pydantic.Field(0.0, ge=0)
     price: Price | None = None
+    context_tokens: int | None = pydantic.Field(None, ge=1)
 
     @property
     def is_tunable(self) -> bool:
@@ -139,6 +159,7 @@ class Settings(_Section):
     server: Server = Server()
     storage: Storage = Storage()
     retention: Retention = Retention()
+    registry: Registry = Registry()
     models: dict[Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")], ModelSpec] = {}
 
     @property
@@ -188,6 +209,15 @@ def load_settings(environ: Mapping[str, str] | None = None, start: Path | None =
         raise BadFile([replace(f, message=_USER_OF_URL.sub("//…@", f.message)) for f in error.faults]) from None
 
 
+def default_settings(start: Path | None = None) -> Settings:
+    """The project at `start` with no more than the built-in models: for looking at its files when its own cannot be read."""
+    start = (start or Path.cwd()).resolve()
+    file = find_project_file(start)
+    home = Path(os.environ.get("TURNOUT_HOME") or Path.home() / ".turnout").expanduser().resolve()
+    data = {"home": home, "project": file.parent if file else start, "models": BUILT_IN_MODELS}
+    return Settings.model_validate(data)
+
+
 def _keys_and_values(document: Document) -> dict[str, Any]:
     """The file's sections; raises BadFile where it, or its `models`, is something else."""
     data = {} if document.data is None else document.data
@@ -195,7 +225,20 @@ def _keys_and_values(document: Document) -> dict[str, Any]:
         if value is not None and not isinstance(value, dict):
             found = f"expected keys and values here, found {type(value).__name__}"
             raise BadFile([document.fault(": ".join((*keys, found)), *keys, fix="write `key: value` lines")])
+    own = [
+        document.fault(f"unknown key {key!r}", key, fix=fix, rule="unknown-key")
+        for key, fix in (("home", "set TURNOUT_HOME"), ("project", "the project is the folder of this file"))
+        if key in data
+    ]
+    if own:
+        raise BadFile(own)
     return dict(data)
+
+
+def too_large(place: str, size_bytes: int, max_bytes: int) -> Fault:
+    """The fault of a prompt above `registry.max_prompt_bytes`."""
+    fix = "shorten it, or raise registry.max_prompt_bytes in turnout.yaml"
+    return Fault(place, 0, f"has {size_bytes:,} bytes; a prompt may have {max_bytes:,}", fix)
 
 
 def find_project_file(start: Path) -> Path | None:
@@ -211,12 +254,12 @@ def _read(file: Path) -> str:
 
 
 def _apply_environment(data: dict[str, Any], environ: Mapping[str, str]) -> None:
-    for section, model in (("server", Server), ("storage", Storage), ("retention", Retention)):
+    for section, model in (("server", Server), ("storage", Storage), ("retention", Retention), ("registry", Registry)):
         for name in model.model_fields:
             value = environ.get(f"TURNOUT_{section}_{name}".upper())
             if value is None:
                 continue
             if not isinstance(data.get(section) or {}, dict):
                 raise BadSetting(f"{section}: expected keys and values")
-            parsed: Any = value.split(",") if name == "allowed_hosts" else value
+            parsed: Any = value.split(",") if name in _LISTS else value
             data[section] = {**(data.get(section) or {}), name: parsed}

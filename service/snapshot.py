@@ -1,7 +1,8 @@
 """What serving needs, in memory: keys, labels, routes and compiled prompts. No request waits for the database.
 
 A background task watches one number in the database and reads everything anew when it has moved; writes of the same
-process refresh at once. When the database is away the last snapshot goes on serving.
+process refresh at once. When the database is away the last snapshot goes on serving. Whoever keeps copies is told by
+`changes` which prompts have moved.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import structlog
 
 from prompts.names import LATEST, PRODUCTION, Selector, Variant
 from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt
+from prompts.segments import local_messages
 from service import routing
+from service.changes import Change, Changes
 from service.errors import NotFound
 from service.identity import Principal
 from service.routing import RouteState
@@ -48,12 +51,19 @@ class View:
 
 
 class Snapshot:
-    """Holds the newest `View` and the compiled versions, which never change once read."""
+    """Holds the newest `View` and the compiled versions, which never change once read.
 
-    def __init__(self, database: Database) -> None:
+    `is_eager` compiles every version that a name can mean before anybody asks for it: right for a service, a waste for a
+    command that ends after one question.
+    """
+
+    def __init__(self, database: Database, *, is_eager: bool = True) -> None:
         self._database = database
+        self._is_eager = is_eager
         self._compiled: dict[tuple[str, int], CompiledPrompt] = {}
+        self._local: dict[tuple[str, int], list[dict[str, Any]] | None] = {}
         self._lock = threading.Lock()
+        self.changes = Changes()
         self.view = View()
         self.is_stale = False
 
@@ -70,9 +80,11 @@ class Snapshot:
                 newest=dict(prompts.names(session)),
                 routes={record["prompt"]: _routed(record) for record in routes.all_current(session)},
             )
-            for name, number in _served(view):
+            for name, number in _served(view) if self._is_eager else ():
                 self._compile(session, name, number)
+            moved = changed(self.view, view)
             self.view = view
+            self.changes.publish(Change(revision, moved))
 
     async def watch(self) -> None:
         """Refresh whenever the database's revision moves, until cancelled; outlasts a database that is away."""
@@ -111,6 +123,10 @@ class Snapshot:
         with self._lock, self._database.read() as session:
             return self._compile(session, name, number)
 
+    def local_messages(self, name: str, number: int) -> list[dict[str, Any]] | None:
+        """How a client fills a version by itself, or None where it cannot; for a version that `is_ready`."""
+        return self._local[name, number]
+
     def is_ready(self, name: str, number: int) -> bool:
         return (name, number) in self._compiled
 
@@ -120,8 +136,21 @@ class Snapshot:
             if record is None:
                 raise NotFound("version", f"{name}@{number}")
             content = PromptContent.model_validate(record.content)
-            self._compiled[(name, number)] = compile_prompt(content, record.digest)
+            compiled = compile_prompt(content, record.digest)
+            self._local[(name, number)] = local_messages(compiled)
+            self._compiled[(name, number)] = compiled
         return self._compiled[(name, number)]
+
+
+def changed(before: View, after: View) -> frozenset[str]:
+    """The prompts whose labels, newest version or route differ between two views."""
+    views = (before, after)
+    names = {name for view in views for moved in (view.newest, view.labels, view.routes) for name in moved}
+    return frozenset(name for name in names if _pointers(before, name) != _pointers(after, name))
+
+
+def _pointers(view: View, name: str) -> tuple[Any, ...]:
+    return view.newest.get(name), view.labels.get(name), view.routes.get(name)
 
 
 def _labels(session: Any) -> dict[str, dict[str, int]]:

@@ -174,7 +174,7 @@ def inline_rows(document: Document) -> tuple[list[Row], list[Fault]]:
         return [(document, ("tests",))], []
     if not isinstance(tests, list) or not tests:
         fix = "add `tests:` with a list of cases, or of file:// references"
-        return [], [document.fault("a suite needs tests", "tests", fix=fix)]
+        return [], [document.fault("a suite needs tests", "tests", fix=fix, rule="missing-key")]
     return [(document, ("tests", index)) for index in range(len(tests))], []
 
 
@@ -257,9 +257,11 @@ def _case_faults(cases: Sequence[Case], places: Sequence[Place], any_answer: boo
         first = seen.setdefault(case.id, place)
         if first is not place:
             message = f"the same variables and assertions as the case at {first.path}:{first.line}"
-            yield Fault(*place, message, "remove one of the two")
+            yield Fault(*place, message, "remove one of the two", rule="duplicate-case")
         if not case.asserts and not any_answer:
-            yield Fault(*place, "the case has no assertion: any answer would pass", "add `assert:`")
+            yield Fault(
+                *place, "the case has no assertion: any answer would pass", "add `assert:`", rule="no-assertion"
+            )
         for spec in case.asserts:
             yield from _filled_faults(case, spec, place)
 
@@ -268,7 +270,8 @@ def _filled_faults(case: Case, spec: AssertionSpec, place: Place) -> Iterator[Fa
     names = names_in(spec.value)
     for name in sorted(names - case.vars.keys()):
         message = f"`{spec.type}` refers to {{{{ {name} }}}}, which the case does not have"
-        yield Fault(*place, message, "known here: " + (", ".join(sorted(case.vars)) or "none"))
+        known = ", ".join(sorted(case.vars)) or "none"
+        yield Fault(*place, message, f"known here: {known}", rule="undeclared-variable")
     if names and names <= case.vars.keys():
         try:
             assertions.check(spec.model_copy(update={"value": fill(spec.value, case.vars)}))
@@ -300,13 +303,14 @@ def check_prices(
     faults = []
     if suite.thresholds.cost_per_1k_usd is not None:
         message = "thresholds.cost_per_1k_usd: the price of the model is unknown"
-        faults.append(where.fault(message, "thresholds", "cost_per_1k_usd", fix=fix))
+        faults.append(where.fault(message, "thresholds", "cost_per_1k_usd", fix=fix, rule="unknown-price"))
     seen: set[int] = set()  # equal assertions are one object: a fault names the first case that has it
     for index, case in enumerate(suite.tests):
         for spec in case.asserts:
             if spec.type.endswith("cost") and id(spec) not in seen:
                 seen.add(id(spec))
                 place = places[index] if places else Place(where.path, where.line("tests", index))
-                faults.append(Fault(*place, f"`{spec.type}`: the price of the model is unknown", fix))
+                message = f"`{spec.type}`: the price of the model is unknown"
+                faults.append(Fault(*place, message, fix, rule="unknown-price"))
     if faults:
         raise BadFile(faults)

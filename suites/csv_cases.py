@@ -50,7 +50,7 @@ def _read_table(reader: Any, path: str, faults: list[Fault]) -> Iterator[Row]:
                 yield from _row(header, cells, path, line, faults)
             line = reader.line_num + 1
     except csv.Error as error:
-        faults.append(Fault(path, line, f"not valid CSV: {error}", "close the quotes of this row"))
+        faults.append(Fault(path, line, f"not valid CSV: {error}", "close the quotes of this row", rule="csv"))
 
 
 def _header_faults(header: list[str], path: str) -> Iterator[Fault]:
@@ -68,7 +68,7 @@ def _header_faults(header: list[str], path: str) -> Iterator[Fault]:
 def _row(header: list[str], cells: list[str], path: str, line: int, faults: list[Fault]) -> Iterator[Row]:
     if len(cells) != len(header):
         message = f"the row has {len(cells)} cells, the header {len(header)}"
-        faults.append(Fault(path, line, message, "quote cells that hold commas or line breaks"))
+        faults.append(Fault(path, line, message, "quote cells that hold commas or line breaks", rule="csv"))
         return
     try:
         case = _case(dict(zip(header, cells, strict=True)))

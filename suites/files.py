@@ -14,10 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from prompts.errors import BadFile, Fault
+from prompts.formats.prompt_yml import PromptSource
 from prompts.names import name_from_path
 from prompts.yaml_source import Document, load_yaml, parse_model
 from suites.case import Example, Place, Row, Suite, assemble, check_prices, inline_rows, reference_of
 from suites.csv_cases import csv_rows
+from suites.github import suite_of
 from suites.values import FILE, MAX_DEPTH, Keys, too_deep, walk_texts
 
 SUFFIX = ".suite.yml"
@@ -48,6 +50,21 @@ class ResolvedSuite:
     def check_prices(self, has_price: bool) -> None:
         """`suites.case.check_prices` with the lines of this file."""
         check_prices(self.suite, has_price, document=self.document, places=self.places)
+
+
+def brought_suite(source: PromptSource) -> tuple[ResolvedSuite | None, tuple[Fault, ...]]:
+    """The suite that a prompt file brings with it (`testData`), and what could not be made a part of it.
+
+    Raises BadFile as `suites.github.suite_of` does.
+    """
+    if not source.test_data and not source.evaluators:
+        return None, ()
+    found, document = suite_of(source), source.document
+    if found.suite is None:
+        return None, found.left_out
+    path = Path(document.path).absolute()
+    places = tuple(Place(document.path, document.line("testData", index)) for index in range(len(source.test_data)))
+    return ResolvedSuite(source.name, path, found.suite, document, places, (path,)), found.left_out
 
 
 def suite_name(path: Path, root: Path) -> str:
@@ -104,7 +121,9 @@ class _Reader:
             with path.open("rb") as file:
                 content = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
-            raise BadFile([Fault(shown, 0, f"cannot be read: {error.strerror}", "check the path")]) from error
+            raise BadFile(
+                [Fault(shown, 0, f"cannot be read: {error.strerror}", "check the path", rule="file")]
+            ) from error
         if len(content) > MAX_FILE_BYTES:
             raise BadFile([Fault(shown, 0, f"is larger than {MAX_FILE_BYTES // 2**20} MiB", "split it")])
         try:
@@ -167,13 +186,19 @@ class _Reader:
             resolved = path.resolve(strict=True)
         except (OSError, RuntimeError, ValueError) as error:
             fix = f"it is looked for in {self.shown(self.folder)}/"
-            raise BadFile([document.fault(f"{reference}: there is no such file", *keys, fix=fix)]) from error
+            raise BadFile(
+                [document.fault(f"{reference}: there is no such file", *keys, fix=fix, rule="file")]
+            ) from error
         if not resolved.is_relative_to(self.project):
             raise BadFile(
-                [document.fault(f"{reference}: lies outside the project", *keys, fix="copy it into the project")]
+                [
+                    document.fault(
+                        f"{reference}: lies outside the project", *keys, fix="copy it into the project", rule="file"
+                    )
+                ]
             )
         if not resolved.is_file():
-            raise BadFile([document.fault(f"{reference}: is not a file", *keys, fix=_ALL_LISTED)])
+            raise BadFile([document.fault(f"{reference}: is not a file", *keys, fix=_ALL_LISTED, rule="file")])
         return resolved
 
     def filled(self, document: Document, keys: Keys) -> Row:
@@ -259,8 +284,8 @@ def _after_comma(text: str, position: int) -> int:
 
 def _json_fault(path: str, line: int, error: Exception) -> Fault:
     if not isinstance(error, json.JSONDecodeError):
-        return Fault(path, line, f"not valid JSON: {error}", "mend the JSON here")
-    return Fault(path, max(line, error.lineno), f"not valid JSON: {error.msg}", "mend the JSON here")
+        return Fault(path, line, f"not valid JSON: {error}", "mend the JSON here", rule="json")
+    return Fault(path, max(line, error.lineno), f"not valid JSON: {error.msg}", "mend the JSON here", rule="json")
 
 
 def _lines(text: str) -> Iterator[str]:

@@ -40,7 +40,9 @@ def suite_of(source: PromptSource) -> GithubSuite:
     tests = [test for i in range(len(source.evaluators)) if (test := _read(source, i, faults, left_out))]
     if not tests and not faults:
         fix = "add `evaluators: [{name: right, string: {equals: '{{expected}}'}}]`"
-        left_out.append(source.fault("`testData` has no evaluator of text, and makes no suite", "testData", fix=fix))
+        left_out.append(
+            _warning(source, "`testData` has no evaluator of text, and makes no suite", "testData", fix=fix)
+        )
         return GithubSuite(None, tuple(left_out))
     cases = [_case(source, index, tests, faults) for index in range(len(source.test_data))]
     if faults:
@@ -52,7 +54,11 @@ def suite_of(source: PromptSource) -> GithubSuite:
 def _without_data(source: PromptSource) -> Iterator[Fault]:
     if source.evaluators:
         fix = "add `testData`, or move them into a suite file"
-        yield source.fault("`evaluators` without `testData` test nothing", "evaluators", fix=fix)
+        yield _warning(source, "`evaluators` without `testData` test nothing", "evaluators", fix=fix)
+
+
+def _warning(source: PromptSource, message: str, *keys: str | int, fix: str) -> Fault:
+    return source.document.fault(message, *keys, fix=fix, level="warning", rule="evaluator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ def _read(source: PromptSource, index: int, faults: list[Fault], left_out: list[
     if "uses" in evaluator or "llm" in evaluator:
         what = evaluator.get("uses") or "llm"
         message = f"evaluator {name!r} ({what}) asks a model and is no part of the suite"
-        left_out.append(source.fault(message, *keys, fix="judge by a model in a suite file"))
+        left_out.append(_warning(source, message, *keys, fix="judge by a model in a suite file"))
         return None
     given = evaluator.get("string")
     kinds = [kind for kind in _STRING_TESTS if isinstance(given, dict) and isinstance(given.get(kind), str)]

@@ -16,7 +16,7 @@ from prompts.errors import BadFile, BadInput, Fault, TemplateRefused
 from prompts.names import check_label
 from prompts.prompt import Entry, Example, MessageTemplate, PlaceholderSlot, PromptContent
 from prompts.schemas import Schema, check_schema
-from prompts.template import Template, includes, replace_includes
+from prompts.template import Template, includes, one_budget, replace_includes
 from prompts.variables import Placeholder
 from prompts.yaml_source import Document, load_yaml, parse_model
 
@@ -164,7 +164,8 @@ def prompt_from_document(document: Document, name: str) -> PromptSource:
         parsed = parse_model(PromptFile, document)
     except BadFile as error:
         raise BadFile([*error.faults, *_syntax_faults(document)]) from error
-    faults = list(_template_faults(parsed, document))
+    with one_budget():
+        faults = list(_template_faults(parsed, document))
     schema = _output_schema(parsed, document, faults)
     faults += [*_placeholder_faults(parsed, document), *_parameter_faults(parsed, document)]
     if faults:
@@ -215,7 +216,9 @@ def _template_at(document: Document, index: int, content: str, faults: list[Faul
     try:
         return Template(replace_includes(content, lambda _: ""))
     except TemplateRefused as error:
-        faults.append(document.fault(str(error), "messages", index, "content", fix="mend the template"))
+        faults.append(
+            document.fault(str(error), "messages", index, "content", fix="mend the template", rule="template")
+        )
         return None
 
 
@@ -232,10 +235,14 @@ def _template_faults(parsed: PromptFile, document: Document) -> list[Fault]:
         for name in sorted(template.names - (parsed.variables or {}).keys()) if parsed.variables is not None else ():
             fix = f"declare it: `variables: {{{name}: {{type: string}}}}`"
             message_text = f"the template uses {name!r}, which `variables` does not declare"
-            faults.append(document.fault(message_text, "messages", index, "content", fix=fix))
+            faults.append(
+                document.fault(message_text, "messages", index, "content", fix=fix, rule="undeclared-variable")
+            )
     unused = (parsed.variables or {}).keys() - used if not has_includes and len(faults) == 0 else set()
     return faults + [
-        document.fault(f"variable {name!r} is never used", "variables", name, fix="use it or remove it")
+        document.fault(
+            f"variable {name!r} is never used", "variables", name, fix="use it or remove it", rule="unused-variable"
+        )
         for name in sorted(unused)
     ]
 
@@ -261,10 +268,12 @@ def _placeholder_faults(parsed: PromptFile, document: Document) -> Iterator[Faul
         if isinstance(entry, PlaceholderSlot) and entry.placeholder not in parsed.placeholders:
             message = f"`placeholders` does not declare {entry.placeholder!r}"
             fix = f"declare it: `placeholders: {{{entry.placeholder}: {{}}}}`"
-            yield document.fault(message, "messages", index, "placeholder", fix=fix)
+            yield document.fault(message, "messages", index, "placeholder", fix=fix, rule="undeclared-placeholder")
     for name in sorted(parsed.placeholders.keys() - used):
         fix = f"add `- placeholder: {name}` to `messages`, or remove it"
-        yield document.fault(f"placeholder {name!r} is never used", "placeholders", name, fix=fix)
+        yield document.fault(
+            f"placeholder {name!r} is never used", "placeholders", name, fix=fix, rule="unused-placeholder"
+        )
 
 
 def _output_schema(parsed: PromptFile, document: Document, faults: list[Fault]) -> dict[str, Any] | None:
@@ -273,22 +282,36 @@ def _output_schema(parsed: PromptFile, document: Document, faults: list[Fault]) 
         try:
             raw = json.loads(raw)
         except (json.JSONDecodeError, RecursionError) as error:
-            faults.append(document.fault(f"jsonSchema is not JSON: {error}", "jsonSchema", fix="mend the JSON"))
+            faults.append(
+                document.fault(
+                    f"jsonSchema is not JSON: {error}", "jsonSchema", fix="mend the JSON", rule="output-schema"
+                )
+            )
             return None
     if (parsed.response_format == "json_schema") != (raw is not None):
         fix = "give both `responseFormat: json_schema` and `jsonSchema`, or neither"
-        faults.append(document.fault("responseFormat and jsonSchema go together", "responseFormat", fix=fix))
+        faults.append(
+            document.fault("responseFormat and jsonSchema go together", "responseFormat", fix=fix, rule="output-schema")
+        )
         return None
     if raw is None:
         return None
     if not isinstance(raw, dict) or not isinstance(raw.get("schema", {}), dict):
-        faults.append(document.fault("jsonSchema is no JSON object", "jsonSchema", fix="write keys and values"))
+        faults.append(
+            document.fault(
+                "jsonSchema is no JSON object", "jsonSchema", fix="write keys and values", rule="output-schema"
+            )
+        )
         return None
     wrapped = raw if "schema" in raw else {"name": "output", "strict": True, "schema": raw}
     try:
         check_schema(wrapped["schema"])
     except ValueError as error:
-        faults.append(document.fault(f"jsonSchema is no JSON Schema: {error}", "jsonSchema", fix="mend the schema"))
+        faults.append(
+            document.fault(
+                f"jsonSchema is no JSON Schema: {error}", "jsonSchema", fix="mend the schema", rule="output-schema"
+            )
+        )
     return wrapped
 
 

@@ -62,8 +62,11 @@ class Gatekeeper:
         return principal
 
 
-def require_role(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Litestar's guard: each handler's `opt` names the least role; one that names none is for nobody."""
+async def require_role(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Litestar's guard: each handler's `opt` names the least role; one that names none is for nobody.
+
+    A coroutine, because Litestar calls a plain function in a thread: a hop for every request.
+    """
     role = handler.opt.get("role")
     if role == "open":
         return

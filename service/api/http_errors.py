@@ -82,6 +82,9 @@ def handle_http_error(request: Request[Any, Any, Any], error: HTTPException) -> 
     reasons = "; ".join(f"{fault.get('key', 'body')}: {fault.get('message')}" for fault in named)
     message = reasons or error.detail or "refused"
     param = named[0].get("key") if named else None
+    if error.status_code == 413:
+        limit = request.app.request_max_body_size
+        message = f"the body is larger than {limit:,} bytes: send less, or raise server.max_body_bytes"
     kind = {404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}.get(error.status_code, "BadInput")
     body, media_type = shape(request.url.path, error.status_code, message, kind, param)
     return Response(body, status_code=error.status_code, media_type=media_type, headers=error.headers)

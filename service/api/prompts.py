@@ -1,40 +1,48 @@
-"""Prompts over HTTP: versions, labels, render, diff, push."""
+"""Prompts over HTTP: push, versions, search, diff, blame, labels, the page of a prompt."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import pydantic
 from litestar import Request, Response, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from prompts.diff import diff
+from prompts.blame import blame
+from prompts.diff import diff, diff_rendered
 from prompts.errors import BadInput
 from prompts.names import LATEST, Selector, check_label, check_name, parse_selector
 from prompts.prompt import PromptContent
+from service.api.etags import conditional
 from service.api.threads import in_thread
 from service.context import Context
 from service.identity import Principal
-from service.registry import Origin, Push, as_data, rendered
+from service.prompt_page import page
+from service.registry import MAX_LISTED, MAX_VERSIONS, Origin, Push, Search, as_data
 from service.revisions import ANY_REVISION, NO_REVISION
 from service.store.prompts import LabelRecord, VersionRecord
 
 AUTHOR = {"role": "author"}
 MAX_MESSAGE_LENGTH = 2000
 MAX_VERSION = 10**9
+MAX_QUERY_LENGTH = 200
 
 
 class _Origin(pydantic.BaseModel, extra="forbid"):
     message: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
     git_sha: str | None = pydantic.Field(None, max_length=64)
     git_branch: str | None = pydantic.Field(None, max_length=255)
+    git_author: str | None = pydantic.Field(None, max_length=255)
+    git_subject: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
+    git_dirty: tuple[str, ...] = ()
     moves_labels: bool = True
     draft: bool = False
 
     def origin(self) -> Origin:
-        moves_labels = self.moves_labels and not self.draft
-        return Origin(self.message, self.git_sha, self.git_branch, moves_labels, self.draft)
+        said = {name: getattr(self, name) for name in _Origin.model_fields}
+        return Origin(**{**said, "moves_labels": self.moves_labels and not self.draft})
 
 
 class PushBody(_Origin):
@@ -51,13 +59,22 @@ class LabelBody(pydantic.BaseModel, extra="forbid"):
     reason: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
 
 
-class RenderBody(pydantic.BaseModel, extra="forbid"):
-    """What to render with."""
+class ReasonBody(pydantic.BaseModel, extra="forbid"):
+    """Why, for the history."""
+
+    reason: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
+
+
+class ExampleBody(pydantic.BaseModel, extra="forbid"):
+    """What to render both versions with; each is given those that it declares."""
 
     variables: dict[str, Any] = {}
-    messages: list[dict[str, Any]] = []
+    placeholders: dict[str, Any] = {}
 
 
+Query = Annotated[str, QueryParameter(name="q", max_length=MAX_QUERY_LENGTH)]
+Limit = Annotated[int, QueryParameter(name="limit", ge=1, le=MAX_LISTED)]
+HistoryLimit = Annotated[int, QueryParameter(name="limit", ge=1, le=MAX_VERSIONS)]
 Version = Annotated[int | None, QueryParameter(name="version", ge=1, le=MAX_VERSION)]
 LabelName = Annotated[str | None, QueryParameter(name="label")]
 
@@ -73,9 +90,25 @@ def selector(name: str, version: int | None, label: str | None) -> Selector:
 
 @get("/api/prompts", opt=AUTHOR)
 @in_thread
-def list_prompts(context: NamedDependency[Context]) -> list[dict[str, Any]]:
-    """Every prompt with its newest version and its labels."""
-    return context.registry.listing()
+def list_prompts(
+    request: Request[Any, Any, Any],
+    context: NamedDependency[Context],
+    q: Query = "",
+    tag: FromQuery[str | None] = None,
+    model: FromQuery[str | None] = None,
+    label: LabelName = None,
+    limit: Limit = MAX_LISTED,
+    after: FromQuery[str] = "",
+) -> Response[list[dict[str, Any]]]:
+    """Prompts by name, those above `after`; `q`, `tag`, `model` and `label` narrow the list. `Link` names the next page."""
+    if "\0" in "".join((q, tag or "", model or "", label or "", after)):
+        raise BadInput("a query holds no NUL: remove it", param="q")
+    found = context.registry.listing(Search(q, tag, model, label, after, limit))
+    headers = {}
+    if len(found) == limit:  # there may be more
+        more = urlencode({**dict(request.query_params.items()), "after": found[-1]["name"]})
+        headers["link"] = f'</api/prompts?{more}>; rel="next"'
+    return Response(found, headers=headers)
 
 
 @post("/api/push", opt=AUTHOR, status_code=200)
@@ -104,9 +137,14 @@ def get_prompt(
 
 @get("/api/prompts/{name:str}/versions", opt=AUTHOR)
 @in_thread
-def list_versions(context: NamedDependency[Context], name: FromPath[str]) -> dict[str, Any]:
-    """All versions, newest first, and the labels."""
-    return context.registry.history(name)
+def list_versions(
+    request: Request[Any, Any, Any],
+    context: NamedDependency[Context],
+    name: FromPath[str],
+    limit: HistoryLimit = MAX_VERSIONS,
+) -> Response[Any]:
+    """The newest `limit` versions, newest first, with their newest runs, and the labels; under an ETag of all of it."""
+    return conditional(request, context.registry.history(name, limit))
 
 
 @get("/api/prompts/{name:str}/versions/{number:int}", opt=AUTHOR)
@@ -142,31 +180,59 @@ def get_diff(
     context: NamedDependency[Context], name: FromPath[str], a: FromQuery[str], b: FromQuery[str]
 ) -> dict[str, Any]:
     """What changed from `a` to `b`: each a version number or a label."""
-    before, after = (context.registry.version(parse_selector(f"{name}@{which}")) for which in (a, b))
-    found = diff(PromptContent.model_validate(before.content), PromptContent.model_validate(after.content))
-    return {"name": name, "a": before.number, "b": after.number, **found}
+    before, after = (_content(context, name, which) for which in (a, b))
+    return {"name": name, "a": before[0], "b": after[0], **diff(before[1], after[1])}
 
 
-@post("/api/prompts/{name:str}/render", opt={"role": "app"}, status_code=200)
+@post("/api/prompts/{name:str}/diff", opt=AUTHOR, status_code=200)
 @in_thread
-def render(
+def rendered_diff(
     context: NamedDependency[Context],
     name: FromPath[str],
-    data: JSONBody[RenderBody],
-    version: Version = None,
-    label: LabelName = None,
-) -> Response[dict[str, Any]]:
-    """The exact messages, for applications that call their model themselves."""
-    number = context.snapshot.select(selector(name, version, label))
-    prompt = context.snapshot.prompt(name, number)
-    shown = rendered(name, number, prompt, data.variables, data.messages)
-    return Response(shown, headers={"etag": f'"{prompt.digest}"'})
+    a: FromQuery[str],
+    b: FromQuery[str],
+    data: JSONBody[ExampleBody],
+) -> dict[str, Any]:
+    """The same, and what changed in the messages that both give for the same variables and placeholders."""
+    before, after = (_content(context, name, which) for which in (a, b))
+    shown = diff_rendered(before[1], after[1], data.variables, data.placeholders)
+    return {"name": name, "a": before[0], "b": after[0], **diff(before[1], after[1]), "rendered": shown}
+
+
+@get("/api/prompts/{name:str}/blame", opt=AUTHOR)
+@in_thread
+def get_blame(
+    context: NamedDependency[Context], name: FromPath[str], version: Version = None, label: LabelName = None
+) -> dict[str, Any]:
+    """Every line of a version's messages with the version that last changed it; drafts are passed over."""
+    records = context.registry.lineage(selector(name, version, label))
+    lines = blame([PromptContent.model_validate(record.content) for record in records])
+    to_blame = {line.changed_by for line in lines}
+    return {
+        "name": name,
+        "version": records[-1].number,
+        "lines": [
+            {"index": line.index, "role": line.role, "text": line.text, "version": records[line.changed_by].number}
+            for line in lines
+        ],
+        "versions": [as_data(records[index], with_content=False) for index in sorted(to_blame, reverse=True)],
+    }
+
+
+@get("/api/prompts/{name:str}/page", opt=AUTHOR, media_type="text/markdown")
+@in_thread
+def get_page(
+    context: NamedDependency[Context], name: FromPath[str], version: Version = None, label: LabelName = None
+) -> str:
+    """A version's page in Markdown: what it does, its variables, its history with pass rates, its known limits."""
+    chosen = selector(name, version, label)
+    return page(as_data(context.registry.version(chosen)), context.registry.history(name))
 
 
 @get("/api/prompts/{name:str}/labels/{label:str}", opt=AUTHOR)
 @in_thread
 def get_label(context: NamedDependency[Context], name: FromPath[str], label: FromPath[str]) -> Response[dict[str, Any]]:
-    return _label(context.registry.label(check_name(name), label))
+    return _label(context.registry.label(check_name(name), _known_label(label)))
 
 
 @put("/api/prompts/{name:str}/labels/{label:str}", opt=AUTHOR)
@@ -200,15 +266,48 @@ def remove_label(
 ) -> None:
     """Take a label away: it is 404 at once. `If-Match` makes it conditional."""
     expected = _expected_revision(request)
-    context.registry.remove_label(check_name(name), label, principal, if_revision=expected, reason=reason)
+    context.registry.remove_label(check_name(name), _known_label(label), principal, if_revision=expected, reason=reason)
     context.snapshot.refresh()
+
+
+@post("/api/prompts/{name:str}/labels/{label:str}/undo", opt=AUTHOR, status_code=200)
+@in_thread
+def undo_label(
+    request: Request[Any, Any, Any],
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    name: FromPath[str],
+    label: FromPath[str],
+    data: JSONBody[ReasonBody | None] = None,
+) -> Response[dict[str, Any]]:
+    """Take back a label's last move; `production` takes the route back with it. `If-Match` makes it conditional."""
+    moved = context.registry.undo_label(
+        check_name(name),
+        check_label(label),
+        principal,
+        if_revision=_expected_revision(request),
+        reason=data.reason if data else None,
+    )
+    context.snapshot.refresh()
+    return Response(moved, headers={"etag": f'"{moved["revision"]}"'} if moved["version"] is not None else {})
 
 
 @get("/api/prompts/{name:str}/labels/{label:str}/history", opt=AUTHOR)
 @in_thread
 def label_history(context: NamedDependency[Context], name: FromPath[str], label: FromPath[str]) -> list[dict[str, Any]]:
     """Every move, newest first: who, when, why, on what evidence."""
-    return context.registry.label_history(check_name(name), label)
+    return context.registry.label_history(check_name(name), _known_label(label))
+
+
+def _content(context: Context, name: str, which: str) -> tuple[int, PromptContent]:
+    """Number and content of the version that `which` means: a number or a label."""
+    record = context.registry.version(parse_selector(f"{name}@{which}"))
+    return record.number, PromptContent.model_validate(record.content)
+
+
+def _known_label(label: str) -> str:
+    """A label's name, or `latest`, which has no row of its own; raises BadName."""
+    return label if label == LATEST else check_label(label)
 
 
 def _expected_revision(request: Request[Any, Any, Any]) -> int | None:

@@ -1,55 +1,113 @@
-"""Commands of prompt authors: init, check, push, log, show, diff, label, render."""
+"""Commands of prompt authors: init, check, push."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.calling import call
-from service.cli.options import Json, Local, Paths, Reason
+from service.cli.options import Json, Local, Paths
 
-Variables = Annotated[list[str] | None, typer.Option("-v", "--var", help="key=value, once for each variable.")]
+if TYPE_CHECKING:
+    from service.cli.examining import Checked
+    from service.cli.scaffold import Engine
+
+_ABOUT_MODELS = frozenset({"unknown-model", "context-length"})  # what cannot be said without turnout.yaml
 
 
-def init(folder: Annotated[Path, typer.Argument(help="Where the project is to be.")] = Path()) -> int:
-    """Scaffold a project: a prompt, its suite, turnout.yaml and a CI workflow. Files that are there stay."""
-    from service.cli.output import err
-    from service.cli.scaffold import FILES, write_files
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where the project is to be.")] = Path(),
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="local, openai or fake; by default what works here, in this order."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Scaffold a project: a prompt, its suite, turnout.yaml, editor schemas, a CI workflow. Files that are there stay."""
+    from service.cli.output import err, print_json
+    from service.cli.scaffold import IGNORE, IGNORED, files_of, write_files
 
-    for path, written in write_files(folder, FILES):
-        err().print(f"{'wrote' if written else 'kept '} {path}", markup=False)
+    engine, reason = _engine(model)
+    written = write_files(folder, files_of(engine))
+    if as_json:
+        paths = {word: [str(path) for path, new in written if new is is_new] for word, is_new in _WRITTEN.items()}
+        print_json({"model": engine, **paths})
+        return 0
+    for path, is_new in written:
+        err().print(f"{'wrote' if is_new else 'kept '} {path}", markup=False)
+    if (folder / IGNORE, False) in written:
+        err().print(f"see that {IGNORE} has: {' '.join(IGNORED)}", markup=False)
+    err().print(f"its model is {engine}: {reason}", markup=False)
     err().print("next: turnout check, then turnout run --local")
     return 0
 
 
-def check(paths: Paths = None, as_json: Json = False) -> int:
-    """Every fault of every file, with line and fix; calls no model and no server."""
-    from prompts.errors import BadFile
-    from service.cli.exits import BAD_USAGE
-    from service.cli.output import err, out, print_json
-    from service.cli.project import Project
-    from service.settings import load_settings
+_WRITTEN = {"wrote": True, "kept": False}
 
-    project = Project(load_settings())
-    try:
-        sources, suites = project.check(paths or [])
-        faults: tuple[Any, ...] = ()
-        if not sources and not suites:
-            err().print(f"nothing to check below {project.root}", markup=False)
-    except BadFile as error:
-        sources, suites, faults = {}, [], error.faults
+
+def _engine(given: str | None) -> tuple[Engine, str]:
+    import os
+
+    from prompts.errors import BadInput
+    from service.child import missing_local_packages
+    from service.cli.scaffold import Engine, choose_engine
+
+    if given is None:
+        return choose_engine(has_local=not missing_local_packages(), has_key=bool(os.environ.get("OPENAI_API_KEY")))
+    if given not in set(Engine):
+        raise BadInput(f"--model {given}: write one of {', '.join(Engine)}", param="model")
+    return Engine(given), "as asked"
+
+
+def check(
+    paths: Paths = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Every fault of every file, with line and fix, and what is likely wrong; calls no model and no server."""
+    from service.cli.exits import BAD_USAGE
+    from service.cli.output import print_json
+
+    found = _examine(paths or [])
+    refused = bool(found.faults if strict else found.errors)
     if as_json:
-        shown = [{"path": f.path, "line": f.line, "message": f.message, "fix": f.fix} for f in faults]
-        print_json({"ok": not faults, "prompts": len(sources), "suites": len(suites), "faults": shown})
-    elif faults:
-        for fault in faults:
-            err().print(str(fault), markup=False)
-        err().print(f"{len(faults)} faults")
+        faults = [dataclasses.asdict(fault) for fault in found.faults]
+        print_json({"ok": not refused, "prompts": len(found.prompts), "suites": len(found.suites), "faults": faults})
     else:
-        out().print(f"{len(sources)} prompts and {len(suites)} suites are fine")
-    return BAD_USAGE if faults else 0
+        _show_faults(found)
+    return BAD_USAGE if refused else 0
+
+
+def _examine(paths: list[Path]) -> Checked:
+    """Faults of turnout.yaml do not hide those of prompts and suites."""
+    from prompts.errors import BadFile
+    from service.cli.project import Project
+    from service.settings import default_settings, load_settings
+
+    try:
+        return Project(load_settings()).examine(paths)
+    except BadFile as error:
+        found = Project(default_settings()).examine(paths)
+        kept = (fault for fault in found.faults if fault.rule not in _ABOUT_MODELS)
+        return dataclasses.replace(found, faults=tuple(sorted({*error.faults, *kept})))
+
+
+def _show_faults(found: Checked) -> None:
+    from service.cli.output import err, out
+
+    for fault in found.faults:
+        err().print(str(fault), markup=False)
+    errors, warnings = len(found.errors), len(found.faults) - len(found.errors)
+    if errors or warnings:
+        err().print(
+            f"{errors} {'fault' if errors == 1 else 'faults'}, {warnings} warning{'' if warnings == 1 else 's'}"
+        )
+    if not found.prompts and not found.suites and not errors:
+        err().print("nothing to check here: no *.prompt.yml below prompts/, no *.suite.yml below suites/")
+    if not errors:
+        out().print(f"{len(found.prompts)} prompts and {len(found.suites)} suites are fine")
 
 
 def push(
@@ -70,162 +128,9 @@ def push(
     prompts = {name: source.document.data for name, source in sources.items()}
     resolved = {suite.name: suite.suite.as_data() for suite in suites}
     work = connect_work(settings, local=local)
-    written = work.push(prompts, resolved, {"message": message, **git_origin(project.root)})
+    written = work.push(prompts, resolved, {"message": message} | git_origin(project.root))
     if as_json:
         print_json(written)
     else:
         table(written, ("kind", "name", "version", "created", "digest"))
     return 0
-
-
-def log(name: str, as_json: Json = False, local: Local = False) -> int:
-    """The versions of a prompt, newest first, and its labels."""
-    from prompts.names import check_name
-    from service.cli.output import out, print_json, table
-
-    check_name(name)
-    history = call(local, "GET", f"/api/prompts/{name}/versions")
-    if as_json:
-        print_json(history)
-        return 0
-    labels = ", ".join(f"{label} → {number}" for label, number in history["labels"].items())
-    out().print(f"{name}: {labels}", markup=False)
-    table(history["versions"], ("version", "created_at", "author", "git_sha", "message", "digest"))
-    return 0
-
-
-def show(selector: str, as_json: Json = False, local: Local = False) -> int:
-    """One version: NAME (production), NAME@LABEL or NAME@N."""
-    import json
-
-    from service.cli.output import out, print_json
-
-    version = _version(selector, local)
-    if as_json:
-        print_json(version)
-        return 0
-    out().print(f"{version['name']}@{version['version']}  {version['digest']}  model {version['model']}", markup=False)
-    for message in version["messages"]:
-        out().print(f"--- {message['role']}\n{message['content']}", markup=False)
-    for name in ("variables", "parameters"):
-        out().print(f"--- {name}: {json.dumps(version[name])}", markup=False)
-    return 0
-
-
-def diff(name: str, a: str, b: str, as_json: Json = False, local: Local = False) -> int:
-    """What changed from version or label A to B."""
-    from prompts.names import check_name
-    from service.cli.output import out, print_json
-
-    check_name(name)
-    found = call(local, "GET", f"/api/prompts/{name}/diff", params={"a": a, "b": b})
-    if as_json:
-        print_json(found)
-        return 0
-    for line in found["messages"]:
-        out().print(line, markup=False, style={"+": "green", "-": "red"}.get(line[:1]))
-    for field, (before, after) in found["fields"].items():
-        out().print(f"{field}: {before} → {after}", markup=False)
-    if found["same"]:
-        out().print("the same content")
-    return 0
-
-
-def label(
-    name: str, label: str, version: int, reason: Reason = None, as_json: Json = False, local: Local = False
-) -> int:
-    """Point a label of a prompt to a version; a protected one needs a passing gate, or an admin's reason."""
-    from prompts.names import check_name
-    from service.cli.output import out, print_json
-
-    body = {"version": version, "reason": reason}
-    check_name(name)
-    moved = call(local, "PUT", f"/api/prompts/{name}/labels/{label}", body=body)
-    if as_json:
-        print_json(moved)
-    else:
-        out().print(f"{name}@{label} → {moved['version']}", markup=False)
-    return 0
-
-
-def render(selector: str, variables: Variables = None, as_json: Json = False, local: Local = False) -> int:
-    """The exact messages of NAME[@SEL]; with --local inside a project from the working tree."""
-    from prompts.names import parse_selector
-    from service.cli.output import out, print_json
-    from service.cli.project import Project
-    from service.settings import find_project_file, load_settings
-
-    chosen = parse_selector(selector)
-    given = _pairs(variables or [])
-    bare = chosen.version is None and chosen.label is None
-    if local and bare and find_project_file(Path.cwd().resolve()) is not None:
-        shown = _render_working_tree(Project(load_settings()), chosen.name, given)
-    else:
-        shown = _render_registered(selector, given, local)
-    if as_json:
-        print_json(shown)
-        return 0
-    for message in shown["messages"]:
-        out().print(f"--- {message['role']}\n{message['content']}", markup=False)
-    return 0
-
-
-def _render_working_tree(project: Any, name: str, given: dict[str, str]) -> dict[str, Any]:
-    from prompts.errors import BadInput
-    from prompts.prompt import compile_prompt
-    from prompts.registry import nothing_registered, resolve
-    from service.registry import rendered
-
-    if name not in project.prompts:
-        raise BadInput(f"prompts/{name.replace('.', '/')}.prompt.yml is not there")
-    content = resolve(project.prompts[name], project.prompts, nothing_registered)
-    return rendered(name, None, compile_prompt(content), _typed(given, content.variables), [])
-
-
-def _render_registered(selector: str, given: dict[str, str], local: bool) -> dict[str, Any]:
-    version = _version(selector, local)
-    variables = _typed(given, version["variables"])
-    path, params = f"/api/prompts/{version['name']}/render", {"version": version["version"]}
-    shown: dict[str, Any] = call(local, "POST", path, body={"variables": variables}, params=params)
-    return shown
-
-
-def _pairs(given: list[str]) -> dict[str, str]:
-    from prompts.errors import BadInput
-
-    pairs = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise BadInput(f"-v {text}: write key=value", param="-v")
-        pairs[name] = value
-    return pairs
-
-
-def _typed(given: dict[str, str], schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Values of variables that are no strings are read as JSON."""
-    import json
-
-    from prompts.errors import BadInput
-
-    values: dict[str, Any] = {}
-    for name, text in given.items():
-        if schemas.get(name, {}).get("type", "string") == "string":
-            values[name] = text
-            continue
-        try:
-            values[name] = json.loads(text)
-        except ValueError as error:
-            raise BadInput(f"-v {name}={text}: not JSON, and {name!r} is no string: {error}", param=name) from error
-    return values
-
-
-def _version(selector: str, local: bool) -> dict[str, Any]:
-    from prompts.names import parse_selector
-
-    chosen = parse_selector(selector)
-    params = {"version": chosen.version, "label": chosen.label}
-    found: dict[str, Any] = call(
-        local, "GET", f"/api/prompts/{chosen.name}", params={key: value for key, value in params.items() if value}
-    )
-    return found

@@ -55,7 +55,7 @@ class InProcess:
         from service.app import build_litestar, running  # Litestar is needed by these commands alone
         from service.context import build_context
 
-        context = build_context(self._settings)
+        context = build_context(self._settings, is_service=False)
         app: Any = build_litestar(context)
 
         async def as_admin(scope: Any, receive: Any, send: Any) -> None:
@@ -77,8 +77,10 @@ def connect(settings: Settings, *, local: bool) -> Client:
 
 
 def read_answer(response: httpx.Response) -> Any:
-    """JSON of a good answer; raises the error that a bad one tells."""
+    """JSON (or Markdown) of a good answer; raises the error that a bad one tells."""
     if response.status_code < 400:
+        if response.headers.get("content-type", "").startswith("text/markdown"):
+            return response.text
         return response.json() if response.content else None
     try:
         problem = response.json()

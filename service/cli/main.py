@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from service.cli import authoring, operating, testing, training
+from service.cli import authoring, importing, operating, rendering, schemas, testing, training, versions, watching
 
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]  # ClickException: typer has a click of its own, and no name for it
 app = typer.Typer(
@@ -21,10 +21,14 @@ app = typer.Typer(
 )
 for command in (
     authoring.init, operating.demo, operating.serve, operating.worker, operating.doctor, authoring.check,
-    authoring.push, authoring.log, authoring.show, authoring.diff, authoring.label, authoring.render, testing.run,
-    testing.gate, testing.evidence, training.finetune, training.jobs, training.job, training.route, operating.audit,
+    authoring.push, versions.log, versions.show, versions.diff, versions.blame, versions.label, rendering.render,
+    schemas.schema, watching.watch, testing.run, testing.gate, testing.evidence,
+    training.finetune, training.jobs, training.job, training.route, operating.audit,
 ):  # fmt: skip
     app.command()(command)
+app.command("import")(importing.import_prompts)
+app.command()(importing.export)
+app.command("list")(versions.list_prompts)
 app.add_typer(operating.models, name="models")
 app.add_typer(operating.key, name="key")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -12,8 +13,9 @@ from typing import Any
 from prompts.errors import BadFile, BadInput, Fault
 from prompts.formats.prompt_yml import SUFFIXES, PromptSource, load_prompt
 from prompts.names import name_from_path
-from prompts.registry import nothing_registered, resolve_all
-from service.settings import Settings
+from prompts.secrets import secret_faults
+from service.cli.examining import Checked, Tree, examine
+from service.settings import FILE_NAME, Settings, too_large
 from suites.files import ResolvedSuite, load_suite
 
 SUITE_SUFFIXES = (".suite.yml", ".suite.yaml")
@@ -31,9 +33,16 @@ class Project:
         return self.settings.project
 
     @cached_property
+    def tree(self) -> Tree:
+        """Every prompt below `prompts/` that can be read, and the faults of the others."""
+        return self.read_prompts(self.prompt_files())
+
+    @property
     def prompts(self) -> dict[str, PromptSource]:
         """Every prompt below `prompts/`, by name; raises BadFile with all faults."""
-        return self.load_prompts(self.prompt_files())
+        if self.tree.faults:
+            raise BadFile(self.tree.faults)
+        return self.tree.sources
 
     def prompt_files(self, paths: Iterable[Path] = ()) -> list[Path]:
         return _find(self.root / "prompts", paths, SUFFIXES)
@@ -41,31 +50,43 @@ class Project:
     def suite_files(self, paths: Iterable[Path] = ()) -> list[Path]:
         return _find(self.root / "suites", paths, SUITE_SUFFIXES)
 
-    def load_prompts(self, files: Iterable[Path]) -> dict[str, PromptSource]:
-        """Prompts of these files by name; raises BadFile with the faults of all of them."""
-        found: dict[str, PromptSource] = {}
+    def read_prompts(self, files: Iterable[Path]) -> Tree:
+        """Prompts of these files by name. One with faults hides nothing of the others."""
+        sources: dict[str, PromptSource] = {}
+        broken: set[str] = set()
         faults: list[Fault] = []
+        secrets: list[Fault] = []
         for file in files:
+            shown, name = self.shown(file), ""
             try:
                 name = self.prompt_name(file)
-                if name in found:
-                    faults.append(Fault(self.shown(file), 0, f"two files name the prompt {name!r}", "rename one"))
-                found[name] = load_prompt(read_text(file, self.shown(file)), self.shown(file), name)
+                if name in sources or name in broken:
+                    faults.append(Fault(shown, 0, f"two files name the prompt {name!r}", "rename one", rule="name"))
+                text = read_text(file, shown, self.settings.registry.max_prompt_bytes)
+                secrets += secret_faults(text, shown)
+                sources[name] = load_prompt(text, shown, name)
             except BadFile as error:
+                broken.add(name)
                 faults += error.faults
             except BadInput as error:
-                faults.append(Fault(self.shown(file), 0, str(error), "rename the file"))
-        if faults:
-            raise BadFile(faults)
-        return found
+                faults.append(Fault(shown, 0, str(error), "rename the file", rule="name"))
+        return Tree(sources, frozenset(broken), tuple(faults), tuple(secrets))
 
     def prompt_name(self, file: Path) -> str:
         """By the path below `prompts/`, dots for folders; a file elsewhere is called by its own name."""
         folder = (self.root / "prompts").resolve()
         absolute = file.resolve()
+        self._refuse_way_out(file, absolute)
         below = absolute.relative_to(folder) if absolute.is_relative_to(folder) else Path(absolute.name)
         suffix = next((end for end in SUFFIXES if below.name.endswith(end)), "")
         return name_from_path(PurePosixPath(below.as_posix()), suffix, "prompt")
+
+    def _refuse_way_out(self, file: Path, target: Path) -> None:
+        """A file of the project is in the project: a link that a stranger committed brings in no file from elsewhere."""
+        root = self.root.resolve()
+        if file.parent.resolve().is_relative_to(root) and not target.is_relative_to(root):
+            fix = "put a copy there"
+            raise BadFile([Fault(self.shown(file), 0, f"is a link that leads out of the project, to {target}", fix)])
 
     def shown(self, file: Path) -> str:
         """A path as messages show it: relative to the working folder where it lies in it."""
@@ -76,63 +97,37 @@ class Project:
         return load_suite(file, self.root)
 
     def check(self, paths: Iterable[Path] = ()) -> tuple[dict[str, PromptSource], list[ResolvedSuite]]:
-        """Read all that `paths` name (by default the project); raises BadFile with every fault of every file."""
-        paths = list(paths)
-        faults: list[Fault] = []
-        sources: dict[str, PromptSource] = {}
-        suites: list[ResolvedSuite] = []
-        for file in self.prompt_files(paths):
-            faults += self._try(lambda file=file: sources.update(self.load_prompts([file])))
-        siblings = sources if not paths else {**self._siblings(), **sources}
-        if not faults:
-            faults += self._try(lambda: resolve_all({**siblings}, nothing_registered))
-        for file in self.suite_files(paths):
-            faults += self._try(lambda file=file: suites.append(self._checked_suite(file, siblings)))
-        if faults:
-            raise BadFile(faults)
-        return sources, suites
+        """Read all that `paths` name (by default the project); raises BadFile with every error of every file."""
+        found = self.examine(paths)
+        if found.errors:
+            raise BadFile(found.errors)
+        return found.prompts, found.suites
 
-    def _siblings(self) -> dict[str, PromptSource]:
-        try:
-            return self.prompts
-        except BadFile:
-            return {}  # faults of files that were not asked about
+    def files_of_suites(self) -> list[Path]:
+        """Suite files, and the prompt files that bring a suite with them."""
+        bring = [Path(source.document.path) for source in self.tree.sources.values() if source.test_data]
+        return [*self.suite_files(), *bring]
 
-    def _checked_suite(self, file: Path, sources: Mapping[str, PromptSource]) -> ResolvedSuite:
-        found = self.load_suite(file)
-        source = sources.get(found.suite.prompt)
-        if source is not None:
-            self._check_variables(found, source)
-            spec = self.settings.models.get(source.model)
-            if spec is not None:
-                found.check_prices(spec.price is not None)
+    def suites_of(self, files: Iterable[Path]) -> list[ResolvedSuite]:
+        """The suites of these files; a prompt file stands for every suite that tests it.
+
+        Raises BadFile with every error of the files, BadInput for a prompt that no suite tests.
+        """
+        files = list(files)
+        named = [file for file in files if file.name.endswith(SUFFIXES)]
+        found = self.check(files)[1]
+        tested = {suite.suite.prompt for suite in found}
+        prompts = {self.prompt_name(file): file for file in named}
+        others = self.check(self.suite_files())[1] if prompts else []
+        known = {suite.name for suite in found}
+        found += [suite for suite in others if suite.suite.prompt in prompts and suite.name not in known]
+        for name in sorted(prompts.keys() - tested - {suite.suite.prompt for suite in found}):
+            raise BadInput(f"{self.shown(prompts[name])} is a prompt that no suite tests: name or write one")
         return found
 
-    def _check_variables(self, found: ResolvedSuite, source: PromptSource) -> None:
-        """Every case gives the variables that its prompt needs, and no others."""
-        needed = {name for name, schema in source.variables.items() if "default" not in schema}
-        if source.includes:
-            return  # what an include declares is known once it is resolved
-        faults = []
-        for case, place in zip(found.suite.tests, found.places, strict=True):
-            missing, extra = needed - case.vars.keys(), case.vars.keys() - source.variables.keys()
-            for names, what in ((missing, "missing"), (extra, "unexpected")):
-                if names:
-                    listed = ", ".join(sorted(names))
-                    fix = f"{found.suite.prompt} declares {', '.join(sorted(source.variables)) or 'none'}"
-                    faults.append(Fault(place.path, place.line, f"{what} variable {listed}", fix))
-        if faults:
-            raise BadFile(faults)
-
-    @staticmethod
-    def _try(work: Any) -> list[Fault]:
-        try:
-            work()
-        except BadFile as error:
-            return list(error.faults)
-        except BadInput as error:
-            return [Fault("project", 0, str(error))]
-        return []
+    def examine(self, paths: Iterable[Path] = ()) -> Checked:
+        """Read and lint all that `paths` name (by default the project)."""
+        return examine(self, list(paths))
 
     def at(self, ref: str, name: str) -> dict[str, dict[str, Any]] | None:
         """A prompt and what it includes as they were at a git revision, as data; None where it was not there."""
@@ -159,24 +154,31 @@ class Project:
         return None
 
     def with_includes(self, name: str) -> dict[str, dict[str, Any]]:
-        """A prompt of the working tree and all that it includes, as data. Raises BadInput where it is not there."""
-        if name not in self.prompts:
-            raise BadInput(f"prompts/{name.replace('.', '/')}.prompt.yml is not there, and the suite tests {name!r}")
+        """A prompt of the working tree and all that it includes, as data. Raises BadInput where one is not there."""
         found: dict[str, dict[str, Any]] = {}
         waiting = [name]
         while waiting:
             current = waiting.pop()
-            if current in self.prompts and current not in found:
-                found[current] = self.prompts[current].document.data
-                waiting += self.prompts[current].includes
+            if current in self.tree.broken:
+                raise BadFile(self.tree.faults)
+            if current in self.tree.sources and current not in found:
+                found[current] = self.tree.sources[current].document.data
+                waiting += self.tree.sources[current].includes
+        if name not in found:
+            raise BadInput(f"prompts/{name.replace('.', '/')}.prompt.yml is not there, and the suite tests {name!r}")
         return found
 
 
-def read_text(file: Path, shown: str) -> str:
-    """The text of an author's file; raises BadFile where it cannot be one."""
+def read_text(file: Path, shown: str, max_prompt_bytes: int | None = None) -> str:
+    """The text of an author's file; raises BadFile where it cannot be one, or is a prompt of too many bytes."""
     try:
-        if file.stat().st_size > MAX_PROMPT_FILE_BYTES:
+        size_bytes = file.stat().st_size
+        if max_prompt_bytes is not None and size_bytes > max_prompt_bytes:
+            raise BadFile([too_large(shown, size_bytes, max_prompt_bytes)])
+        if size_bytes > MAX_PROMPT_FILE_BYTES:
             raise BadFile([Fault(shown, 0, f"larger than {MAX_PROMPT_FILE_BYTES:,} bytes", "split it")])
+        if file.exists() and not file.is_file():
+            raise BadFile([Fault(shown, 0, "is no file", "name a file")])
         return file.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise BadFile([Fault(shown, 0, f"not UTF-8: byte {error.start}", "save it as UTF-8")]) from error
@@ -202,16 +204,34 @@ def git(root: Path, *arguments: str, check: bool = True) -> str | None:
 
 
 def git_origin(root: Path) -> dict[str, Any]:
-    """The commit and branch of a working tree, and whether it is the default branch (true without git)."""
-    sha = git(root, "rev-parse", "HEAD", check=False)
+    """What a push says of its working tree's commit; nothing without git.
+
+    `moves_labels` tells whether the branch is the default one, `git_dirty` which prompts' files are not as the commit
+    has them.
+    """
+    commit = git(root, "log", "-1", "--format=%H%x00%an <%ae>%x00%s", check=False)
     branch = git(root, "rev-parse", "--abbrev-ref", "HEAD", check=False)
-    if sha is None or branch is None:
+    if commit is None or branch is None:
         return {}
+    sha, author, subject = commit.rstrip("\n").split("\0")
     default = git(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD", check=False)
     is_default = (
         branch.strip() == default.strip().removeprefix("origin/") if default else branch.strip() in ("main", "master")
     )
-    return {"git_sha": sha.strip(), "git_branch": branch.strip(), "moves_labels": is_default}
+    said = {"git_author": author[:255], "git_subject": subject[:2000], "git_dirty": _dirty_prompts(root)}
+    return {"git_sha": sha, "git_branch": branch.strip(), "moves_labels": is_default, **said}
+
+
+def _dirty_prompts(root: Path) -> list[str]:
+    """Names of the prompts below `prompts/` that are changed, new or ignored: the commit does not have them so."""
+    changed = git(root, "diff", "--name-only", "-z", "--relative", "HEAD", "--", "prompts", check=False) or ""
+    others = git(root, "ls-files", "-z", "--others", "--", "prompts", check=False) or ""
+    names = set()
+    for path in (PurePosixPath(text) for text in (changed + others).split("\0") if text.endswith(SUFFIXES)):
+        suffix = next(end for end in SUFFIXES if path.name.endswith(end))
+        with contextlib.suppress(BadInput):  # `check` has told that it is no name
+            names.add(name_from_path(path.relative_to("prompts"), suffix, "prompt"))
+    return sorted(names)
 
 
 def _find(folder: Path, paths: Iterable[Path], suffixes: tuple[str, ...]) -> list[Path]:
@@ -221,7 +241,7 @@ def _find(folder: Path, paths: Iterable[Path], suffixes: tuple[str, ...]) -> lis
     for path in paths or [folder]:
         if path.is_dir():
             found += [file for file in path.rglob("*") if file.name.endswith(suffixes) and file.is_file()]
-        elif path.exists() or paths:
+        elif path.name != FILE_NAME and (path.exists() or paths):
             is_prompt = path.name.endswith(SUFFIXES)
             if is_prompt == (suffixes is SUFFIXES):
                 found.append(path)

@@ -165,18 +165,15 @@ def plan_suites(work: Work, project: Project, given: list[str], candidates: tupl
     from prompts.names import parse_selector
 
     named = {parse_selector(text).name: text for text in candidates}
-    files = [Path(text) for text in given if _is_file(text)] if given else project.suite_files()
+    files = [Path(text) for text in given if _is_file(text)] if given else project.files_of_suites()
     if not given and not files:
         raise BadInput(f"no suites below {project.root / 'suites'}: name one")
-    prompt_file = next((file for file in files if file.name.endswith((".prompt.yml", ".prompt.yaml"))), None)
-    if prompt_file is not None:
-        raise BadInput(f"{prompt_file} is a prompt; name a suite that tests it")
     plans = []
     for text in given:
         if not _is_file(text):
             prompt = str(work.suite(text)["prompt"])
             plans.append(Plan(text, prompt, None, named.get(prompt)))
-    for suite in project.check(files)[1] if files else []:
+    for suite in project.suites_of(files) if files else []:
         prompt = suite.suite.prompt
         plans.append(Plan(suite.name, prompt, suite.suite.as_data(), named.get(prompt)))
     untested = sorted(named.keys() - {plan.prompt for plan in plans})
@@ -224,7 +221,7 @@ def _baselines(work: Work, project: Project, given: list[str], prompts: list[str
                 continue
             origin = {"moves_labels": False, "draft": True, "git_sha": commit, "message": f"as of {text}"}
             written = work.push(files, {}, origin)
-            found += [f"{entry['name']}@{entry['version']}" for entry in written if entry["name"] == name]
+            found += [f"{name}@{e['version']}" for e in written if (e["kind"], e["name"]) == ("prompt", name)]
     return found
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from service.store.tables import CachedCompletion, CaseRow, Run
@@ -38,6 +39,20 @@ def newest_finished(session: Session, suite: str, variant: str) -> dict[str, Any
     query = select(Run).where(Run.suite == suite, Run.variant == variant, Run.status == "finished")
     row = session.exec(query.order_by(col(Run.started_at).desc()).limit(1)).first()
     return row.model_dump() if row else None
+
+
+def newest_of_suites(session: Session, suites: Sequence[str]) -> list[dict[str, Any]]:
+    """The newest finished run of every variant with each of these suites."""
+    made = select(Run.suite, Run.variant, func.max(Run.started_at).label("at"))
+    newest = (
+        made.where(Run.status == "finished", col(Run.suite).in_(suites)).group_by(Run.suite, Run.variant).subquery()
+    )
+    query = select(Run).join(
+        newest,
+        (col(Run.suite) == newest.c.suite) & (col(Run.variant) == newest.c.variant) & (Run.started_at == newest.c.at),
+    )
+    query = query.where(Run.status == "finished").order_by(col(Run.suite))
+    return [row.model_dump() for row in session.exec(query)]
 
 
 def finish(session: Session, run_id: str, status: str, summary: dict[str, Any], at: str) -> None:

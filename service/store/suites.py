@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import insert
 from sqlmodel import Session, col, select
 
 from service.store.tables import SuiteVersion
 
 
-def by_digest(session: Session, name: str, digest: str) -> dict[str, Any] | None:
-    return _plain(
-        session.exec(select(SuiteVersion).where(SuiteVersion.name == name, SuiteVersion.digest == digest)).first()
-    )
+def numbers(session: Session, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """The number behind each digest, by name: every version of these suites, drafts among them."""
+    found: dict[str, dict[str, int]] = {}
+    query = select(SuiteVersion.name, SuiteVersion.digest, SuiteVersion.number)
+    for name, digest, number in _of(session, query, names):
+        found.setdefault(name, {})[digest] = number
+    return found
+
+
+def meant(session: Session, names: Sequence[str]) -> dict[str, int]:
+    """What the bare names of these suites mean now: the number of the version that was pushed last."""
+    query = select(SuiteVersion.name, SuiteVersion.pushed_at, SuiteVersion.number)
+    rows = _of(session, query.where(col(SuiteVersion.pushed_at).is_not(None)), names)
+    return {name: number for name, _, number in sorted(rows)}
 
 
 def by_number(session: Session, name: str, number: int) -> dict[str, Any] | None:
@@ -26,10 +37,6 @@ def newest(session: Session, name: str) -> dict[str, Any] | None:
     """The version that was pushed last, which is what the bare name means; drafts are none."""
     query = select(SuiteVersion).where(SuiteVersion.name == name, col(SuiteVersion.pushed_at).is_not(None))
     return _plain(session.exec(query.order_by(col(SuiteVersion.pushed_at).desc()).limit(1)).first())
-
-
-def next_number(session: Session, name: str) -> int:
-    return (session.exec(select(func.max(SuiteVersion.number)).where(SuiteVersion.name == name)).one() or 0) + 1
 
 
 def summaries(session: Session, name: str | None = None) -> list[dict[str, Any]]:
@@ -47,9 +54,9 @@ def summaries(session: Session, name: str | None = None) -> list[dict[str, Any]]
     return [dict(row._mapping) for row in session.exec(query)]
 
 
-def add(session: Session, record: dict[str, Any]) -> None:
-    session.add(SuiteVersion(**record))
-    session.flush()
+def add_all(session: Session, records: Sequence[dict[str, Any]]) -> None:
+    if records:
+        session.execute(insert(SuiteVersion), records)
 
 
 def set_pushed(session: Session, name: str, number: int, at: str) -> None:
@@ -58,7 +65,17 @@ def set_pushed(session: Session, name: str, number: int, at: str) -> None:
     row = session.exec(query).one()
     row.pushed_at = at
     session.add(row)
-    session.flush()
+
+
+def of_prompt(session: Session, prompt: str) -> list[str]:
+    """The suites that test a prompt, in any of their versions."""
+    return sorted(set(session.exec(select(SuiteVersion.name).where(SuiteVersion.prompt == prompt))))
+
+
+def _of(session: Session, query: Any, names: Sequence[str]) -> list[Any]:
+    """Rows of these suites, some hundred names a query: SQLite bounds the variables of a statement."""
+    parts = (names[start : start + 500] for start in range(0, len(names), 500))
+    return [row for part in parts for row in session.execute(query.where(col(SuiteVersion.name).in_(part)))]
 
 
 def _plain(row: SuiteVersion | None) -> dict[str, Any] | None:

@@ -32,6 +32,27 @@ class PromptVersion(SQLModel, table=True):
     draft: bool = False
 
 
+class PromptSummary(SQLModel, table=True):
+    """The newest pushed version of each prompt, as lists and searches see it: `search_text` is folded to lower case."""
+
+    __tablename__ = "prompt_summary"
+    name: str = Field(foreign_key="prompt.name", primary_key=True)
+    number: int
+    title: str | None = None
+    description: str | None = Field(default=None, sa_column=Column(Text))
+    model: str = Field(index=True)
+    tags: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    search_text: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class PromptTag(SQLModel, table=True):
+    """The tags of each prompt's newest pushed version, one a row."""
+
+    __tablename__ = "prompt_tag"
+    name: str = Field(foreign_key="prompt.name", primary_key=True)
+    tag: str = Field(primary_key=True, index=True)
+
+
 class Label(SQLModel, table=True):
     __tablename__ = "label"
     name: str = Field(foreign_key="prompt.name", primary_key=True)
@@ -42,7 +63,10 @@ class Label(SQLModel, table=True):
 
 
 class LabelMove(SQLModel, table=True):
-    """Append-only: every move of every label, with who, when, why and on what evidence."""
+    """Append-only: every move of every label, with who, when, why and on what evidence.
+
+    `undoes` is the revision of the move that this one takes back.
+    """
 
     __tablename__ = "label_move"
     id: int | None = Field(default=None, primary_key=True)
@@ -54,6 +78,7 @@ class LabelMove(SQLModel, table=True):
     actor: str
     reason: str | None = None
     evidence_id: str | None = None
+    undoes: int | None = None
     at: str
 
 

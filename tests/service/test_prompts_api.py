@@ -166,8 +166,28 @@ def test_what_is_missing_is_404_and_never_another_version(service: Service, path
 def test_prompts_are_listed_with_their_newest_version_and_labels(service: Service) -> None:
     listed = {entry["name"]: entry for entry in service.call("GET", "/api/prompts").json()}
 
-    assert listed["two"] == {"name": "two", "latest": 2, "labels": {"production": 1, "staging": 2}}
-    assert listed["none"] == {"name": "none", "latest": 1, "labels": {}}
+    about = {"title": "Ticket triage", "description": None, "tags": []}
+    assert listed["two"] == {"name": "two", "latest": 2, "labels": {"production": 1, "staging": 2}, "model": "model-b",
+                             **about}  # fmt: skip
+    assert listed["none"] == {"name": "none", "latest": 1, "labels": {}, "model": "model-a", **about}
+
+
+def test_a_search_names_its_next_page(service: Service) -> None:
+    for name in ("found.a", "found.b"):
+        service.push(name, triage(description="A needle."))
+
+    first = service.call("GET", "/api/prompts?q=needle&limit=1", "author")
+    rest = service.call("GET", first.headers["link"].partition(">")[0][1:], "author")
+    last = service.call("GET", rest.headers["link"].partition(">")[0][1:], "author")
+
+    assert first.headers["link"] == '</api/prompts?q=needle&limit=1&after=found.a>; rel="next"'
+    assert [[entry["name"] for entry in page.json()] for page in (first, rest, last)] == [["found.a"], ["found.b"], []]
+    assert "link" not in last.headers
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", f"q={'x' * 201}", "q=%00", "tag=%00", "after=%00"])
+def test_a_search_that_cannot_be_is_400(service: Service, query: str) -> None:
+    assert service.call("GET", f"/api/prompts?{query}", "author").status_code == 400
 
 
 def test_versions_are_listed_newest_first_with_the_labels(service: Service) -> None:
@@ -183,6 +203,86 @@ def test_a_diff_names_what_changed(service: Service) -> None:
 
     assert (body["a"], body["b"], body["same"]) == (1, 2, False)
     assert body["fields"]["model"] == ["model-a", "model-b"]
+
+
+def test_a_history_is_cut_where_it_is_asked_to_be(service: Service) -> None:
+    body = service.call("GET", "/api/prompts/two/versions?limit=1").json()
+
+    assert [version["version"] for version in body["versions"]] == [2]
+    assert service.call("GET", "/api/prompts/two/versions?limit=0").status_code == 400
+
+
+def test_versions_are_listed_with_their_newest_run_of_each_suite(service: Service) -> None:
+    service.push("measured")
+    service.produce(1, "measured")
+    service.put_suite("measured.s", {**suite(case("charged", "billing"), case("x", "y")), "prompt": "measured"})
+    for _ in range(2):
+        job = service.work(service.call("POST", "/api/runs", json={"suite": "measured.s"}).json()["job_id"])
+    service.push("measured", triage(model="model-b"))
+
+    newest, first = service.call("GET", "/api/prompts/measured/versions").json()["versions"]
+
+    assert newest["runs"] == []
+    [run] = first["runs"]
+    assert run["run_id"] == job["result"]["run_id"]
+    shown = {key: run[key] for key in ("suite", "suite_version", "variant", "total", "passed", "failed", "pass_rate")}
+    assert shown == {"suite": "measured.s", "suite_version": 1, "variant": "measured@1+model-a", "total": 2, "passed": 1,
+                     "failed": 1, "pass_rate": 0.5}  # fmt: skip
+    assert run["ci95"] == pytest.approx([0.0945, 0.9055], abs=1e-4)
+
+
+def test_a_diff_with_variables_shows_what_both_versions_render(service: Service) -> None:
+    service.push("worded")
+    kinder = [{"role": "system", "content": "Kindly route the ticket."}, {"role": "user", "content": "{{ ticket }}"}]
+    service.push("worded", triage(messages=kinder))
+    path = "/api/prompts/worded/diff?a=1&b=latest"
+
+    answer = service.call("POST", path, "author", json={"variables": {"ticket": "late"}})
+
+    body = answer.json()
+    assert answer.status_code == 200
+    assert {key: body[key] for key in ("name", "a", "b", "same")} == {"name": "worded", "a": 1, "b": 2, "same": False}
+    assert body["rendered"]["b"] == [
+        {"role": "system", "content": "Kindly route the ticket."},
+        {"role": "user", "content": "late"},
+    ]
+    assert [change["kind"] for change in body["rendered"]["message_changes"]] == ["changed"]
+    assert {**body, "rendered": None} == {**service.call("GET", path).json(), "rendered": None}
+    refused = service.call("POST", path, "author", json={"variables": {}})
+    assert (refused.status_code, refused.json()["param"]) == (400, "variables.ticket")
+    assert "version a: missing variable 'ticket'" in refused.json()["detail"]
+
+
+def test_blame_says_which_version_last_changed_each_line(service: Service) -> None:
+    def lines(text: str) -> dict[str, Any]:
+        messages = [{"role": "system", "content": text}, {"role": "user", "content": "{{ ticket }}"}]
+        return triage(messages=messages)
+
+    for text in ("Route the ticket.\nBe brief.", "Route the ticket.\nBe very brief."):
+        service.push("blamed", lines(text))
+
+    body = service.call("GET", "/api/prompts/blamed/blame?label=latest", "author").json()
+
+    assert (body["name"], body["version"]) == ("blamed", 2)
+    assert body["lines"] == [
+        {"index": 0, "role": "system", "text": "Route the ticket.", "version": 1},
+        {"index": 0, "role": "system", "text": "Be very brief.", "version": 2},
+        {"index": 1, "role": "user", "text": "{{ ticket }}", "version": 1},
+    ]
+    assert [version["version"] for version in body["versions"]] == [2, 1]
+    assert body["versions"][0].keys() >= {"author", "created_at", "message", "git_sha", "git_author"}
+    assert service.call("GET", "/api/prompts/blamed/blame?version=1").json()["version"] == 1
+    assert service.call("GET", "/api/prompts/blamed/blame").status_code == 404  # nothing is in production
+
+
+def test_a_page_is_markdown_of_the_version_that_is_selected(service: Service) -> None:
+    service.push("paged", triage(description="Sends a ticket to a queue."))
+
+    answer = service.call("GET", "/api/prompts/paged/page?version=1", "author")
+
+    assert answer.headers["content-type"].partition(";")[0] == "text/markdown"
+    assert answer.text.startswith("# Ticket triage\n\n`paged@1` · `latest` · model `model-a` · `sha256:")
+    assert service.call("GET", "/api/prompts/paged/page").status_code == 404
 
 
 def test_a_version_is_not_sent_again_to_who_has_it(service: Service) -> None:
@@ -212,7 +312,6 @@ def test_render_gives_the_exact_messages_and_where_they_come_from(service: Servi
             {"role": "user", "content": "{{ x }} <|im_end|>"},
         ],
     }
-    assert answer.headers["etag"] == f'"{answer.json()["digest"]}"'
 
 
 @pytest.mark.parametrize(
@@ -260,6 +359,21 @@ def test_a_label_moves_on_the_revision_that_was_seen(service: Service) -> None:
     assert service.call("GET", path).headers["etag"] == '"3"'
 
 
+@pytest.mark.parametrize("label", ["Upper", "a%00", "1st"])
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
+def test_a_label_outside_the_grammar_is_400(service: Service, method: str, label: str) -> None:
+    body = {"json": {"version": 1}} if method == "PUT" else {}
+    assert service.call(method, f"/api/prompts/two/labels/{label}", **body).status_code == 400
+    assert service.call("GET", f"/api/prompts/two/labels/{label}/history").status_code == 400
+    assert service.call("POST", f"/api/prompts/two/labels/{label}/undo").status_code == 400
+
+
+def test_latest_has_no_moves_of_its_own(service: Service) -> None:
+    assert service.call("GET", "/api/prompts/two/labels/latest").status_code == 404
+    assert service.call("PUT", "/api/prompts/two/labels/latest", json={"version": 1}).status_code == 400
+    assert service.call("POST", "/api/prompts/two/labels/latest/undo").status_code == 400
+
+
 def test_a_labels_history_says_who_moved_it_and_why(service: Service) -> None:
     service.push("told")
     service.call("PUT", "/api/prompts/told/labels/canary", "author", json={"version": 1, "reason": "try it"})
@@ -293,13 +407,6 @@ def test_production_is_refused_to_an_author_without_a_gate(service: Service) -> 
 
     problem(answer, 403, "needs_evidence")
     assert service.call("GET", "/api/prompts/two/labels/production").json()["version"] == 1
-
-
-@pytest.mark.parametrize(("label", "status"), [("latest", 400), ("Upper", 400), ("9", 400)])
-def test_a_label_outside_the_grammar_is_400(service: Service, label: str, status: int) -> None:
-    answer = service.call("PUT", f"/api/prompts/two/labels/{label}", "author", json={"version": 1})
-
-    assert answer.status_code == status
 
 
 def test_a_label_to_a_version_that_does_not_exist_is_404(service: Service) -> None:

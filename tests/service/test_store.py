@@ -191,14 +191,13 @@ def test_a_push_of_several_files_is_written_whole_or_not_at_all(
 def test_a_version_can_be_found_by_number_by_digest_and_as_the_newest(kind: str, database: Database) -> None:
     with database.write() as session:
         prompts.lock(session, "a", AT)
-        for number in (1, 2):
-            prompts.add(session, version(number))
+        prompts.add_all(session, [version(1), version(2)])
 
     with database.read() as session:
         assert prompts.by_number(session, "a", 1) == version(1)
-        assert prompts.by_digest(session, "a", "sha256:2") == version(2)
+        assert prompts.by_digests(session, {"a": "sha256:2", "b": "sha256:1"}) == {"a": version(2)}
         assert prompts.newest(session, "a") == version(2)
-        assert prompts.versions(session, "a") == [version(2), version(1)]
+        assert prompts.versions(session, "a", 9) == [version(2), version(1)]
         assert prompts.names(session) == [("a", 2)]
         assert prompts.by_number(session, "a", 3) is None
         assert prompts.by_number(session, "b", 1) is None
@@ -210,10 +209,10 @@ def test_the_database_refuses_a_second_version_of_one_number_or_digest(
 ) -> None:
     with database.write() as session:
         prompts.lock(session, "a", AT)
-        prompts.add(session, version(1))
+        prompts.add_all(session, [version(1)])
 
     with pytest.raises(IntegrityError), database.write() as session:
-        prompts.add(session, version(**second))
+        prompts.add_all(session, [version(**second)])
 
 
 def version(number: int, digest: str = "") -> VersionRecord:
@@ -223,18 +222,18 @@ def version(number: int, digest: str = "") -> VersionRecord:
 def test_suites_are_numbered_like_prompts(kind: str, database: Database) -> None:
     record = {"name": "s", "prompt": "a", "content": {"tests": []}, "author": "k", "message": None, "created_at": AT}
     with database.write() as session:
-        assert suites.next_number(session, "s") == 1
-        suites.add(session, {**record, "number": 1, "digest": "sha256:1"})
-        assert suites.next_number(session, "s") == 2
-        suites.add(session, {**record, "number": 2, "digest": "sha256:2"})
+        assert suites.numbers(session, ["s"]) == {}
+        suites.add_all(session, [{**record, "number": n, "digest": f"sha256:{n}", "pushed_at": None} for n in (1, 2)])
+        assert suites.numbers(session, ["s", "t"]) == {"s": {"sha256:1": 1, "sha256:2": 2}}
         assert suites.newest(session, "s") is None  # drafts, both of them
+        assert suites.meant(session, ["s"]) == {}
         suites.set_pushed(session, "s", 2, AT)
         suites.set_pushed(session, "s", 1, LATER)
 
     with database.read() as session:
         pushed = {**record, "number": 1, "digest": "sha256:1", "pushed_at": LATER}
         assert suites.newest(session, "s") == pushed
-        assert suites.by_digest(session, "s", "sha256:1") == pushed
+        assert suites.meant(session, ["s"]) == {"s": 1}
         assert suites.by_number(session, "s", 3) is None
         assert [(row["name"], row["number"]) for row in suites.summaries(session)] == [("s", 2), ("s", 1)]
 
@@ -255,9 +254,9 @@ def test_a_label_moves_and_every_move_is_kept(kind: str, database: Database) -> 
         assert prompts.labels(session, "a") == [LabelRecord("a", "staging", 2, 2, LATER)]
         assert prompts.label_history(session, "a", "staging") == [
             {"name": "a", "label": "staging", "from_version": 1, "to_version": 2, "revision": 2, "actor": "k2",
-             "reason": "better", "evidence_id": "ev_1", "at": LATER},
+             "reason": "better", "evidence_id": "ev_1", "undoes": None, "at": LATER},
             {"name": "a", "label": "staging", "from_version": None, "to_version": 1, "revision": 1, "actor": "k1",
-             "reason": None, "evidence_id": None, "at": AT},
+             "reason": None, "evidence_id": None, "undoes": None, "at": AT},
         ]  # fmt: skip
 
 

@@ -115,7 +115,8 @@ def test_check_reports_every_fault_of_every_file_at_once(project: Project) -> No
     found = project.json("check", exit_code=2)
 
     assert found["ok"] is False
-    assert {Path(fault["path"]).name for fault in found["faults"]} == {"second.prompt.yml", "second.suite.yml"}
+    wrong = [fault for fault in found["faults"] if fault["level"] == "error"]
+    assert {Path(fault["path"]).name for fault in wrong} == {"second.prompt.yml", "second.suite.yml"}
     assert len(found["faults"]) >= 4
     assert all(fault["message"] and fault["line"] >= 0 for fault in found["faults"])
     told = project.turnout("check")
@@ -144,6 +145,7 @@ def test_render_shows_the_working_tree_without_any_server(project: Project) -> N
             {"role": "system", "content": "Route the ticket."},
             {"role": "user", "content": "I was {{ charged }}"},
         ],
+        "tokens": {"count": 22, "exact": False},
     }
     assert project.turnout("render", "support.triage", "--local").returncode == 2
     assert project.turnout("render", "support.none", "--local").returncode == 2

@@ -1,0 +1,76 @@
+"""JSON bodies are held to what files are held to: UTF-8, no key twice, no depth or number of values without end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from typing import Any, NoReturn
+
+from litestar import Request
+
+from prompts.errors import BadInput
+
+MAX_JSON_DEPTH = 100
+MAX_JSON_VALUES = 250_000
+_QUICK_BYTES = 64 * 1024  # more is looked at in a thread, while others are served
+_HALF = re.compile("[\ud800-\udfff]")
+_SIGNS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
+
+
+async def refuse_ambiguous_json(request: Request[Any, Any, Any]) -> None:
+    """Before every request: raise BadInput where its body is no JSON, or could mean two things to two readers."""
+    if request.method in ("GET", "HEAD", "DELETE") or request.content_type[0].startswith("multipart/"):
+        return
+    body = await request.body()
+    if len(body) > _QUICK_BYTES:
+        await asyncio.to_thread(check_json, body)
+    elif body:
+        check_json(body)
+
+
+def check_json(body: bytes) -> None:
+    """Raise BadInput, saying where and why, where `body` is not one unambiguous JSON document."""
+    _refuse_extent(body)
+    try:
+        found = _decoder.decode(body.decode())
+    except UnicodeDecodeError as error:
+        raise BadInput(f"the body is not UTF-8: byte {error.start}; send JSON as UTF-8") from error
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise BadInput(f"the body is not JSON: {error.msg} at {place}") from error
+    except ValueError as error:  # more digits than Python reads
+        raise BadInput("the body holds a number of too many digits: send it as text") from error
+    if rb"\u" in body and _HALF.search(json.dumps(found, ensure_ascii=False)):
+        raise BadInput("the body holds half a character (\\ud800 to \\udfff alone): send whole ones")
+
+
+def _refuse_extent(body: bytes) -> None:
+    """Before anything is parsed: parsers recurse, and values take many times their bytes."""
+    if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH and body.count(b",") < MAX_JSON_VALUES:
+        return
+    depth, values = 0, 1
+    for match in _SIGNS.finditer(body):
+        sign = match[0]
+        depth += (sign in b"[{") - (sign in b"]}")
+        values += sign in b",[{"
+        if depth > MAX_JSON_DEPTH:
+            raise BadInput(f"the body nests deeper than {MAX_JSON_DEPTH} levels at byte {match.start()}: flatten it")
+        if values > MAX_JSON_VALUES:
+            raise BadInput(f"the body has more than {MAX_JSON_VALUES:,} values: send them in several requests")
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0][:80]
+        raise BadInput(f"the body gives {twice!r} twice in one object: remove one", param=twice)
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise BadInput(f"the body holds {name}, which is not JSON: send a number, or text")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)

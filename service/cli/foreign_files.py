@@ -1,0 +1,278 @@
+"""Files of other tools as files of this project: found, read, fitted, checked, and only then written, all or none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from prompts.errors import BadFile, BadInput, Fault
+from prompts.formats.imported import Foreign, LeftOut, Partial, fit_name, front_matter
+from prompts.formats.prompt_yml import SUFFIX, PromptSource, load_prompt
+from prompts.formats.reading import AUTO, AUTO_SUFFIXES, FORMATS, read
+from prompts.formats.writing import prompt_text
+from prompts.prompt import MessageTemplate, PromptContent
+from prompts.registry import resolve
+from prompts.secrets import secret_faults
+from prompts.yaml_source import load_yaml
+from service.cli.project import Project, read_text
+
+_SKIPPED = {"node_modules", ".git", ".venv", "__pycache__"}
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One prompt file that is to be written: `state` is new, replaced, or same where nothing changes."""
+
+    name: str
+    path: Path
+    text: str
+    source: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an import would write, what it leaves out, and why it cannot be done where there are faults."""
+
+    files: tuple[Planned, ...]
+    left_out: tuple[LeftOut, ...]
+    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: the format, where its prompts go, and what becomes of models and of files that are there already."""
+
+    project: Project
+    format: str
+    into: Path
+    model: str | None = None
+    force: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """What names of prompts begin with: the folders between `prompts/` and where the files go. Raises BadInput."""
+        folder, prompts = self.into.resolve(), (self.project.root / "prompts").resolve()
+        below = folder.relative_to(prompts).as_posix() if folder.is_relative_to(prompts) else "."
+        name = "" if below == "." else below.replace("/", ".")
+        if name != fit_name(name):
+            raise BadInput(
+                f"--into {self.into}: {name!r} is no name: lower-case letters, digits, _ and -", param="--into"
+            )
+        return f"{name}." if name else ""
+
+    def plan(self, paths: Iterable[Path]) -> Plan:
+        """Read all that `paths` name. Raises BadInput where one is not there or the model is unknown."""
+        if self.model is not None and self.model not in self.project.settings.models:
+            known = ", ".join(sorted(self.project.settings.models))
+            raise BadInput(f"--model {self.model}: turnout.yaml has {known}; add it under `models`", param="--model")
+        return _Planning(self).plan(list(_found(self.format, paths)))
+
+
+def write(plan: Plan) -> None:
+    """Write the files of a plan without faults; each is there whole or not at all."""
+    for planned in plan.files:
+        if planned.state == "same":
+            continue
+        planned.path.parent.mkdir(parents=True, exist_ok=True)
+        waiting = planned.path.with_name(f".{planned.path.name}.new")
+        waiting.write_text(planned.text, "utf-8", newline="\n")
+        os.replace(waiting, planned.path)  # noqa: PTH105 - over a file that is there, on every system
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file, and the folder that was named: the file itself, or one above it."""
+
+    file: Path
+    folder: Path
+
+    @property
+    def stem(self) -> str:
+        """The path below the folder without the format's suffix."""
+        below = self.file.relative_to(self.folder).as_posix()
+        suffix = next(
+            (end for end in (".prompt.yml", ".prompt.yaml") if below.endswith(end)), PurePosixPath(below).suffix
+        )
+        return below.removesuffix(suffix)
+
+
+def _found(format_name: str, paths: Iterable[Path]) -> Iterator[_Found]:
+    suffixes = AUTO_SUFFIXES if format_name == AUTO else FORMATS[format_name].suffixes
+    for path in paths:
+        if not path.exists():
+            raise BadInput(f"{path}: there is no such file or folder", param="PATH")
+        if not path.is_dir():
+            yield _Found(path, path.parent)
+            continue
+        below = sorted(file for file in path.rglob("*") if file.name.lower().endswith(suffixes) and file.is_file())
+        kept = [file for file in below if not _SKIPPED & set(file.relative_to(path).parts)]
+        kept = [file for file in kept if file.name.startswith("promptfooconfig")] or kept  # it names its prompts itself
+        if not kept:
+            raise BadInput(f"{path}: no file ends in {' or '.join(suffixes)}", param="PATH")
+        yield from (_Found(file, path) for file in kept)
+
+
+@dataclass
+class _Planning:
+    """The work of one plan, and what was found on the way."""
+
+    asked: Import
+    files: dict[str, Planned] = field(default_factory=dict)
+    sources: dict[str, PromptSource] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    def plan(self, found: list[_Found]) -> Plan:
+        for each in found:
+            try:
+                self._file(each, found)
+            except BadFile as error:
+                self.faults += error.faults
+        self._check_includes()
+        files = tuple(self.files[name] for name in sorted(self.files))
+        return Plan(files, tuple(dict.fromkeys(self.left_out)), tuple(sorted(set(self.faults))))
+
+    def _file(self, found: _Found, others: list[_Found]) -> None:
+        shown = self.asked.project.shown(found.file)
+        text = read_text(found.file, shown)
+        foreign = Foreign(
+            text, shown, self._name(found, shown), self.asked.prefix, self._partials(found, others), _beside(found)
+        )
+        imported = read(self.asked.format, foreign)
+        self.left_out += imported.left_out
+        for name, keys in imported.prompts.items():
+            self._prompt(name, self._with_model(keys, name, shown), text, shown)
+
+    def _name(self, found: _Found, shown: str) -> str:
+        name = self.asked.prefix + (fit_name(found.stem) or "prompt")
+        if name != self.asked.prefix + found.stem.replace("/", "."):
+            self.left_out.append(LeftOut(shown, found.stem, f"its prompt is called {name!r}, by the grammar of names"))
+        return name
+
+    def _partials(self, found: _Found, others: list[_Found]) -> dict[str, Partial]:
+        """Dotprompt's partials, by their path below the folder and, beside the file, by their own name."""
+        result: dict[str, Partial] = {}
+        for other in [*_neighbours(found), *others]:
+            if other.file.suffix == ".prompt" and other.file.name.startswith("_"):
+                folder, _, own = other.stem.rpartition("/")
+                called = f"{folder}/{own[1:]}" if folder else own[1:]
+                source = other.file.read_text("utf-8", "replace")
+                partial = Partial(_body(source), self.asked.prefix + fit_name(called))
+                result[called] = partial
+                if other.file.parent == found.file.parent:
+                    result[own[1:]] = partial
+        return result
+
+    def _with_model(self, keys: dict[str, Any], name: str, shown: str) -> dict[str, Any]:
+        """`keys` with a model that turnout.yaml has, where one is known; what changed is said."""
+        models, named = self.asked.project.settings.models, keys.get("model")
+        alias = _alias(str(named), models) if named else None
+        if alias is None and self.asked.model is not None:
+            alias = self.asked.model
+        if alias is None and named:
+            why = "turnout.yaml has no such model: add it there, or give --model ALIAS"
+            self.left_out.append(LeftOut(f"{shown}: model", str(named), why))
+            return keys
+        if alias is None:
+            self.faults.append(Fault(shown, 0, f"{name}: no model is named", "give --model ALIAS"))
+            return {**keys, "model": "none"}
+        if alias != named:
+            self.left_out.append(LeftOut(f"{shown}: model", str(named or "none"), f"the model is {alias!r} here"))
+        return {**keys, "model": alias}
+
+    def _prompt(self, name: str, keys: dict[str, Any], original: str, shown: str) -> None:
+        path = self.asked.into / (name.removeprefix(self.asked.prefix).replace(".", "/") + SUFFIX)
+        if name in self.files:
+            other = self.files[name].source
+            self.faults.append(
+                Fault(shown, 0, f"{other} makes the prompt {name!r} as well", "rename one, or import it apart")
+            )
+            return
+        text = original if _is_same(original, keys) else prompt_text(keys)
+        self._check(name, text, shown, str(path))
+        self.files[name] = Planned(name, path, text, shown, self._state(path, text, shown))
+
+    def _state(self, path: Path, text: str, shown: str) -> str:
+        if not path.exists():
+            return "new"
+        if path.is_file() and path.read_bytes() == text.encode("utf-8"):
+            return "same"
+        if not self.asked.force:
+            there = self.asked.project.shown(path)
+            self.faults.append(
+                Fault(shown, 0, f"{there} is there already", "give --force to write over it, or --into FOLDER")
+            )
+        return "replaced"
+
+    def _check(self, name: str, text: str, shown: str, path: str) -> None:
+        """What `turnout check` would say of the file that is to be written, told with the file that it comes from."""
+        faults = [fault for fault in secret_faults(text, path) if fault.level == "error"]
+        try:
+            self.sources[name] = load_prompt(text, path, name)
+        except BadFile as error:
+            faults += error.faults
+        self.faults += [Fault(shown, 0, f"{name}: {fault.message}", fault.fix) for fault in faults]
+
+    def _check_includes(self) -> None:
+        siblings = {**self.asked.project.tree.sources, **self.sources}
+        for name, source in self.sources.items():
+            try:
+                resolve(source, siblings, lambda missing, name=name: self._stand_in(missing, name))  # type: ignore[misc]
+            except BadFile as error:
+                shown = self.files[name].source
+                self.faults += [Fault(shown, 0, f"{name}: {fault.message}", fault.fix) for fault in error.faults]
+
+    def _stand_in(self, missing: str, name: str) -> PromptContent:
+        why = "no prompt of this name is below prompts/: import or write it"
+        self.left_out.append(LeftOut(self.files[name].source, f"include {missing}", why))
+        return PromptContent(messages=(MessageTemplate(role="user", content=""),), model="none")
+
+
+def _alias(named: str, models: Mapping[str, Any]) -> str | None:
+    """The alias for a model's name elsewhere: the same, its last part, or the one that stands for it upstream."""
+    last = named.rpartition("/")[2].lower()
+    upstream = {getattr(spec, "model", None): alias for alias, spec in models.items()}
+    return (
+        next((alias for alias in (named, last) if alias in models), None) or upstream.get(named) or upstream.get(last)
+    )
+
+
+def _is_same(text: str, keys: dict[str, Any]) -> bool:
+    """Whether a file holds exactly these keys already: then its author's layout and comments stay."""
+    try:
+        return bool(load_yaml(text, "").data == keys)
+    except BadFile:
+        return False
+
+
+def _body(source: str) -> str:
+    """A partial's template: its source without front matter."""
+    try:
+        document, body, _ = front_matter(Foreign(source, "", ""))
+    except BadFile:
+        return source
+    return body.strip() if document.data else source
+
+
+def _neighbours(found: _Found) -> list[_Found]:
+    """The partials beside a file that was named by itself."""
+    return [_Found(file, found.folder) for file in sorted(found.file.parent.glob("_*.prompt"))]
+
+
+def _beside(found: _Found) -> Any:
+    """Reads files relative to the one that names them, below the folder that was given and nowhere else."""
+
+    def read_beside(name: str) -> str | None:
+        try:
+            path = (found.file.parent / name).resolve(strict=True)
+            if path.is_relative_to(found.folder.resolve()) and path.is_file():
+                return path.read_text("utf-8")
+        except (OSError, ValueError, RuntimeError):
+            return None
+        return None
+
+    return read_beside

@@ -1,0 +1,138 @@
+"""Commands `import` and `export`: prompts from other tools' files, and into them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from service.cli.options import Json, Local
+from service.cli.rendering import Placeholders, Variables
+
+if TYPE_CHECKING:
+    from service.cli.foreign_files import Plan
+
+FormatName = Literal["auto", "github", "prompty", "dotprompt", "promptfoo", "mlflow", "langfuse", "openai"]
+
+
+def import_prompts(
+    format_name: Annotated[FormatName, typer.Argument(metavar="FORMAT", help="By suffix and content with auto.")],
+    paths: Annotated[list[Path], typer.Argument(help="Files, or folders with all files of that format below them.")],
+    into: Annotated[Path | None, typer.Option(help="Where the prompts go; by default the project's prompts/.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model alias for prompts that name none, or one that turnout.yaml has not.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over prompts that are there already.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Prompts of other tools as prompt files, all or none; what cannot be carried over is listed, never dropped."""
+    from service.cli.exits import BAD_USAGE
+    from service.cli.foreign_files import Import, write
+    from service.cli.output import print_json
+    from service.cli.project import Project
+    from service.settings import load_settings
+
+    project = Project(load_settings())
+    asked = Import(project, format_name, into or project.root / "prompts", model, force)
+    plan = asked.plan(paths)
+    if not (plan.faults or dry_run):
+        write(plan)
+    written = [] if plan.faults else [{"name": each.name, "path": project.shown(each.path), "from": each.source,
+                                       "state": each.state} for each in plan.files]  # fmt: skip
+    if as_json:
+        print_json({"written": written, "dry_run": dry_run, "left_out": _left_out(plan), "faults": _faults(plan)})
+    else:
+        _show(plan, written, dry_run)
+    return BAD_USAGE if plan.faults else 0
+
+
+def _left_out(plan: Plan) -> list[dict[str, str]]:
+    return [{"place": each.place, "what": each.what, "why": each.why} for each in plan.left_out]
+
+
+def _faults(plan: Plan) -> list[dict[str, Any]]:
+    return [{"path": each.path, "line": each.line, "message": each.message, "fix": each.fix} for each in plan.faults]
+
+
+def _show(plan: Plan, written: list[dict[str, Any]], dry_run: bool) -> None:
+    from service.cli.output import err, table
+
+    if written:
+        table(written, ("name", "path", "state", "from"))
+    if plan.left_out:
+        err().print(f"{len(plan.left_out)} left out or changed:")
+    for left_out in plan.left_out:
+        err().print(f"  {left_out}", markup=False)
+    for fault in plan.faults:
+        err().print(str(fault), markup=False)
+    if plan.faults:
+        err().print(f"{len(plan.faults)} faults; nothing was written")
+    elif dry_run:
+        err().print("nothing was written: --dry-run")
+
+
+def export(
+    name: Annotated[str, typer.Argument(metavar="NAME[@SEL]", help="A prompt: its production, a label or a version.")],
+    to: Annotated[Literal["github", "messages", "openai"], typer.Option(help="The form that is wanted.")] = "github",
+    variables: Variables = None,
+    placeholders: Placeholders = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there, not to stdout.")] = None,
+    as_json: Json = False,
+    local: Local = False,
+) -> int:
+    """A prompt as GitHub's .prompt.yml, as rendered messages, or as a request of OpenAI's API."""
+    import json
+    import sys
+
+    from prompts.formats.writing import prompt_text
+    from service.cli.output import err
+
+    left_out: tuple[str, ...] = ()
+    if to == "github":
+        keys, left_out = _github(name, local)
+        text = json.dumps(keys, indent=2, ensure_ascii=False) + "\n" if as_json else prompt_text(keys)
+    else:
+        text = json.dumps(_rendered(name, to, variables, placeholders, local), indent=2, ensure_ascii=False) + "\n"
+    if output is not None:
+        output.write_text(text, "utf-8", newline="\n")
+        err().print(f"wrote {output}", markup=False)
+    else:
+        sys.stdout.write(text)
+    for line in left_out:
+        err().print(f"left out: {line}", markup=False)
+    return 0
+
+
+def _github(selector: str, local: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+    from prompts.formats.export import github
+    from prompts.prompt import PromptContent
+    from service.cli.rendering import in_working_tree, resolved_source
+    from service.cli.selecting import fetch_version
+    from service.settings import load_settings
+
+    tree_name = in_working_tree(selector, local)
+    if tree_name is not None:
+        source, content = resolved_source(load_settings(), tree_name)
+        exported = github(content, source.title, source.description)
+    else:
+        version = fetch_version(selector, local)
+        held = {key: version[key] for key in PromptContent.model_fields if key in version}
+        exported = github(PromptContent.model_validate(held), version.get("title"), version.get("description"))
+    return exported.keys, exported.left_out
+
+
+def _rendered(
+    selector: str, to: str, variables: list[str] | None, placeholders: list[str] | None, local: bool
+) -> list[dict[str, Any]] | dict[str, Any]:
+    from prompts.formats.export import openai_request
+    from service.cli.rendering import rendered_prompt
+    from service.settings import load_settings
+
+    shown = rendered_prompt(selector, variables, placeholders, local)
+    if to == "messages":
+        messages: list[dict[str, Any]] = shown["messages"]
+        return messages
+    spec = load_settings().models.get(shown["model"])
+    return openai_request(shown, getattr(spec, "model", None) or shown["model"])

@@ -1,0 +1,52 @@
+"""Which version a command means, and the variables given to it: shared by the commands of authors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.cli.calling import call
+
+
+def pairs(given: list[str], option: str = "-v") -> dict[str, str]:
+    """`key=value` texts as given with `option`; raises BadInput where one is not."""
+    from prompts.errors import BadInput
+
+    pairs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise BadInput(f"{option} {text}: write key=value", param=option)
+        if not value.isascii() and value.encode("utf-8", "replace").decode() != value:
+            raise BadInput(f"{option} {name}: the value is not UTF-8: give it as UTF-8 text", param=option)
+        pairs[name] = value
+    return pairs
+
+
+def typed(given: dict[str, str], schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Values of variables that are no strings are read as JSON."""
+    import json
+
+    from prompts.errors import BadInput
+
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        if schemas.get(name, {}).get("type", "string") == "string":
+            values[name] = text
+            continue
+        try:
+            values[name] = json.loads(text)
+        except ValueError as error:
+            raise BadInput(f"-v {name}={text}: not JSON, and {name!r} is no string: {error}", param=name) from error
+    return values
+
+
+def fetch_version(selector: str, local: bool) -> dict[str, Any]:
+    """The version that NAME (production), NAME@LABEL or NAME@N means now. Raises NotFound."""
+    from prompts.names import parse_selector
+
+    chosen = parse_selector(selector)
+    params = {"version": chosen.version, "label": chosen.label}
+    found: dict[str, Any] = call(
+        local, "GET", f"/api/prompts/{chosen.name}", params={key: value for key, value in params.items() if value}
+    )
+    return found

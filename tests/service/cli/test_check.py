@@ -1,0 +1,218 @@
+"""`turnout check`: every fault of every file in one go, and what is likely wrong."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.cli.projects import PROMPT, SUITE, Project
+
+KEY = "ghp_" + "Zk7Qw2Lx9Vb4Nc6Md1Rt8Ys3Hf5Jg0PaUiOe"
+
+
+def findings(project: Project, *arguments: str, exit_code: int = 0) -> list[tuple[str, int, str, str]]:
+    faults = project.json("check", *arguments, exit_code=exit_code)["faults"]
+    return [(Path(f["path"]).name.partition(".")[0], f["line"], f["level"], f["rule"]) for f in faults]
+
+
+@pytest.fixture
+def project(workspace: Project) -> Project:
+    workspace.write_all()
+    return workspace
+
+
+def test_ten_files_with_ten_faults_are_all_reported_with_their_lines(project: Project) -> None:
+    files = {
+        "prompts/a-yaml.prompt.yml": "model: model-a\nmessages: [\n",
+        "prompts/b-key.prompt.yml": PROMPT + "modle: x\n",
+        "prompts/c-syntax.prompt.yml": "model: model-a\nmessages:\n  - {role: user, content: '{% if %}'}\n",
+        "prompts/d-include.prompt.yml": "model: model-a\nmessages:\n  - {role: user, content: \"{% include 'gone' %}\"}\n",
+        "prompts/e-circle.prompt.yml": "model: model-a\nmessages:\n  - {role: user, content: \"{% include 'e-circle' %}\"}\n",
+        "prompts/f-unused.prompt.yml": "model: model-a\nvariables:\n  a: {type: string}\nmessages: [{role: user, content: x}]\n",
+        "prompts/g-secret.prompt.yml": f"model: model-a\nmessages:\n  - role: user\n    content: 'log in by {KEY}'\n",
+        "suites/h-type.suite.yml": SUITE.replace("type: equals, value: account", "type: equal, value: account"),
+        "suites/i-vars.suite.yml": SUITE.replace("{ticket: \"I forgot", "{tickets: \"I forgot"),
+        "suites/j-file.suite.yml": "prompt: support.triage\ntests:\n  - file://none.jsonl\n",
+    }  # fmt: skip
+    for name, text in files.items():
+        project.write(name, text)
+
+    faults = project.json("check", exit_code=2)["faults"]
+
+    places = [(Path(f["path"]).name.partition(".")[0], f["line"]) for f in faults]
+    assert places == [
+        ("a-yaml", 3), ("b-key", 7), ("c-syntax", 3), ("d-include", 3), ("e-circle", 3), ("f-unused", 3), ("g-secret", 4),
+        ("h-type", 5), ("i-vars", 5), ("i-vars", 5), ("j-file", 3),
+    ]  # fmt: skip
+    assert all(fault["level"] == "error" and fault["rule"] and fault["fix"] for fault in faults)
+
+
+def test_every_missing_include_of_a_prompt_is_told_and_what_a_broken_one_holds_is_not_guessed(project: Project) -> None:
+    includes = "".join(f"  - {{role: user, content: \"{{% include '{name}' %}}\"}}\n" for name in ("one", "bad", "two"))
+    project.write("prompts/all.prompt.yml", f"model: model-a\nmessages:\n{includes}")
+    project.write("prompts/bad.prompt.yml", "model: model-a\n")
+
+    _, _, err = project.run("check")
+
+    assert err.splitlines()[:3] == [
+        "prompts/all.prompt.yml:3: include 'one': no such prompt (mend the include)",
+        "prompts/all.prompt.yml:5: include 'two': no such prompt (mend the include)",
+        "prompts/bad.prompt.yml:1: 'messages' is missing (add `messages:`)",
+    ]
+
+
+def test_every_bad_example_of_a_prompt_is_told(project: Project) -> None:
+    examples = "".join(f"  - {{vars: {given}, expected: a}}\n" for given in ("{ticket: 7}", "{ticket: x}", "{}"))
+    project.write("prompts/support/triage.prompt.yml", f"{PROMPT}examples:\n{examples}")
+    assert findings(project, exit_code=2) == [("triage", line, "error", "example") for line in (8, 10)]
+    no_user = "model: model-a\nmessages: [{role: system, content: x}]\nexamples: [{expected: a}, {expected: b}]\n"
+    project.write("prompts/support/triage.prompt.yml", no_user)
+    found = findings(project, "prompts", exit_code=2)
+    assert found == [("triage", 3, "error", "example")]
+
+
+def test_one_file_is_checked_with_its_includes_and_without_the_faults_of_others(project: Project) -> None:
+    project.write("prompts/other.prompt.yml", "modle: x\n")
+    project.write("prompts/tone.prompt.yml", "model: model-a\nmessages: [{role: user, content: Be kind.}]\n")
+    with_include = PROMPT.replace("Route the ticket.", "Route it. {% include 'tone' %}")
+    project.write("prompts/support/triage.prompt.yml", with_include)
+
+    assert findings(project, "prompts/support/triage.prompt.yml") == []
+    assert findings(project, "suites") == []
+    assert {name for name, *_ in findings(project, exit_code=2)} == {"other"}
+
+
+def test_faults_of_turnout_yaml_do_not_hide_those_of_prompts(project: Project) -> None:
+    project.write("turnout.yaml", "models: {}\nservr: {}\n")
+    project.write("prompts/bad.prompt.yml", "model: model-a\n")
+
+    assert findings(project, exit_code=2) == [
+        ("turnout", 2, "error", "unknown-key"),
+        ("bad", 1, "error", "missing-key"),
+    ]
+
+
+def test_a_case_is_held_to_the_variables_that_an_include_brings(project: Project) -> None:
+    project.write("prompts/tone.prompt.yml", "model: model-a\nmessages: [{role: user, content: 'Be {{ mood }}.'}]\n")
+    project.write("prompts/support/triage.prompt.yml", PROMPT.replace("Route the", "{% include 'tone' %} Route the"))
+
+    assert findings(project, exit_code=2) == [("triage", line, "error", "missing-variable") for line in (4, 5)]
+
+
+def test_a_case_gives_the_placeholders_that_its_prompt_needs(project: Project) -> None:
+    text = PROMPT.replace("messages:\n", "placeholders: {history: {}}\nmessages:\n  - placeholder: history\n")
+    project.write("prompts/support/triage.prompt.yml", text)
+    charged = '{vars: {ticket: "I was charged twice"}'
+    given = SUITE.replace(charged, f"{charged}, placeholders: {{history: [], more: []}}")
+    project.write("suites/support/triage.suite.yml", given)
+    assert findings(project, exit_code=2) == [
+        ("triage", 4, "error", "unexpected-placeholder"),
+        ("triage", 5, "error", "missing-placeholder"),
+    ]
+
+
+def test_warnings_are_shown_and_fail_only_where_they_are_asked_to(project: Project) -> None:
+    project.write("prompts/support/triage.prompt.yml", PROMPT.replace("minLength: 1, ", ""))
+
+    code, out, err = project.run("check")
+    assert (code, out) == (0, "1 prompts and 1 suites are fine\n")
+    assert err.splitlines()[-1] == "0 faults, 1 warning"
+    assert findings(project) == [("triage", 6, "warning", "empty-message")]
+    assert project.json("check")["ok"] is True
+    assert project.json("check", "--strict", exit_code=2)["ok"] is False
+
+
+def test_a_model_and_a_prompt_that_are_not_there_are_warnings(project: Project) -> None:
+    project.write("prompts/support/triage.prompt.yml", PROMPT.replace("model-a", "openai/gpt-4o"))
+    project.write("suites/lost.suite.yml", SUITE.replace("support.triage", "support.none"))
+
+    assert findings(project) == [("triage", 1, "warning", "unknown-model"), ("lost", 1, "warning", "unknown-prompt")]
+
+
+def test_secrets_are_found_in_suites_and_their_files_unless_they_are_allowed(project: Project) -> None:
+    project.write("suites/cases/c.jsonl", f'{{"vars": {{"ticket": "{KEY}"}}, "assert": [{{"type": "is-json"}}]}}\n')
+    suite = SUITE.replace("I was charged twice", KEY) + "  - file://../cases/c.jsonl\n"
+    project.write("suites/support/triage.suite.yml", suite)
+    _, out, err = project.run("check", "--json")
+    assert findings(project, exit_code=2) == [("c", 1, "error", "secret"), ("triage", 4, "error", "secret")]
+    assert KEY[4:] not in out + err
+
+    allowed = suite.replace("value: billing}]}", "value: billing}]}  # turnout: allow secret")
+    allowed = allowed.replace("c.jsonl", "c.jsonl  # turnout: allow secret")
+    project.write("suites/support/triage.suite.yml", allowed)
+    assert findings(project) == []
+
+
+def test_a_secret_is_found_in_a_file_with_other_faults(project: Project) -> None:
+    project.write("prompts/bad.prompt.yml", f"modle: {KEY}\n")
+    assert ("bad", 1, "error", "secret") in findings(project, exit_code=2)
+
+
+def test_a_prompt_with_a_secret_is_not_pushed(project: Project) -> None:
+    project.write("prompts/support/triage.prompt.yml", PROMPT.replace("Route the ticket.", f"Use {KEY}."))
+    code, _, err = project.run("push", "--local")
+    assert (code, "looks like a secret" in err, KEY in err) == (2, True, False)
+
+
+# ---------------------------------------------------------------------------- the model's context
+
+
+def with_context(project: Project, tokens: int, **fields: Any) -> None:
+    more = "".join(f", {name}: {value}" for name, value in fields.items())
+    project.write("turnout.yaml", f"models:\n  model-a: {{engine: fake, context_tokens: {tokens}{more}}}\n")
+
+
+def test_a_prompt_longer_than_its_model_s_context_is_an_error(project: Project) -> None:
+    with_context(project, 1000)
+    project.write("prompts/support/triage.prompt.yml", PROMPT.replace("Route the ticket.", "word " * 2000))
+    assert findings(project, exit_code=2) == [("triage", 4, "error", "context-length")]
+
+
+def test_one_that_its_variables_could_make_longer_is_a_warning(project: Project) -> None:
+    with_context(project, 100)
+    assert findings(project) == [("triage", 4, "warning", "context-length")]
+    with_context(project, 500)
+    assert findings(project) == []
+
+
+def test_what_the_answer_may_take_counts(project: Project) -> None:
+    with_context(project, 1000)
+    project.write("prompts/support/triage.prompt.yml", "modelParameters: {max_tokens: 1000}\n" + PROMPT)
+    assert findings(project, exit_code=2) == [("triage", 5, "error", "context-length")]
+
+
+def test_examples_count_and_text_that_a_condition_may_leave_out_does_not(project: Project) -> None:
+    with_context(project, 1000)
+    long = "word " * 2000
+    project.write(
+        "prompts/support/triage.prompt.yml", PROMPT.replace("Route", "{% if ticket %}" + long + "{% endif %}")
+    )
+    assert findings(project) == []
+    project.write(
+        "prompts/support/triage.prompt.yml", PROMPT + f"examples: [{{vars: {{ticket: x}}, expected: '{long}'}}]\n"
+    )
+    assert findings(project, exit_code=2) == [("triage", 4, "error", "context-length")]
+
+
+# ---------------------------------------------------------------------------- what it does not do
+
+
+def test_check_asks_nothing_and_writes_nothing(project: Project, tmp_path: Path) -> None:
+    before = sorted(path for path in tmp_path.rglob("*"))
+    assert project.run("check")[0] == 0
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_an_empty_folder_has_nothing_to_check(workspace: Project) -> None:
+    code, out, err = workspace.run("check")
+    assert (code, out) == (0, "0 prompts and 0 suites are fine\n")
+    assert err.startswith("nothing to check here")
+
+
+def test_the_examples_are_without_any_finding(workspace: Project) -> None:
+    examples = Path(__file__).parents[3] / "examples" / "support"
+    shutil.copytree(examples, workspace.folder, dirs_exist_ok=True)
+    assert findings(workspace, "--strict") == []

@@ -1,0 +1,277 @@
+"""list, log, show, diff, blame and label as a user's shell shows them."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.service.cli.projects import PROMPT, Project
+
+NAME = "support.triage"
+FILE = "prompts/support/triage.prompt.yml"
+KINDER = PROMPT.replace("Route the ticket.", "Kindly route the ticket.")
+
+
+@pytest.fixture
+def pushed(workspace: Project) -> Project:
+    """Two versions: the second is kinder, described and tagged."""
+    workspace.write_all()
+    workspace.json("push", "-m", "the first", "--local")
+    workspace.write(FILE, KINDER + "name: Ticket triage\ndescription: Sends a ticket to a queue\ntags: [support]\n")
+    workspace.json("push", "-m", "be kind", "--local")
+    return workspace
+
+
+def shown(project: Project, *arguments: str) -> str:
+    code, out, err = project.run(*arguments, "--local")
+    assert code == 0, err
+    return out
+
+
+# ---------------------------------------------------------------------------- list
+
+
+def test_list_shows_what_a_search_finds(pushed: Project) -> None:
+    pushed.write("prompts/other.prompt.yml", "model: model-a\nmessages: [{role: user, content: Hello.}]\n")
+    pushed.json("push", "--local")
+
+    assert [entry["name"] for entry in pushed.json("list", "--local")] == ["other", NAME]
+    assert [entry["name"] for entry in pushed.json("list", "KIND queue", "--local")] == [NAME]
+    assert [entry["name"] for entry in pushed.json("list", "--tag", "support", "--model", "model-a", "--local")] == [
+        NAME
+    ]
+    assert pushed.json("list", "--label", "staging", "--local") == []
+    table = shown(pushed, "list", "kindly")
+    assert "Sends a ticket to a queue" in table
+    assert shown(pushed, "list", "nothing-is-like-this") == "no prompt is like that\n"
+
+
+def test_list_of_an_empty_registry_says_what_to_do(workspace: Project) -> None:
+    assert shown(workspace, "list") == "no prompts yet: turnout push makes them\n"
+    assert workspace.json("list", "--local") == []
+
+
+def test_list_reads_every_page(workspace: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        workspace.write(f"prompts/p{number}.prompt.yml", "model: m\nmessages: [{role: user, content: Hello.}]\n")
+    workspace.write("turnout.yaml", "models: {m: {engine: fake}}\n")
+    workspace.json("push", "--local")
+    monkeypatch.setattr("service.cli.versions.PAGE", 2)
+
+    assert [entry["name"] for entry in workspace.json("list", "--local")] == ["p0", "p1", "p2", "p3", "p4"]
+
+
+# ---------------------------------------------------------------------------- log
+
+
+def test_log_shows_labels_beside_versions_and_how_their_runs_did(pushed: Project) -> None:
+    pushed.json("label", NAME, "staging", "1", "--local")
+    pushed.json("run", NAME, "--prompt", f"{NAME}@1", "--local")
+
+    log = shown(pushed, "log", NAME)
+
+    assert log.startswith(f"{NAME}: staging → 1, latest → 2\n")
+    [second, first] = [line for line in log.splitlines() if "the first" in line or "be kind" in line]
+    assert "latest" in second
+    assert "staging" in first
+    assert "with model-a: 100% (34% to 100%, 2 of 2)" in log
+    assert [version["version"] for version in pushed.json("log", NAME, "-n", "1", "--local")["versions"]] == [2]
+    assert pushed.run("log", "no.such", "--local")[0] == 2
+
+
+def git(project: Project, *arguments: str) -> None:
+    identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *identity, *arguments], cwd=project.folder, check=True, capture_output=True)
+
+
+def test_a_push_from_git_records_author_commit_and_subject_and_what_is_not_committed(workspace: Project) -> None:
+    workspace.write_all()
+    workspace.write("prompts/dirty.prompt.yml", PROMPT)
+    git(workspace, "init", "-b", "main")
+    git(workspace, "add", ".")
+    git(workspace, "commit", "-m", "Route by queue\n\nAnd more.")
+    workspace.write("prompts/dirty.prompt.yml", KINDER)
+    workspace.write("prompts/new.prompt.yml", PROMPT)
+    workspace.json("push", "--local")
+
+    def known(name: str) -> dict[str, Any]:
+        version: dict[str, Any] = workspace.json("log", name, "--local")["versions"][0]
+        return version
+
+    clean = known(NAME)
+    assert (clean["git_author"], clean["git_branch"]) == ("Ada <ada@example.com>", "main")
+    assert (clean["message"], clean["git_dirty"], len(clean["git_sha"])) == ("Route by queue", False, 40)
+    assert [(known(name)["git_dirty"], known(name)["message"]) for name in ("dirty", "new")] == [(True, None)] * 2
+    assert f"{clean['git_sha'][:9]}+" in shown(workspace, "log", "dirty")
+    log = shown(workspace, "log", NAME)
+    assert "Ada <ada@example.com>" in log
+    assert clean["git_sha"][:9] + "+" not in log
+
+
+def test_a_staged_change_is_not_in_the_commit_either(workspace: Project) -> None:
+    workspace.write_all()
+    git(workspace, "init", "-b", "main")
+    git(workspace, "add", ".")
+    git(workspace, "commit", "-m", "first")
+    workspace.write(FILE, KINDER)
+    git(workspace, "add", ".")
+    workspace.json("push", "-m", "mine", "--local")
+
+    [version] = workspace.json("log", NAME, "--local")["versions"]
+    assert (version["git_dirty"], version["message"]) == (True, "mine")
+
+
+# ---------------------------------------------------------------------------- show
+
+
+def test_show_gives_all_that_is_served_and_what_is_known(pushed: Project) -> None:
+    out = shown(pushed, "show", f"{NAME}@2")
+
+    for said in (f"{NAME}@2  sha256:", "Ticket triage", "Sends a ticket to a queue", "support",
+                 "--- system\nKindly route the ticket.", "--- user\n{{ ticket }}", '--- variables: {"ticket"'):  # fmt: skip
+        assert said in out
+
+
+def test_show_shows_slots_parts_examples_and_notes(workspace: Project) -> None:
+    workspace.write("turnout.yaml", "models: {m: {engine: fake}}\n")
+    workspace.write(
+        "prompts/rich.prompt.yml",
+        "model: m\nnotes: Fails on refunds.\nplaceholders: {history: {}}\nvariables: {q: {type: string}}\n"
+        "messages:\n  - {placeholder: history}\n  - role: user\n    content: [{type: text, text: 'See {{ q }}'}]\n"
+        "examples: [{vars: {q: a}, expected: b}]\n",
+    )
+    workspace.json("push", "--local")
+
+    out = shown(workspace, "show", "rich@1")
+
+    for said in (
+        "Fails on refunds.",
+        "--- placeholder\nhistory",
+        "--- user\n(text)\nSee {{ q }}",
+        '--- examples: [{"vars"',
+    ):
+        assert said in out
+
+
+def test_show_markdown_is_the_prompts_page(pushed: Project) -> None:
+    page = shown(pushed, "show", f"{NAME}@2", "--markdown")
+
+    assert page.startswith(f"# Ticket triage\n\n`{NAME}@2` · `latest` · model `model-a`")
+    assert "| 1 | 20" in page
+    assert pushed.json("show", f"{NAME}@2", "--markdown", "--local") == {"markdown": page}
+    code, _, err = pushed.run("show", NAME, "--markdown", "--local")
+    assert (code, "its labels are none, and latest" in err) == (2, True)
+
+
+# ---------------------------------------------------------------------------- diff
+
+
+def test_diff_marks_the_words_that_changed(pushed: Project) -> None:
+    pushed.write(FILE, KINDER.replace("maxLength: 400", "maxLength: 500").replace("model: model-a", "model: model-b"))
+    pushed.write("turnout.yaml", "models: {model-a: {engine: fake}, model-b: {engine: fake}}\n")
+    pushed.json("push", "--local")
+
+    assert shown(pushed, "diff", NAME, "1", "latest") == (
+        "--- message 1 [system] changed\n"
+        "[-Route-]{+Kindly route+} the ticket.\n"
+        "variables.ticket.maxLength: 400 → 500\n"
+        'model: "model-a" → "model-b"\n'
+    )
+    assert shown(pushed, "diff", NAME, "1", "1") == "the same content\n"
+    assert pushed.json("diff", NAME, "1", "2", "--local").keys() == {
+        "name", "a", "b", "messages", "message_changes", "fields", "changes", "same",
+    }  # fmt: skip
+
+
+def test_diff_with_variables_shows_what_both_render(pushed: Project) -> None:
+    out = shown(pushed, "diff", NAME, "1", "2", "-v", "ticket=late")
+
+    assert out.endswith("\nrendered:\n--- message 1 [system] changed\n[-Route-]{+Kindly route+} the ticket.\n")
+    found = pushed.json("diff", NAME, "1", "2", "-v", "ticket=late", "--local")
+    assert found["rendered"]["a"][1] == {"role": "user", "content": "late"}
+    code, _, err = pushed.run("diff", NAME, "1", "2", "-v", "tickets=late", "--local")
+    assert (code, "unexpected variable 'tickets'" in err) == (2, True)
+
+
+def test_a_long_stretch_that_stays_is_cut_and_colours_need_a_terminal() -> None:
+    from rich.console import Console
+
+    from service.cli.versions import _marked
+
+    spans = [
+        {"kind": "added", "text": "new\n"},
+        {"kind": "same", "text": "".join(f"line {number}\n" for number in range(20))},
+        {"kind": "removed", "text": "old"},
+    ]
+    assert _marked(spans, plain=True).plain == (
+        "{+new\n+}line 0\nline 1\nline 2\nline 3\n… 12 lines …\nline 16\nline 17\nline 18\nline 19\n[-old-]"
+    )
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", no_color=False)
+    console.print(_marked(spans, plain=False))
+    written = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO, as given
+    assert "\x1b[1;32mnew" in written
+    assert "{+" not in written
+
+
+# ---------------------------------------------------------------------------- blame
+
+
+def test_blame_puts_the_version_before_each_line(pushed: Project) -> None:
+    lines = shown(pushed, "blame", f"{NAME}@latest").splitlines()
+
+    assert [line.split("  ")[0] for line in lines] == ["@2", "@1"]
+    assert lines[0].endswith("  be kind    [system] Kindly route the ticket.")
+    assert lines[1].endswith("[user] {{ ticket }}")
+    found = pushed.json("blame", f"{NAME}@1", "--local")
+    assert [line["version"] for line in found["lines"]] == [1, 1]
+
+
+# ---------------------------------------------------------------------------- label
+
+
+def test_a_label_is_moved_shown_undone_and_removed(pushed: Project) -> None:
+    assert shown(pushed, "label", NAME, "staging", "1") == f"{NAME}@staging → 1 (revision 1)\n"
+    assert pushed.json("label", NAME, "staging", "2", "--if-revision", "1", "-m", "kinder", "--local")["revision"] == 2
+    assert shown(pushed, "label", NAME, "staging") == f"{NAME}@staging → 2 (revision 2)\n"
+    assert shown(pushed, "label", NAME, "staging", "--undo") == f"{NAME}@staging → 1 (revision 3)\n"
+    assert shown(pushed, "label", NAME, "staging", "--remove") == f"{NAME}@staging is gone\n"
+    history = pushed.json("label", NAME, "staging", "--history", "--local")
+    assert [(move["to_version"], move["reason"], move["undoes"]) for move in history] == [
+        (None, None, None),
+        (1, None, 2),
+        (2, "kinder", None),
+        (1, None, None),
+    ]
+    assert "kinder" in shown(pushed, "label", NAME, "staging", "--history")
+    assert pushed.run("label", NAME, "staging", "--local")[0] == 2
+
+
+def test_a_label_that_moved_meanwhile_stays_where_it_is(pushed: Project) -> None:
+    pushed.json("label", NAME, "staging", "1", "--if-revision", "0", "--local")
+
+    for arguments in (
+        ("2", "--if-revision", "0"),
+        ("--undo", "--if-revision", "9"),
+        ("--remove", "--if-revision", "9"),
+    ):
+        code, _, err = pushed.run("label", NAME, "staging", *arguments, "--local")
+        assert (code, "is at revision 1: read it again" in err) == (2, True)
+    assert pushed.json("label", NAME, "staging", "--local")["version"] == 1
+
+
+def test_label_does_one_thing_at_a_time(pushed: Project) -> None:
+    for arguments in (("1", "--undo"), ("--remove", "--history")):
+        code, _, err = pushed.run("label", NAME, "staging", *arguments, "--local")
+        assert (code, "give one of VERSION, --undo, --remove and --history" in err) == (2, True)
+
+
+def test_undo_of_production_takes_the_route_back(pushed: Project) -> None:
+    for version in ("1", "2"):
+        pushed.json("label", NAME, "production", version, "-m", "try", "--local")
+
+    assert pushed.json("label", NAME, "production", "--undo", "--local")["version"] == 1
+    route = pushed.json("route", NAME, "--local")
+    assert route["variants"] == [{"variant": f"{NAME}@1+model-a", "percent": 100.0}]
