@@ -25,6 +25,7 @@ from service.identity import Principal
 from service.routing import RouteState
 from service.store import keys, prompts, routes
 from service.store.database import Database
+from service.store.prompts import VersionRecord
 
 WATCH_S = 0.5
 log = structlog.get_logger()
@@ -80,8 +81,9 @@ class Snapshot:
                 newest=dict(prompts.names(session)),
                 routes={record["prompt"]: _routed(record) for record in routes.all_current(session)},
             )
-            for name, number in _served(view) if self._is_eager else ():
-                self._compile(session, name, number)
+            missing = _served(view) - self._compiled.keys() if self._is_eager else ()
+            for record in prompts.by_numbers(session, missing):
+                self._keep(record)
             moved = changed(self.view, view)
             self.view = view
             self.changes.publish(Change(revision, moved))
@@ -135,11 +137,13 @@ class Snapshot:
             record = prompts.by_number(session, name, number)
             if record is None:
                 raise NotFound("version", f"{name}@{number}")
-            content = PromptContent.model_validate(record.content)
-            compiled = compile_prompt(content, record.digest)
-            self._local[(name, number)] = local_messages(compiled)
-            self._compiled[(name, number)] = compiled
+            self._keep(record)
         return self._compiled[(name, number)]
+
+    def _keep(self, record: VersionRecord) -> None:
+        compiled = compile_prompt(PromptContent.model_validate(record.content), record.digest)
+        self._local[record.name, record.number] = local_messages(compiled)
+        self._compiled[record.name, record.number] = compiled
 
 
 def changed(before: View, after: View) -> frozenset[str]:

@@ -54,7 +54,9 @@ class InProcess:
     async def _call(self, method: str, path: str, body: Any, params: Any, headers: Any) -> Any:
         from service.app import build_litestar, running  # Litestar is needed by these commands alone
         from service.context import build_context
+        from service.logs import configure_log
 
+        configure_log()
         context = build_context(self._settings, is_service=False)
         app: Any = build_litestar(context)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, insert
+from sqlalchemy import delete, func, insert, tuple_
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
@@ -109,6 +109,14 @@ def by_digests(session: Session, digests: Mapping[str, str]) -> dict[str, Versio
 def by_number(session: Session, name: str, number: int) -> VersionRecord | None:
     query = select(PromptVersion).where(PromptVersion.name == name, PromptVersion.number == number)
     return _record(session.exec(query).first())
+
+
+def by_numbers(session: Session, pairs: Collection[tuple[str, int]]) -> Iterator[VersionRecord]:
+    """Those of these versions that exist, in no order."""
+    ordered = sorted(pairs)
+    for start in range(0, len(ordered), _AT_ONCE):
+        wanted = tuple_(col(PromptVersion.name), col(PromptVersion.number)).in_(ordered[start : start + _AT_ONCE])
+        yield from (record for row in session.exec(select(PromptVersion).where(wanted)) if (record := _record(row)))
 
 
 def newest(session: Session, name: str) -> VersionRecord | None:

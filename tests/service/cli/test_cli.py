@@ -276,7 +276,7 @@ def test_an_interrupted_run_exits_130_with_an_empty_stdout(project: Project) -> 
     with process:
         wait_for_run(project)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
 
     assert (process.returncode, out) == (130, "")
     assert "interrupted" in err
@@ -287,7 +287,7 @@ def wait_for_run(project: Project) -> None:
     """Until a run has begun in the project's database."""
     import sqlite3
 
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 120
     while time.monotonic() < ends:
         try:
             with sqlite3.connect(f"file:{project.home / 'turnout.db'}?mode=ro", uri=True) as connection:
