@@ -197,7 +197,7 @@ def test_a_save_is_seen_and_an_interrupt_ends_it(project: Project, tmp_path: Pat
         project.write(PROMPT_FILE, PROMPT.replace("{{ ticket }}", "charged: {{ ticket }}"))
         until("1 broke")
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=120) == 130
     finally:
         process.kill()
         process.wait()
