@@ -1,6 +1,7 @@
 """Large folders: `turnout check`, a first `turnout push --local` into an empty home, and a push again with nothing new.
 
-200 prompts is the folder that `check` is to read in under a second; 1,000 with suites shows how it grows. Peak memory and
+200 prompts is the folder that `check` is to read in under a second, plain ones and ones that have all that a file may
+have; 1,000 with suites shows how it grows. Peak memory and
 seconds of CPU are the child's, as the system counts them; a busy machine changes the latter less than seconds. The floor is
 reading the same files with the YAML parser alone.
 """
@@ -36,6 +37,38 @@ messages:
       The queues are billing, account, shipping and other.
   - {{role: user, content: "Ticket: {{{{ ticket }}}}"}}
 """
+# what `RICH` adds to `PROMPT`, whose last key is `messages`
+RICH = """\
+  - {{placeholder: history}}
+placeholders:
+  history: {{default: [], maxMessages: 20}}
+examples:
+  - {{vars: {{ticket: "I was charged twice"}}, expected: '{{"queue": "billing", "urgency": 3}}'}}
+  - {{vars: {{ticket: "Where is my parcel?"}}, expected: '{{"queue": "shipping", "urgency": 2}}'}}
+tools:
+  - type: function
+    function:
+      name: find_order
+      description: Finds an order of team {number}
+      parameters:
+        type: object
+        properties:
+          order_id: {{type: string, pattern: "^[A-Z]+[0-9]+$"}}
+          limit: {{type: integer, minimum: 1, maximum: 20}}
+        required: [order_id]
+        additionalProperties: false
+responseFormat: json_schema
+jsonSchema:
+  name: routed
+  strict: true
+  schema:
+    type: object
+    properties:
+      queue: {{type: string, enum: [billing, account, shipping, other]}}
+      urgency: {{type: integer, minimum: 0, maximum: 5}}
+    required: [queue, urgency]
+    additionalProperties: false
+"""
 SUITE = """\
 prompt: team-{number}.triage
 thresholds: {{pass_rate: 0.9}}
@@ -52,15 +85,16 @@ def measure() -> dict[str, Any]:
     """Seconds and seconds of CPU (medians of `ROUNDS`), and peak MiB of each command, on both folders."""
     return {
         "prompts_200": _folder(prompts=200, suites=0),
+        "rich_prompts_200": _folder(prompts=200, suites=0, form=PROMPT + RICH),
         "prompts_1000_suites_200": _folder(prompts=1000, suites=200),
         "goals": {"check_of_200_s": 1.0},
     }
 
 
-def _folder(prompts: int, suites: int) -> dict[str, Any]:
+def _folder(prompts: int, suites: int, form: str = PROMPT) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _write_project(folder, prompts, suites)
+        _write_project(folder, prompts, suites, form)
         pushes = [_pushes(folder, folder / f"home-{number}") for number in range(ROUNDS)]
         return {
             "parse_yaml_alone": _median([_child([sys.executable, "-c", PARSE, name], folder) for _ in range(ROUNDS)]),
@@ -70,10 +104,10 @@ def _folder(prompts: int, suites: int) -> dict[str, Any]:
         }
 
 
-def _write_project(folder: Path, prompts: int, suites: int) -> None:
+def _write_project(folder: Path, prompts: int, suites: int, form: str) -> None:
     (folder / "turnout.yaml").write_text(CONFIG)
     for number in range(prompts):
-        _write(folder / f"prompts/team-{number}/triage.prompt.yml", PROMPT.format(number=number))
+        _write(folder / f"prompts/team-{number}/triage.prompt.yml", form.format(number=number))
     for number in range(suites):
         cases = "".join(CASE.format(number=case) for case in range(20))
         _write(folder / f"suites/team-{number}/triage.suite.yml", SUITE.format(number=number) + cases)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from prompts.formats.prompt_yml import PromptFile
 from prompts.names import LABEL, LATEST
+from prompts.parameters import ELSEWHERE, OF_GITHUB, PARAMETERS
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 Overlay = Mapping[str, Mapping[str, Any]]
@@ -128,12 +129,15 @@ _TOOL = {
     },
 }
 _PARAMETERS = {
-    "temperature": {"description": "0 answers the same each time, as far as the model can"},
-    "max_tokens": {"description": "the longest answer, in tokens"},
-    "seed": {},
-    "top_p": {},
-    "stop": {},
-}
+    name: {
+        "anyOf": [dict(parameter.schema), {"type": "null"}],
+        **({"description": parameter.description} if parameter.description else {}),
+    }
+    for name, parameter in (
+        *PARAMETERS.items(),
+        *((theirs, PARAMETERS[ours]) for theirs, ours in OF_GITHUB.items()),
+    )
+} | dict.fromkeys(ELSEWHERE, False)
 _PROMPT: Overlay = {
     "": {
         "description": "One prompt: templates of messages, the variables they take, and the model that is asked. It is"

@@ -13,8 +13,9 @@ from jinja2 import nodes
 
 from prompts.errors import Fault
 from prompts.formats.prompt_yml import PromptSource
+from prompts.parameters import unknown_parameters
 from prompts.prompt import MessageTemplate, PromptContent
-from prompts.template import Template, syntax_tree
+from prompts.template import Template, begins_with_text, syntax_tree
 
 _PASSING_FILTERS = frozenset({"trim", "lower", "upper", "title", "capitalize", "string", "replace"})  # "" stays ""
 
@@ -23,6 +24,15 @@ def lint_prompt(source: PromptSource, content: PromptContent) -> Iterator[Fault]
     """Findings in one prompt; `content` is what `prompts.registry.resolve` made of `source`."""
     yield from _unused_variables(source, content)
     yield from _empty_messages(source, content)
+    yield from _unknown_parameters(source)
+
+
+def _unknown_parameters(source: PromptSource) -> Iterator[Fault]:
+    """Servers have parameters of their own, so that one which is not known is not certain to be wrong."""
+    for found in unknown_parameters(source.content.parameters):
+        place = ("modelParameters", found.name)
+        message = f"modelParameters.{found.message}"
+        yield source.document.fault(message, *place, fix=found.fix, level="warning", rule="unknown-parameter")
 
 
 def _unused_variables(source: PromptSource, content: PromptContent) -> Iterator[Fault]:
@@ -65,7 +75,9 @@ def _may_be_empty(message: MessageTemplate, variables: Mapping[str, Any]) -> boo
     """Whether some values of the variables make no text at all, and no other part either."""
     if not isinstance(message.content, str) and any(part["type"] != "text" for part in message.content):
         return False
-    return all(_gives_nothing(syntax_tree(text).body, variables) for text in message.texts)
+    return all(
+        not begins_with_text(text) and _gives_nothing(syntax_tree(text).body, variables) for text in message.texts
+    )
 
 
 def _gives_nothing(body: list[nodes.Node], variables: Mapping[str, Any]) -> bool:

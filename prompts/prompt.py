@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import pydantic
 
-from prompts.errors import RenderError, TemplateRefused
+from prompts.errors import RenderError, TemplateRefused, UnexpectedVariable
 from prompts.messages import NOTHING, Message, Role
 from prompts.template import Template, one_budget
 from prompts.variables import (
@@ -222,8 +222,17 @@ class CompiledPrompt:
                 if isinstance(piece, PlaceholderSlot):
                     messages += given[piece.placeholder]
                 else:
-                    messages.append(piece if isinstance(piece, Message) else piece.message(values))
+                    messages.append(piece if isinstance(piece, Message) else self._message(piece, values))
         return (*messages, *conversation(follow_up)) if follow_up else tuple(messages)
+
+    def _message(self, piece: _Text | _Parts, values: Values) -> Message:
+        """One message; an error of its template names it by its place in the prompt's own messages."""
+        try:
+            return piece.message(values)
+        except RenderError as error:
+            own = [each for each in self.pieces if not isinstance(each, Message)]
+            place = f"messages.{next(index for index, each in enumerate(own) if each is piece)}"
+            raise type(error)(f"{place}: {error}", param=place) from error
 
     def checked(self, variables: Values) -> dict[str, Any]:
         """`variables` with the defaults filled in, each checked against its schema."""
@@ -242,7 +251,7 @@ def compile_prompt(content: PromptContent, digest: str | None = None) -> Compile
         if content.examples:
             leading = next((i for i, m in enumerate(content.messages) if getattr(m, "role", "") not in _LEADING), 0)
             pieces[leading:leading] = _examples(content, pieces, checks)
-    return CompiledPrompt(content, digest or content.digest, tuple(pieces), checks)
+    return CompiledPrompt(content, content.digest if digest is None else digest, tuple(pieces), checks)
 
 
 def _piece(content: PromptContent, index: int) -> _Text | _Parts | PlaceholderSlot:
@@ -284,12 +293,22 @@ def _examples(content: PromptContent, pieces: Sequence[_Piece], checks: Mapping[
     messages: list[Message] = []
     for index, example in enumerate(content.examples):
         try:
-            refuse_unknown("variable", {name: checks[name] for name in needed}, example.vars)
+            _refuse_beside(needed, checks, example.vars)
             asked = asking.message(checked_variables({name: checks[name] for name in needed}, example.vars))
         except RenderError as error:
             raise type(error)(f"examples.{index}: {error}", param=f"examples.{index}") from error
         messages += [asked, Message("assistant", example.answer)]
     return messages
+
+
+def _refuse_beside(needed: frozenset[str], declared: Mapping[str, Any], given: Values) -> None:
+    """Raise UnexpectedVariable where an example gives what the last user message does not use."""
+    refuse_unknown("variable", declared, given)
+    extra = sorted(given.keys() - needed)
+    if extra:
+        takes = ", ".join(sorted(needed)) or "none"
+        reason = f"unexpected variable {extra[0]!r}: an example gives the variables of the last user message, {takes}"
+        raise UnexpectedVariable(reason, param=f"variables.{extra[0]}")
 
 
 def _texts(value: Any) -> list[str]:

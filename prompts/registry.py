@@ -29,7 +29,7 @@ def resolve(source: PromptSource, siblings: Mapping[str, PromptSource], register
     try:
         messages, variables = _resolve_messages(source, siblings, registered, (source.name,), {})
         content = source.content.model_copy(update={"messages": messages, "variables": variables})
-        compile_prompt(content)
+        compile_prompt(content, digest="")  # only to see that it can be
     except (IncludeError, RenderError) as error:
         raise BadFile([_fault_at(source, error)]) from error
     return content

@@ -10,10 +10,10 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache, wraps
+from functools import cached_property, lru_cache, wraps
 from typing import Any
 
 PATTERN_TIMEOUT_S = 1.0  # all patterns on one value together
@@ -55,15 +55,79 @@ def _check_known(schema: str) -> None:
 
 
 def _check_against_draft(schema: Any) -> None:
-    from jsonschema import Draft202012Validator, exceptions  # slow to import: only where a schema is more than text
-
     _refuse_size(schema)
+    if _is_plain(schema, 0):
+        return
+    from jsonschema import Draft202012Validator, exceptions  # slow to import: only where a schema is more than plain
+
     try:
         Draft202012Validator.check_schema(schema)
     except exceptions.SchemaError as error:
         raise ValueError(error.message[:200]) from error
     except RecursionError as error:
         raise ValueError("it nests too deeply") from error
+
+
+def _is_plain(schema: Any, depth: int) -> bool:
+    """Whether a schema is certainly one: of everyday words alone, each with what the draft wants there."""
+    if depth > MAX_SCHEMA_DEPTH or not isinstance(schema, dict):
+        return isinstance(schema, bool)
+    return all(_is_plain_word(word, value, depth) for word, value in schema.items())
+
+
+def _is_plain_word(word: str, value: Any, depth: int) -> bool:
+    if word in ("items", "additionalProperties"):
+        return _is_plain(value, depth + 1)
+    if word == "properties":
+        return isinstance(value, dict) and all(_is_plain(inner, depth + 1) for inner in value.values())
+    known = _PLAIN_WORDS.get(word)
+    return known is not None and known(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
+
+
+def _is_pattern(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and re.compile(value) is not None
+    except (re.error, OverflowError, RecursionError):
+        return False
+
+
+def _is_anything(_: Any) -> bool:
+    return True
+
+
+_TYPES = frozenset({"string", "integer", "number", "boolean", "array", "object", "null"})
+_PLAIN_WORDS: dict[str, Callable[[Any], bool]] = {
+    "type": lambda value: isinstance(value, str) and value in _TYPES,
+    "enum": lambda value: isinstance(value, list),
+    "examples": lambda value: isinstance(value, list),
+    "required": _are_names,
+    "pattern": _is_pattern,
+    **dict.fromkeys(("title", "description"), lambda value: isinstance(value, str)),
+    **dict.fromkeys(("default", "const"), _is_anything),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), _is_count),
+    **dict.fromkeys(("minimum", "maximum"), _is_number),
+}
+_TEXT_WORDS = frozenset({"type", "minLength", "maxLength", "enum", "title", "description", "default", "examples"})
+
+
+def _is_plain_text(schema: Mapping[str, Any], value: Any) -> bool:
+    """Whether `value` certainly satisfies a schema that asks for a text of some length, or one of a few."""
+    if schema.get("type") != "string" or not isinstance(value, str) or not schema.keys() <= _TEXT_WORDS:
+        return False
+    is_long_enough = schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", math.inf)
+    return is_long_enough and value in schema.get("enum", [value])
 
 
 class Schema:
@@ -73,14 +137,20 @@ class Schema:
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        from referencing import Registry
-
         _refuse_words(schema, 0)
         check_schema(schema)
-        self._validator = _bounded_validator()(schema, registry=Registry())  # an empty registry: nothing is fetched
+        self._schema = schema
+
+    @cached_property
+    def _validator(self) -> Any:
+        from referencing import Registry
+
+        return _bounded_validator()(self._schema, registry=Registry())  # an empty registry: nothing is fetched
 
     def check(self, value: Any) -> None:
         """Raise ValueError, saying why, where `value` does not satisfy the schema."""
+        if _is_plain_text(self._schema, value):
+            return
         token = _left.set(_Left())
         try:
             error = next(self._validator.iter_errors(value), None)

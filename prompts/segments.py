@@ -65,6 +65,8 @@ def segments(template: Template) -> list[Segment] | None:
 def _segment(node: nodes.Expr, template: Template) -> Segment | None:
     if isinstance(node, nodes.TemplateData):
         return {"text": node.data}
+    if isinstance(node, nodes.Const) and isinstance(node.value, str):  # how a text spells `{{` or `{#`
+        return {"text": node.value}
     if isinstance(node, nodes.Name) and node.name in template.names:  # `range` is a name, too
         return {"variable": node.name}
     return None

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import itertools
 import json
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from contextvars import ContextVar
 from types import CodeType
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2 import filters, meta, nodes
+from jinja2 import filters, nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -171,7 +173,7 @@ class Template:
         """The text for `variables`; raises MissingVariable, TemplateRefused or BudgetExceeded."""
         try:
             with one_budget(_budget.get()):
-                return _whole("".join(_within_output(self._compiled.generate(variables))))
+                return _whole("".join(_within_output(self._compiled.generate(self._seen(variables)))))
         except UnicodeEncodeError as error:
             half = error.object[error.start]
             raise RenderError(f"a value holds {half!a}, half a character, which is no text: remove it") from error
@@ -186,6 +188,11 @@ class Template:
         except Exception as error:  # a template's own arithmetic or filters may fail with anything
             raise TemplateRefused(f"the template failed: {type(error).__name__}: {str(error)[:200]}") from error
 
+    def _seen(self, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`variables` without those that would hide a function that this template only calls."""
+        hiding = _environment.globals.keys() & variables.keys() - self.names
+        return {name: value for name, value in variables.items() if name not in hiding} if hiding else variables
+
 
 def _whole(text: str) -> str:
     """`text`, which can be sent to a model; raises UnicodeEncodeError where a surrogate stands alone in it."""
@@ -199,6 +206,12 @@ def syntax_tree(source: str) -> nodes.Template:
     with _refusals():
         _lex(source)
         return _environment.parse(source)
+
+
+def begins_with_text(source: str) -> bool:
+    """Whether words stand before any template code, as most prompts have it: then every render gives them."""
+    tokens = _lex(source)
+    return bool(tokens) and tokens[0][1] == "data" and bool(tokens[0][2].strip())
 
 
 @contextlib.contextmanager
@@ -219,22 +232,58 @@ def _compile(source: str) -> tuple[frozenset[str], jinja2.Template]:
     tree = syntax_tree(source)
     _refuse_long_text(tree)
     with _refusals(), _uncomputed():
-        refused = next((f"{{% {word} %}}" for kind, word in _REFUSED_NODES.items() if tree.find(kind)), None)
+        found = _by_kind(tree)
+        refused = next((kind for kind in _REFUSED_NODES if kind in found), None)
         if refused:
-            raise TemplateRefused(f"line {_line_of(tree, refused)}: {refused} is not allowed in a template")
-        _refuse_large_numbers(tree)
-        names = _undeclared(tree) - _environment.globals.keys()
-        _refuse_private(tree)
-        _count_steps(tree)
-        return names, _environment.from_string(tree)
+            line = found[refused][0].lineno
+            raise TemplateRefused(f"line {line}: {{% {_REFUSED_NODES[refused]} %}} is not allowed in a template")
+        _refuse_large_numbers(found)
+        _refuse_private(found)
+        _count_steps(tree, found)
+        undeclared, compiled = _generated(tree)
+        return undeclared - (_environment.globals.keys() - _printed_names(found)), compiled
 
 
-def _undeclared(tree: nodes.Template) -> frozenset[str]:
-    """Names that must be given; as `meta.find_undeclared_variables`, which optimizes whatever the environment says."""
-    tracker = meta.TrackingCodeGenerator(_environment)
-    tracker.optimizer = None
-    tracker.visit(tree)
-    return frozenset(tracker.undeclared_identifiers)
+_Found = Mapping[type[nodes.Node], Sequence[Any]]
+
+
+def _by_kind(tree: nodes.Template) -> _Found:
+    """Every node of `tree` by its class, in the order in which they are written: the tree is walked once."""
+    found: dict[type[nodes.Node], list[nodes.Node]] = {}
+    waiting: list[nodes.Node] = [tree]
+    while waiting:
+        node = waiting.pop()
+        found.setdefault(type(node), []).append(node)
+        waiting += reversed(list(node.iter_child_nodes()))
+    return found
+
+
+class _Generator(CodeGenerator):
+    """Jinja2's own, noting the names that nothing in the template sets while it writes the code, globals among them."""
+
+    def __init__(self, environment: jinja2.Environment, written: io.StringIO) -> None:
+        super().__init__(environment, None, None, written, defer_init=True, optimized=environment.optimized)
+        self.undeclared: set[str] = set()
+
+    def enter_frame(self, frame: Frame) -> None:
+        super().enter_frame(frame)
+        self.undeclared.update(name for action, name in frame.symbols.loads.values() if action == "resolve" and name)
+
+
+def _generated(tree: nodes.Template) -> tuple[frozenset[str], jinja2.Template]:
+    """The names that nothing in `tree` sets, and its code: `Environment.from_string` would walk the tree once more."""
+    written = io.StringIO()
+    generator = _Generator(_environment, written)
+    generator.visit(tree)
+    code = compile(written.getvalue(), "<template>", "exec")
+    template = jinja2.Template.from_code(_environment, code, _environment.make_globals(None), None)
+    return frozenset(generator.undeclared), template
+
+
+def _printed_names(found: _Found) -> frozenset[str]:
+    """Names that are used as values somewhere; a global that is only ever called is the function."""
+    called = {id(call.node) for call in found.get(nodes.Call, ())}
+    return frozenset(node.name for node in found.get(nodes.Name, ()) if id(node) not in called)
 
 
 @contextlib.contextmanager
@@ -265,6 +314,8 @@ def includes(source: str) -> tuple[str, ...]:
 
 def replace_includes(source: str, text_of: Callable[[str], str]) -> str:
     """`source` with every `{% include 'name' %}` replaced by `text_of(name)`, everything else as it was."""
+    if "include" not in source and "\r" not in source:  # which the lexer reads as the end of a line
+        return source
     pieces: list[str] = []
     tokens = _lex(source)
     position = size = 0
@@ -403,15 +454,15 @@ def _searched(value: Any) -> Any:
     return value if isinstance(value, Mapping | range) else _weighed(value)
 
 
-def _count_steps(tree: nodes.Template) -> None:
+def _count_steps(tree: nodes.Template, found: _Found) -> None:
     """Make loop steps, macro calls, concatenations, comparisons, slices and literals pass through the budget."""
-    repeated = [(node, _weight(node)) for node in tree.find_all((nodes.For, nodes.Macro))]
+    repeated = [(node, _weight(node)) for kind in (nodes.For, nodes.Macro) for node in found.get(kind, ())]
     _weigh_literals(tree)
-    for compare in list(tree.find_all(nodes.Compare)):
+    for compare in found.get(nodes.Compare, ()):
         compare.expr = _through("weighed__", compare.expr)
         for operand in compare.ops:
             operand.expr = _through("searched__" if operand.op in ("in", "notin") else "weighed__", operand.expr)
-    for item in list(tree.find_all(nodes.Getitem)):
+    for item in found.get(nodes.Getitem, ()):
         if isinstance(item.arg, nodes.Slice):
             item.node = _through("weighed__", item.node)
     for node, weight in repeated:
@@ -419,7 +470,7 @@ def _count_steps(tree: nodes.Template) -> None:
             node.iter = _through("counted__", node.iter, nodes.Const(weight))
         elif isinstance(node, nodes.Macro):
             node.body.insert(0, nodes.Output([_through("counted_call__", nodes.Const(""), nodes.Const(weight))]))
-    for concat in list(tree.find_all(nodes.Concat)):
+    for concat in found.get(nodes.Concat, ()):
         concat.nodes = [_through("concatenated__", nodes.List(list(concat.nodes)))]
 
 
@@ -456,15 +507,17 @@ def _through(filter_name: str, node: nodes.Node, *args: nodes.Expr) -> nodes.Fil
     return nodes.Filter(node, filter_name, list(args), [], None, None, lineno=node.lineno or 1)
 
 
-def _refuse_private(tree: nodes.Template) -> None:
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem, nodes.Name, nodes.NSRef)):
+def _refuse_private(found: _Found) -> None:
+    kinds = (nodes.Getattr, nodes.Getitem, nodes.Name, nodes.NSRef)
+    for node in (node for kind in kinds for node in found.get(kind, ())):
         name = node.attr if isinstance(node, nodes.Getattr | nodes.NSRef) else getattr(node, "name", None)
         if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
             name = node.arg.value
         own = isinstance(node, nodes.Name) and name == "self"
         if isinstance(name, str) and (name.startswith("_") or own):
-            raise TemplateRefused(f"line {node.lineno}: {name!r} is not open to templates")
-    for loop in tree.find_all(nodes.For):
+            rename = ": rename the variable" if isinstance(node, nodes.Name) else ""
+            raise TemplateRefused(f"line {node.lineno}: {name!r} is not open to templates{rename}")
+    for loop in found.get(nodes.For, ()):
         if loop.recursive:
             raise TemplateRefused(f"line {loop.lineno}: recursive loops are not allowed in a template")
 
@@ -475,18 +528,14 @@ def _refuse_long_text(tree: nodes.Template) -> None:
     pieces = (piece for output in outputs for piece in output.nodes if isinstance(piece, nodes.TemplateData))
     size = sum(len(piece.data) for piece in pieces)
     if size > MAX_OUTPUT_CHARACTERS:
-        raise TemplateRefused(f"the text has {size:,} characters; {MAX_OUTPUT_CHARACTERS:,} are served: shorten it")
+        most = f"a prompt gives at most {MAX_OUTPUT_CHARACTERS:,}, whatever size a file may have"
+        raise TemplateRefused(f"the text has {size:,} characters; {most}: shorten it")
 
 
-def _refuse_large_numbers(tree: nodes.Template) -> None:
-    for const in tree.find_all(nodes.Const):
+def _refuse_large_numbers(found: _Found) -> None:
+    for const in found.get(nodes.Const, ()):
         if isinstance(const.value, int) and const.value.bit_length() > MAX_INTEGER_BITS:
             raise TemplateRefused(f"line {const.lineno}: a number of more than {MAX_INTEGER_BITS} bits is too large")
-
-
-def _line_of(tree: nodes.Template, refused: str) -> int:
-    found = next(node for kind, word in _REFUSED_NODES.items() if word in refused and (node := tree.find(kind)))
-    return int(found.lineno)
 
 
 def _bounded(value: Any) -> Any:

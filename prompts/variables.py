@@ -11,6 +11,10 @@ from prompts.errors import BadInput, InvalidVariable, MissingVariable, RenderErr
 from prompts.messages import CONVERSATION_ROLES, Message
 from prompts.schemas import Schema
 
+# OpenAI's, and what it and other servers put into answers that come back as history
+MESSAGE_KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio", "function_call",
+                          "annotations", "reasoning", "reasoning_content", "reasoning_details"})  # fmt: skip
+_INSTEAD_OF_CONTENT = {"assistant": ("tool_calls", "function_call", "refusal", "audio")}
 _SIMPLE_STRING_KEYS = {"type", "maxLength", "minLength", "enum", "description", "title", "default", "examples"}
 
 
@@ -99,10 +103,11 @@ def checked_placeholders(
 ) -> dict[str, tuple[Message, ...]]:
     """The messages of every declared placeholder; raises as `checked_variables` and `conversation` do."""
     refuse_unknown("placeholder", declared, given)
-    return {name: _messages_of(name, placeholder, given) for name, placeholder in declared.items()}
+    return {name: checked_placeholder(name, placeholder, given) for name, placeholder in declared.items()}
 
 
-def _messages_of(name: str, placeholder: Placeholder, given: Mapping[str, Any]) -> tuple[Message, ...]:
+def checked_placeholder(name: str, placeholder: Placeholder, given: Mapping[str, Any]) -> tuple[Message, ...]:
+    """The messages of one declared placeholder, its default's where `given` has none."""
     param = f"placeholders.{name}"
     found = given.get(name, placeholder.default)
     if found is None:
@@ -148,5 +153,21 @@ def plain_message(message: Mapping[str, Any], param: str) -> Message:
         content = tuple(content)
     elif content is not None and not isinstance(content, str):
         raise BadInput(f"{param}.content: expected text or a list of parts", param=f"{param}.content")
+    _refuse_malformed(message, param)
     extra = {key: value for key, value in message.items() if key not in ("role", "content")}
     return Message(message["role"], content, extra)
+
+
+def _refuse_malformed(message: Mapping[str, Any], param: str) -> None:
+    """Raise BadInput where a model could make nothing of a message, as OpenAI's API does."""
+    unknown = sorted(map(str, message.keys() - MESSAGE_KEYS))
+    if unknown:
+        known = ", ".join(sorted(MESSAGE_KEYS))
+        raise BadInput(f"{param}: unknown key {unknown[0]!r}; a message has {known}", param=f"{param}.{unknown[0]}")
+    role, instead = message["role"], _INSTEAD_OF_CONTENT.get(message["role"], ())
+    if message.get("content") in (None, [], ()) and not any(message.get(key) for key in instead):
+        needed = " or ".join(("content", *instead[:1]))
+        raise BadInput(f"{param}: a message of role {role!r} needs its {needed}", param=f"{param}.content")
+    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
+        reason = f"{param}: a message of role 'tool' needs its `tool_call_id`, the id of the call that it answers"
+        raise BadInput(reason, param=f"{param}.tool_call_id")

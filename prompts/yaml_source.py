@@ -25,12 +25,25 @@ MAX_DEPTH = 64
 MAX_VALUES = 250_000  # keys and values of one file: each takes about a kilobyte while it is read
 MAX_FAULTS = 100  # reported of one file
 
+_OPENING = "[{-:?"  # what every list and every mapping has one of
+_SAFE_DEPTH = 500  # to compose; what is read is held to MAX_DEPTH in any case
+
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None, "true": True, "True": True, "TRUE": True,
           "false": False, "False": False, "FALSE": False}  # fmt: skip
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # one of two, by how it was built
+    """Composes without guessing what a plain scalar is, which `_Reader` does by rules of its own."""
+
+    def resolve(self, kind: type[yaml.Node], _value: Any, _implicit: Any) -> str:
+        return _TAG_OF[kind]
+
+
+_TAG_OF = {yaml.ScalarNode: "tag:yaml.org,2002:str", yaml.SequenceNode: "tag:yaml.org,2002:seq",
+           yaml.MappingNode: "tag:yaml.org,2002:map"}  # fmt: skip
 
 Key = str | int
 ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
@@ -97,7 +110,13 @@ def _refuse_characters(text: str, path: str) -> None:
 
 
 def _refuse_extent(text: str, path: str) -> None:
-    """Refuse what nests too deeply or holds too much before it is composed, which takes stack and memory in C."""
+    """Refuse what nests too deeply or holds too much before it is composed, which takes stack and memory in C.
+
+    Every list and mapping begins with a sign of its own: where there are few, `_Reader` is early enough, and an
+    ordinary file is parsed once.
+    """
+    if len(text) < MAX_VALUES and sum(map(text.count, _OPENING)) < _SAFE_DEPTH:
+        return
     depth = values = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -228,20 +247,54 @@ def model_faults(
     """Pydantic's errors as faults of a file."""
     for detail in error.errors(include_url=False):
         keys = _written_keys(detail["loc"], last_is_written=detail["type"] in ("extra_forbidden", "missing"))
+        keys = _without_tags(keys, document.data, at, last_is_written=detail["type"] == "missing")
         place = ".".join(str(key) for key in (*at, *keys))
         if detail["type"] == "extra_forbidden":
             rule, message = "unknown-key", f"unknown key {_shorten(place, 200)}"
             fix = _did_you_mean(model_class, keys)
         elif detail["type"] == "missing":
             rule, message, fix = "missing-key", f"{place!r} is missing", f"add `{keys[-1]}:`"
+        elif detail["type"] == "union_tag_not_found":
+            tag = detail["ctx"]["discriminator"].strip("'")
+            rule, message, fix = "missing-key", f"'{place}.{tag}' is missing", f"add `{tag}:`"
+        elif detail["type"] == "union_tag_invalid":
+            rule, (message, fix) = "bad-value", _unknown_tag(place, detail["ctx"])
         else:
             shown = _shorten(detail.get("input"))
             rule, message, fix = (
                 "bad-value",
                 f"{place[:200] or 'the file'}: {_reason(detail)}, found {shown}",
-                detail.get("ctx", {}).get("fix", ""),
+                detail.get("ctx", {}).get("fix", "") or _fix_of_nothing(detail),
             )
         yield document.fault(message, *at, *keys, fix=fix, rule=rule)
+
+
+def _fix_of_nothing(detail: Any) -> str:
+    return "write its value after the colon" if detail.get("input", ...) is None else ""
+
+
+def _without_tags(keys: tuple[Key, ...], data: Any, at: tuple[Key, ...], *, last_is_written: bool) -> tuple[Key, ...]:
+    """`keys` without those that the data has not, where pydantic names the kind of a union; a last one that is written stays."""
+    for key in at:
+        data = data[key]
+    kept: list[Key] = []
+    parts, last = (keys[:-1], keys[-1:]) if last_is_written else (keys, ())
+    for key in parts:
+        if isinstance(data, dict) and key not in data:
+            continue
+        kept.append(key)
+        within = isinstance(data, dict) or (isinstance(data, list | tuple) and isinstance(key, int) and key < len(data))
+        data = data[key] if within else None
+    return (*kept, *last)
+
+
+def _unknown_tag(place: str, context: Mapping[str, Any]) -> tuple[str, str]:
+    """Message and fix for a value that names none of the kinds that there are."""
+    known = sorted(tag.strip().strip("'") for tag in context["expected_tags"].split(","))
+    name, value = context["discriminator"].strip("'"), str(context["tag"])
+    near = difflib.get_close_matches(value, known, n=1, cutoff=0.6)
+    message = f"{place[:200]}: {name} {_shorten(value)} is none of {', '.join(known)}"
+    return message, f"did you mean {near[0]!r}?" if near else "name one of them"
 
 
 def _written_keys(loc: tuple[Key, ...], *, last_is_written: bool) -> tuple[Key, ...]:

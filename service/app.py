@@ -19,6 +19,7 @@ from prompts.errors import TurnoutError
 from service.api import admin, evaluation, health, http_errors, jobs, prompts, rendering, routes, v1
 from service.api.gatekeeper import LOOPBACK_NAMES, Gatekeeper, require_role
 from service.api.strict_json import refuse_ambiguous_json
+from service.api.strict_query import refuse_unknown_query
 from service.context import Context, build_context
 from service.errors import BadSetting
 from service.identity import Principal, ensure_admin_key
@@ -94,10 +95,16 @@ def build_litestar(context: Context) -> Litestar:
             render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
             openapi_router=Router("/schema", route_handlers=[], opt={"role": "app"}),
         ),
-        before_request=refuse_ambiguous_json,
+        before_request=refuse_ambiguous,
         request_max_body_size=context.settings.server.max_body_bytes,
         logging_config=None,
     )
+
+
+async def refuse_ambiguous(request: Request[Any, Any, Any]) -> None:
+    """Before every handler: raise BadInput for a query or a body that may not mean what it seems to."""
+    refuse_unknown_query(request)
+    await refuse_ambiguous_json(request)
 
 
 @contextlib.asynccontextmanager

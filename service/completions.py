@@ -120,7 +120,7 @@ class Completions:
 
     def _choose_variant(self, selector: Selector, unit: str) -> Choice:
         route = self._snapshot.view.routes.get(selector.name)
-        if selector.version is None and selector.label is None and route is not None:
+        if selector.version is None and selector.label is None and route is not None and route.state.variants:
             variant = pick(route.state.variants, route.salt, unit or secrets.token_hex(8))
             return Choice(variant.model, variant, None, route.revision)
         number = self._snapshot.select(selector)
@@ -165,7 +165,7 @@ class Completions:
                 "prompt_tokens": usage.prompt_tokens if usage else 0,
                 "completion_tokens": usage.completion_tokens if usage else 0,
                 "cost_usd": price.cost_usd(usage) if price and usage else None,
-                "error": str(error)[:500] if error else None,
+                "error": str(error)[:500].replace("\0", "\\0") if error else None,  # databases keep no NUL
             }
         )
 

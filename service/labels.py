@@ -31,7 +31,7 @@ def point(
     if target is None:
         raise NotFound("version", f"{name}@{number}")
     before = prompts.label(session, name, label)
-    if before is not None and before.version == number and _is_served(session, target, label):
+    if before is not None and _is_there(session, target, label, before):
         return before
     publish(session, target)
     record = LabelRecord(name, label, number, prompts.last_label_revision(session, name, label) + 1, now())
@@ -41,6 +41,25 @@ def point(
         moved = (before.version if before else None, number)
         route_book.follow_production(session, target, moved, actor, reason, evidence_id)
     return record
+
+
+def follow_file(
+    session: Session, name: str, label: str, number: int, actor: Principal, message: str | None, protected: Protected
+) -> LabelRecord:
+    """Point a label that a pushed file names to the version of that push.
+
+    A protected one moves on a passing gate alone: what a push says it is for is no reason to go without. Raises
+    NeedsEvidence, which names the prompt.
+    """
+    target = prompts.by_number(session, name, number)
+    moves = target is not None and not _is_there(session, target, label, prompts.label(session, name, label))
+    if target and moves and label in protected and routes.passing_gate(session, str(_variant(target))) is None:
+        raise NeedsEvidence(
+            f"nothing was pushed: the file of {name} names the label {label!r}, which is protected, and"
+            f" {_variant(target)} has no passing gate: take it out of `labels`, push, run `turnout gate`, then"
+            f" `turnout label {name} {label} VERSION`"
+        )
+    return point(session, name, label, number, actor, message, protected)
 
 
 def publish(session: Session, record: VersionRecord) -> None:
@@ -53,12 +72,16 @@ def publish(session: Session, record: VersionRecord) -> None:
 
 
 def remove(session: Session, record: LabelRecord, actor: Principal, reason: str | None, protected: Protected) -> None:
-    """Take a label away. Raises NeedsEvidence for a protected one, unless an admin says why."""
+    """Take a label away; without `production` the route ends, too. Raises NeedsEvidence for a protected label, unless
+    an admin says why.
+    """
     if record.label in protected and not (actor.may("admin") and reason):
         raise NeedsEvidence(f"{record.label!r} is protected: an admin removes it, with a reason")
     gone = LabelRecord(record.name, record.label, record.version, record.revision + 1, now())
     prompts.remove_label(session, gone, actor=actor.id, reason=reason)
     _audit(session, "label.remove", gone, actor, {"version": record.version, "reason": reason})
+    if record.label == PRODUCTION:
+        route_book.end_with_production(session, record.name, record.version, actor, reason)
 
 
 def undo(
@@ -66,8 +89,8 @@ def undo(
 ) -> dict[str, Any]:
     """Take back the last move that stands: the label points where that came from, or is gone where it came from nowhere.
 
-    Undoing again goes one move further back. A move of `production` and the revision of the route that it wrote are
-    taken back together. Raises NotFound, Conflict where nothing is left to take back or the route moved since,
+    Undoing again goes one move further back. A move or the removal of `production` and the revision of the route that it
+    wrote are taken back together. Raises NotFound, Conflict where nothing is left to take back or the route moved since,
     Forbidden or NeedsEvidence for a protected label.
     """
     moves = prompts.standing_moves(session, name, label)
@@ -76,7 +99,7 @@ def undo(
             raise NotFound("label", f"{name}@{label}")
         raise Conflict(f"nothing to undo: every move of {name}@{label} was taken back")
     move = moves[-1]
-    if label == PRODUCTION and move["to_version"] is not None:
+    if label == PRODUCTION:
         route_book.undo_production(session, name, (move["from_version"], move["to_version"]), actor, reason)
     else:
         if label in protected:
@@ -102,8 +125,10 @@ def _move_back(
     _audit(session, "label.undo", record, actor, {"version": target, "undone": move["revision"], "reason": reason})
 
 
-def _is_served(session: Session, target: VersionRecord, label: str) -> bool:
+def _is_there(session: Session, target: VersionRecord, label: str, at: LabelRecord | None) -> bool:
     """Whether the label already does what it says: `production` must take the traffic, too."""
+    if at is None or at.version != target.number:
+        return False
     return label != PRODUCTION or route_book.incumbents(session, target.name) == (_variant(target),)
 
 

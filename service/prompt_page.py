@@ -13,6 +13,7 @@ from typing import Any
 
 from prompts.diff import shown
 from prompts.names import PRODUCTION
+from service.printable import printable
 
 Version = Mapping[str, Any]
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$])")
@@ -36,7 +37,7 @@ def page(version: Version, history: Mapping[str, Any]) -> str:
         lambda: _known_limits(version, history),
         lambda: _how_to_call(version, history),
     )
-    return "\n\n".join(block for part in parts for block in part()) + "\n"
+    return printable("\n\n".join(block for part in parts for block in part())) + "\n"
 
 
 def _head(version: Version, history: Mapping[str, Any]) -> Iterable[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,9 @@ from prompts.errors import BadFile, Fault
 from prompts.formats.prompt_yml import PromptSource, prompt_from_document
 from prompts.names import check_name
 from prompts.prompt import PromptContent
+from prompts.secrets import secret_faults
 from prompts.yaml_source import Document
+from service import labels
 from service.identity import Principal
 from service.ids import now
 from service.search import summary
@@ -28,11 +30,12 @@ DOCUMENTATION = ("title", "description", "tags", "notes")  # what may change wit
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a push comes from; labels in files move only from the default branch, or without git.
+    """Where a push comes from; labels in files move only as committed on the default branch, or without git.
 
     A `draft` is a working tree under test: its versions have numbers, but are never `latest`, nor what a suite's bare
     name means, until somebody pushes them. `git_subject` is the commit's, for versions pushed without a `message`;
     `git_dirty` names the prompts whose files are not as that commit has them, which its subject does not describe.
+    `allow_secrets` is for whoever has looked for secrets already, with the comments that allow one.
     """
 
     message: str | None = None
@@ -43,10 +46,17 @@ class Origin:
     git_dirty: Collection[str] = ()
     moves_labels: bool = True
     draft: bool = False
+    allow_secrets: bool = False
 
     def message_of(self, name: str) -> str | None:
         """What a version of prompt `name` is said to be for."""
         return self.message or (None if name in self.git_dirty else self.git_subject)
+
+    def keeps_labels(self, name: str) -> str | None:
+        """Why the labels in the file of prompt `name` do not move; None where they do."""
+        if not self.moves_labels:
+            return f"branch {self.git_branch} is not the default one" if self.git_branch else "this push moves none"
+        return "the file is not committed" if name in self.git_dirty else None
 
     def about(self, name: str) -> dict[str, Any]:
         """The commit behind a version of prompt `name`; `git_dirty` is None without git."""
@@ -98,6 +108,39 @@ def _plain_data(data: Mapping[str, Any], name: str, max_bytes: int) -> dict[str,
     if size_bytes > max_bytes:
         raise BadFile([too_large(f"prompt {name}", size_bytes, max_bytes)])
     return dict(data)
+
+
+def refuse_secrets(push: Push) -> None:
+    """Raise BadFile with every value of a push that is a key by its looks; files are looked at by `turnout check`."""
+    if push.origin.allow_secrets:
+        return
+    files = [(f"prompt {name}", data) for name, data in push.prompts.items()]
+    files += [(f"suite {name}", data) for name, data in push.suites.items()]
+    faults = [
+        replace(fault, line=0, fix=_OVER_HTTP)
+        for origin, data in files
+        for text in _texts(data)
+        for fault in secret_faults(text, origin)
+        if fault.level == "error"
+    ]
+    if faults:
+        raise BadFile(faults)
+
+
+_OVER_HTTP = "take it out, make it invalid and get a new one; what is no secret is sent with `allow_secrets: true`"
+
+
+def _texts(data: Mapping[str, Any]) -> Iterator[str]:
+    """Every text of plain data; one that has a key stands behind it, for what only a name gives away."""
+    waiting: list[Any] = [data]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            waiting += [f"{key}: {item}" if isinstance(item, str) else item for key, item in value.items()]
+        elif isinstance(value, list):
+            waiting += value
 
 
 def lock(session: Session, sources: Collection[str], read: Mapping[str, Suite]) -> None:
@@ -166,6 +209,31 @@ def write_versions(
         {"kind": "prompt", "name": name, "version": r.number, "digest": r.digest, "created": name not in known}
         for name, r in records.items()
     ]
+
+
+def move_labels(
+    session: Session,
+    written: Sequence[Mapping[str, Any]],
+    sources: Mapping[str, PromptSource],
+    origin: Origin,
+    actor: Principal,
+    protected: frozenset[str],
+) -> list[dict[str, Any]]:
+    """Point the labels that files name to the versions `written`, where they may move.
+
+    An entry whose file names any tells which of them point to its version now (`labels`), and of the others why not
+    (`labels_kept`). Raises NeedsEvidence for a protected one without a passing gate.
+    """
+    origin = replace(origin, git_dirty=dirty_with_includes(origin.git_dirty, sources))
+    entries: list[dict[str, Any]] = []
+    for entry in written:
+        name, wanted = entry["name"], sources[entry["name"]].labels
+        kept = origin.keeps_labels(name)
+        for label in () if kept else wanted:
+            labels.follow_file(session, name, label, entry["version"], actor, origin.message, protected)
+        told = {"labels": [] if kept else list(wanted), "labels_kept": dict.fromkeys(wanted, kept) if kept else {}}
+        entries.append({**entry, **(told if wanted and not origin.draft else {})})
+    return entries
 
 
 def _new(

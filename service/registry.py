@@ -18,7 +18,17 @@ from service.child import require_local_packages
 from service.errors import NotFound
 from service.identity import Principal
 from service.ids import now
-from service.pushing import Origin, Push, lock, read_prompts, with_brought, write_suites, write_versions
+from service.pushing import (
+    Origin,
+    Push,
+    lock,
+    move_labels,
+    read_prompts,
+    refuse_secrets,
+    with_brought,
+    write_suites,
+    write_versions,
+)
 from service.revisions import check_revision
 from service.search import words
 from service.settings import LocalSpec, Settings
@@ -71,16 +81,14 @@ class Registry:
         without a passing gate.
         """
         sources = read_prompts(push.prompts, self._settings.registry.max_prompt_bytes)
+        refuse_secrets(push)
         given = {name: self._read_suite(check_name(name, "suite"), data) for name, data in push.suites.items()}
         read = with_brought(given, sources)
         with self._database.write() as session:
             lock(session, sources, read)
             contents = resolve_all(sources, lambda name: _registered(session, name))
             written = write_versions(session, sources, contents, push.origin, actor)
-            if push.origin.moves_labels:
-                for entry in written:
-                    for label in sources[entry["name"]].labels:
-                        self._point(session, entry["name"], label, entry["version"], actor, push.origin.message)
+            written = move_labels(session, written, sources, push.origin, actor, self._protected)
             written += write_suites(session, read, push.origin, actor)
             bump_revision(session)
         return written
@@ -263,7 +271,14 @@ def select_version(session: Session, selector: Selector) -> VersionRecord:
         raise NotFound("version", str(selector))
     labels = ", ".join(label.label for label in prompts.labels(session, selector.name))
     wanted = f"{selector.name}@{selector.label or PRODUCTION}"
-    raise NotFound("label", wanted, f"its labels are {labels or 'none'}, and latest")
+    raise NotFound("label", wanted, f"its labels are {labels or 'none'}, and latest{_ask_for(selector)}")
+
+
+def _ask_for(selector: Selector) -> str:
+    """How to ask for the newest version, for whoever named no label and thought of it."""
+    if selector.label not in (None, PRODUCTION):
+        return ""
+    return f"; the newest is {selector.name}@latest (for `run` with --prompt, for `gate` with --candidate)"
 
 
 def as_data(record: VersionRecord, *, with_content: bool = True) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from service.errors import Conflict, NeedsEvidence, NotFound
 from service.identity import Principal
 from service.ids import new_id, now
 from service.revisions import check_revision
-from service.routing import RouteState
+from service.routing import Moved, RouteState
 from service.settings import Settings
 from service.store import keys, prompts, routes
 from service.store.database import Database, bump_revision
@@ -91,14 +91,19 @@ def begin(
 ) -> dict[str, Any]:
     """Give the winner of an evidence record its first share; the same evidence again changes nothing.
 
-    Raises NeedsEvidence where another variant than those it has `beaten` takes the traffic by now, or where a person
-    splits the traffic: whose share the winner takes is then that person's to say.
+    Raises NeedsEvidence where another variant than those it has `beaten` takes the traffic by now, where a person splits
+    the traffic (whose share the winner takes is then that person's to say) or has ended it.
     """
     done = routes.by_evidence(session, candidate.prompt, evidence_id)
     if done is not None:
         return _public(done)
-    routes.current(session, candidate.prompt, for_update=True)  # nobody moves it until this is written
+    current = routes.current(session, candidate.prompt, for_update=True)  # nobody moves it until this is written
     serving = incumbents(session, candidate.prompt)
+    if current is not None and not serving:
+        raise NeedsEvidence(
+            f"the route of {candidate.prompt} was ended with its {PRODUCTION!r}: point that to a version first;"
+            f" the evidence is {evidence_id}"
+        )
     unbeaten = [str(variant) for variant in serving if str(variant) not in beaten and variant != candidate]
     if unbeaten:
         raise NeedsEvidence(
@@ -125,9 +130,15 @@ def follow_production(
     _append(session, target.name, state, "production", actor, reason, evidence_id)
 
 
-def undo_production(
-    session: Session, prompt: str, moved: tuple[int | None, int], actor: Principal, reason: str | None
-) -> None:
+def end_with_production(session: Session, prompt: str, version: int, actor: Principal, reason: str | None) -> None:
+    """Removing `production` writes a revision without variants; a rollout under way ends with it.
+
+    Who takes a prompt away wants no traffic on it, whatever step a rollout is at; `undo` brings that back, too.
+    """
+    _append(session, prompt, RouteState((), moved=(version, None)), "production", actor, reason, None)
+
+
+def undo_production(session: Session, prompt: str, moved: Moved, actor: Principal, reason: str | None) -> None:
     """Take back a move of `production`, and the revision of the route that it wrote.
 
     Raises Forbidden for anybody but an admin, and Conflict where the route moved since, or began with that move.
@@ -216,21 +227,21 @@ def _undo(session: Session, prompt: str, actor: Principal, reason: str | None) -
     return _public(_append_data(session, current, data, "undo", actor, reason, before["evidence_id"]))
 
 
-def _move_production_back(
-    session: Session, prompt: str, moved: tuple[int | None, int], actor: Principal, reason: str | None
-) -> None:
+def _move_production_back(session: Session, prompt: str, moved: Moved, actor: Principal, reason: str | None) -> None:
     label = prompts.label(session, prompt, PRODUCTION)
-    if label is None or label.version != moved[1]:
+    before, after = moved
+    if (label.version if label else None) != after:
         return
     standing = prompts.standing_moves(session, prompt, PRODUCTION)
     undoes = standing[-1]["revision"] if standing else None
     why = reason or "undo of the route"
-    if moved[0] is None:
-        gone = LabelRecord(prompt, PRODUCTION, label.version, label.revision + 1, now())
+    revision = prompts.last_label_revision(session, prompt, PRODUCTION) + 1
+    if before is not None:
+        record = LabelRecord(prompt, PRODUCTION, before, revision, now())
+        prompts.move_label(session, record, actor=actor.id, reason=why, evidence_id=None, undoes=undoes)
+    elif label is not None:
+        gone = LabelRecord(prompt, PRODUCTION, label.version, revision, now())
         prompts.remove_label(session, gone, actor=actor.id, reason=why, undoes=undoes)
-        return
-    record = LabelRecord(prompt, PRODUCTION, moved[0], label.revision + 1, now())
-    prompts.move_label(session, record, actor=actor.id, reason=why, evidence_id=None, undoes=undoes)
 
 
 def _append(

@@ -11,6 +11,8 @@ from prompts.errors import BadInput
 from prompts.names import Variant, parse_variant
 from service.errors import Conflict
 
+Moved = tuple[int | None, int | None]  # the version that `production` came from, and the one it went to
+
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
@@ -33,11 +35,14 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
-    """What one revision of a route says. `moved` is the move of `production` that was made with it, if any."""
+    """What one revision of a route says. `moved` is the move of `production` that was made with it, if any.
+
+    Without variants the route has ended: the prompt's bare name is then served by nobody.
+    """
 
     variants: tuple[Weighted, ...]
     rollout: Rollout | None = None
-    moved: tuple[int | None, int] | None = None
+    moved: Moved | None = None
 
     @property
     def incumbents(self) -> tuple[Variant, ...]:

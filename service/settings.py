@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -197,16 +197,21 @@ def load_settings(environ: Mapping[str, str] | None = None, start: Path | None =
     environ = os.environ if environ is None else environ
     start = (start or Path.cwd()).resolve()
     file = find_project_file(start)
-    document = load_yaml(_read(file), str(file)) if file else Document("the environment", {}, {(): 1})
-    data = _keys_and_values(document)
+    doubtful: list[Fault] = []  # duplicate keys and the like, to be told with all that the rest has
+    document = load_yaml(_read(file), str(file), doubtful) if file else Document("the environment", {}, {(): 1})
+    data = _keys_and_values(document, doubtful)
     home = Path(environ.get("TURNOUT_HOME") or Path.home() / ".turnout").expanduser().resolve()
     data |= {"home": home, "project": file.parent if file else start}
     data["models"] = {**BUILT_IN_MODELS, **(data.get("models") or {})}
     _apply_environment(data, environ)
     try:
-        return parse_model(Settings, Document(document.path, data, document.lines))
+        settings = parse_model(Settings, Document(document.path, data, document.lines))
     except BadFile as error:
-        raise BadFile([replace(f, message=_USER_OF_URL.sub("//…@", f.message)) for f in error.faults]) from None
+        faults = [replace(f, message=_USER_OF_URL.sub("//…@", f.message)) for f in (*doubtful, *error.faults)]
+        raise BadFile(faults) from None
+    if doubtful:
+        raise BadFile(doubtful)
+    return settings
 
 
 def default_settings(start: Path | None = None) -> Settings:
@@ -218,21 +223,21 @@ def default_settings(start: Path | None = None) -> Settings:
     return Settings.model_validate(data)
 
 
-def _keys_and_values(document: Document) -> dict[str, Any]:
-    """The file's sections; raises BadFile where it, or its `models`, is something else."""
+def _keys_and_values(document: Document, doubtful: list[Fault]) -> dict[str, Any]:
+    """The file's sections; raises BadFile where it, or its `models`, is something else. `doubtful` gets what is not ours."""
     data = {} if document.data is None else document.data
     for value, keys in ((data, ()), (data.get("models") if isinstance(data, dict) else None, ("models",))):
         if value is not None and not isinstance(value, dict):
             found = f"expected keys and values here, found {type(value).__name__}"
-            raise BadFile([document.fault(": ".join((*keys, found)), *keys, fix="write `key: value` lines")])
+            fault = document.fault(": ".join((*keys, found)), *keys, fix="write `key: value` lines")
+            raise BadFile([*doubtful, fault])
     own = [
         document.fault(f"unknown key {key!r}", key, fix=fix, rule="unknown-key")
         for key, fix in (("home", "set TURNOUT_HOME"), ("project", "the project is the folder of this file"))
         if key in data
     ]
-    if own:
-        raise BadFile(own)
-    return dict(data)
+    doubtful += own
+    return {key: value for key, value in data.items() if key not in ("home", "project")}
 
 
 def too_large(place: str, size_bytes: int, max_bytes: int) -> Fault:
@@ -244,6 +249,26 @@ def too_large(place: str, size_bytes: int, max_bytes: int) -> Fault:
 def find_project_file(start: Path) -> Path | None:
     """The nearest turnout.yaml at or above `start`."""
     return next((folder / FILE_NAME for folder in (start, *start.parents) if (folder / FILE_NAME).is_file()), None)
+
+
+def project_of(paths: Iterable[Path]) -> Path:
+    """The folder of the project that all `paths` lie in, by the nearest turnout.yaml upwards of each.
+
+    The working folder's where none are named, and for a path that lies in no project. Raises BadInput where the paths
+    lie in several, naming one path of each.
+    """
+    here = Path.cwd().resolve()
+    file = find_project_file(here)
+    own = file.parent if file else here
+    found: dict[Path, Path] = {}
+    for path in paths:
+        # not the path resolved whole: a link lies where it is, wherever it leads
+        file = find_project_file(path.resolve() if path.is_dir() else path.parent.resolve())
+        found.setdefault(file.parent if file else own, path)
+    if len(found) > 1:
+        listed = ", ".join(f"{path} in {folder}" for folder, path in found.items())
+        raise BadInput(f"these paths are of {len(found)} projects: {listed}; name those of one", param="PATHS")
+    return next(iter(found), own)
 
 
 def _read(file: Path) -> str:

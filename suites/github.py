@@ -1,7 +1,8 @@
-"""GitHub's `testData` and `evaluators` of a prompt file, as the suite that they are."""
+"""GitHub's `testData` and `evaluators` of a prompt file, as the suite that they are, and a suite as such keys."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,8 @@ from typing import Any
 from prompts.errors import BadFile, Fault
 from prompts.formats.prompt_yml import PromptSource
 from prompts.yaml_source import Document
-from suites.case import Suite
+from suites.assertions.spec import AssertionSpec
+from suites.case import Case, Suite
 
 _STRING_TESTS = ("equals", "contains", "startsWith", "endsWith")
 _NAMED = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -116,3 +118,88 @@ def _suite(source: PromptSource, data: dict[str, Any]) -> Suite:
     document = source.document
     lines = {("tests", *keys[1:2]): line for keys, line in document.lines.items() if keys[:1] == ("testData",)}
     return Suite.from_document(Document(document.path, data, {(): document.line("testData"), **lines}))
+
+
+@dataclass(frozen=True, slots=True)
+class GithubKeys:
+    """A suite in the keys of GitHub's prompt files, and what it holds that they cannot say, a line each."""
+
+    keys: dict[str, Any]
+    left_out: tuple[str, ...] = ()
+
+
+def github_keys(suite: Suite) -> GithubKeys:
+    """`testData` and `evaluators` for `suite`: what `suite_of` makes of them tests the same.
+
+    Every evaluator judges every row, so an assertion that only some cases have is left out. A text that is not the same
+    in all rows goes into a column, `expected` where that is free.
+    """
+    left_out = [f"suite {key}: GitHub has none" for key in suite.as_data() if key not in _HELD_OF_SUITE]
+    said = [dict(_said(case, f"tests.{index}", left_out)) for index, case in enumerate(suite.tests)]
+    rows = [dict(case.vars) for case in suite.tests]
+    evaluators = []
+    for key in dict.fromkeys(key for texts in said for key in texts):
+        texts_of_key = [texts[key] for texts in said if key in texts]
+        if len(texts_of_key) < len(rows):
+            left_out.append(
+                f"assertion {key[0]!r} ({key[1]}): GitHub's evaluators judge every row, and not all have it"
+            )
+        else:
+            evaluators.append({"name": key[0], "string": {key[1]: _text_of_rows(texts_of_key, rows)}})
+    if not evaluators:
+        return GithubKeys({}, (*left_out, "suite tests: nothing in them can be said by an evaluator of text"))
+    return GithubKeys({"testData": rows, "evaluators": evaluators}, tuple(left_out))
+
+
+_HELD_OF_SUITE = frozenset({"prompt", "description", "tests"})
+_HELD_OF_CASE = frozenset({"vars", "assert"})
+_STARTS = re.compile(r"\(\?i\)\\A(.*)", re.DOTALL)
+_ENDS = re.compile(r"\(\?i\)(.*)\\Z", re.DOTALL)
+_Key = tuple[str, str, int]  # the evaluator's name, its kind, and which of those that are alike
+
+
+def _said(case: Case, at: str, left_out: list[str]) -> Iterator[tuple[_Key, str]]:
+    """The case's assertions in GitHub's words."""
+    held = case.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    left_out += [f"{at}.{key}: GitHub has none" for key in held if key not in _HELD_OF_CASE]
+    seen: list[tuple[str, str]] = []
+    for index, spec in enumerate(case.asserts):
+        found = _in_words(spec)
+        if found is None:
+            left_out.append(f"{at}.assert.{index}: GitHub has no evaluator like {spec.type}")
+            continue
+        kind, text = found
+        name = spec.metric or kind
+        yield (name, kind, seen.count((name, kind))), text
+        seen.append((name, kind))
+
+
+def _in_words(spec: AssertionSpec) -> tuple[str, str] | None:
+    """The kind of GitHub's evaluator that `spec` is, and its text; None where there is none."""
+    if not isinstance(spec.value, str) or spec.threshold is not None or spec.weight != 1:
+        return None
+    if spec.type in ("equals", "icontains"):
+        return {"equals": "equals", "icontains": "contains"}[spec.type], spec.value
+    for kind, pattern in (("startsWith", _STARTS), ("endsWith", _ENDS)) if spec.type == "regex" else ():
+        found = pattern.fullmatch(spec.value)
+        text = re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL) if found else ""
+        if found and re.escape(text) == found[1]:
+            return kind, text
+    return None
+
+
+def _text_of_rows(texts: list[str], rows: list[dict[str, Any]]) -> str:
+    """What an evaluator is to say: the text that all rows share, or the name of a new column that holds each row's."""
+    if len(set(texts)) == 1:
+        return texts[0]
+    taken = {name for row in rows for name in row}
+    column = next(name for name in _columns() if name not in taken)
+    for row, text in zip(rows, texts, strict=True):
+        row[column] = text
+    return f"{{{{{column}}}}}"
+
+
+def _columns() -> Iterator[str]:
+    yield "expected"
+    for number in itertools.count(2):
+        yield f"expected_{number}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prompts.formats.github_texts import as_template, as_text, has_statements, is_github
 from prompts.formats.literal import literal
 from prompts.messages import Message
 from prompts.prompt import MessageTemplate, PlaceholderSlot, PromptContent, compile_prompt
@@ -37,7 +38,15 @@ def github(content: PromptContent, title: str | None = None, description: str | 
             "modelParameters": _settings(content, left_out), "messages": list(_messages(content, left_out)),
             **_output(content)}  # fmt: skip
     left_out += _not_held(content)
+    keys["messages"] = _plain_where_github_s(keys["messages"])
     return Exported({key: value for key, value in keys.items() if value}, tuple(left_out))
+
+
+def _plain_where_github_s(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`{#` and `{%` as they are: they are text to GitHub, and to us in a file without statements of Jinja2."""
+    plain = [{**message, "content": as_text(message["content"])} for message in messages]
+    same = all(as_template(new["content"]) == old["content"] for new, old in zip(plain, messages, strict=True))
+    return plain if same and is_github({"messages": plain}) else messages
 
 
 def _settings(content: PromptContent, left_out: list[str]) -> dict[str, Any]:
@@ -107,7 +116,7 @@ def _message(entry: MessageTemplate, at: str, left_out: list[str]) -> dict[str, 
         left_out += [
             f"{at}.content: GitHub has no {part['type']} parts" for part in entry.content if part["type"] != "text"
         ]
-    if "{%" in text or "|" in text.partition("{{")[2]:
+    if has_statements([text]) or "|" in text.partition("{{")[2]:
         left_out.append(f"{at}.content: GitHub fills in {{{{name}}}} and does nothing else of a template")
     return {"role": role, "content": text}
 

@@ -30,7 +30,7 @@ from prompts.formats.imported import (
 from prompts.formats.langfuse import newest
 from prompts.formats.literal import with_variables
 from prompts.formats.parameters import model_parameters, output_keys
-from prompts.formats.variable_schemas import learnt_from_jinja
+from prompts.formats.variable_schemas import inferred_from_jinja
 from prompts.names import PRODUCTION
 from prompts.template import Template
 from prompts.yaml_source import load_yaml
@@ -43,17 +43,21 @@ _KNOWN = {"name", "version", "template", "commit_message", "description", "tags"
           "model_config", "prompt_type", "variables"}  # fmt: skip
 _RECORDS = {"creation_timestamp", "last_updated_timestamp", "user_id", "uri", "is_text_prompt", "current_stage", "source",
             "run_id", "status", "status_message", "run_link", "creation_time", "storage_location"}  # fmt: skip
+_HOLDERS = ("registered_model", "prompt_versions", "model_versions", "latest_versions", "prompts", "prompt_version",
+            "model_version", "prompt")  # fmt: skip
 _VARIABLE = re.compile(r"\{\{\s*([a-zA-Z_][a-zA-Z0-9_]*(?:\.[a-zA-Z_][a-zA-Z0-9_]*)*)\s*\}\}")
 
 
 def read_mlflow(foreign: Foreign) -> Imported:
     """Every prompt of an MLflow export; raises BadFile where the file holds none."""
     notes = Notes(foreign.path)
-    rows = [_unwrapped(row, foreign, notes) for row in _rows(foreign)]
+    rows, aliases = _rows(foreign, notes)
+    rows = [_unwrapped(row, foreign, notes) for row in rows]
     if not any(isinstance(row, Mapping) and row.get("template") for row in rows):
         notes.refuse(0, "no prompt of MLflow is in it", "give a prompt version with its name and template")
     prompts: dict[str, dict[str, Any]] = {}
     for row in newest(rows, notes):
+        row = _with_aliases(row, aliases, notes)
         name = foreign.prefix + (fit_name(str(row.get("name") or "")) or foreign.name.removeprefix(foreign.prefix))
         if row.get("name") and name != foreign.prefix + str(row["name"]):
             notes.leave(str(row["name"]), str(row["name"]), f"the prompt is called {name!r} here")
@@ -61,15 +65,54 @@ def read_mlflow(foreign: Foreign) -> Imported:
     return Imported(prompts, left_out=notes.found)
 
 
-def _rows(foreign: Foreign) -> list[Any]:
+def _rows(foreign: Foreign, notes: Notes) -> tuple[list[Any], list[tuple[str, str]]]:
+    """The rows of an export, and the aliases that stand beside them with the version that each names."""
     if foreign.path.lower().endswith((".yaml", ".yml")):
         data = load_yaml(foreign.text, foreign.path).data
     else:
         data = json_data(foreign.text, foreign.path)
-    for key in ("prompt_versions", "model_versions", "prompts", "prompt_version", "model_version", "prompt"):
-        if isinstance(data, Mapping) and isinstance(data.get(key), list | Mapping):
+    aliases: list[tuple[str, str]] = []
+    for key in _HOLDERS:
+        if isinstance(data, Mapping) and _holds_rows(data, key):
+            aliases += _aliases_beside(data, key, notes)
             data = data[key]
-    return data if isinstance(data, list) else [data]
+    return data if isinstance(data, list) else [data], aliases
+
+
+def _holds_rows(data: Mapping[str, Any], key: str) -> bool:
+    """Whether the rows stand below `key`; a registered model may also stand beside them."""
+    if key == "registered_model":
+        return isinstance(data.get(key), Mapping) and not data.keys() & set(_HOLDERS[1:])
+    return isinstance(data.get(key), list | Mapping)
+
+
+def _aliases_beside(holder: Mapping[str, Any], key: str, notes: Notes) -> list[tuple[str, str]]:
+    """The aliases of a holder of rows and of its `registered_model`; whatever else it says is noted."""
+    model = holder.get("registered_model")
+    model = model if isinstance(model, Mapping) and key != "registered_model" else {}
+    notes.rest(holder, {key, "aliases", "registered_model", "name", *_HOLDERS, *_RECORDS})
+    return [*_named_versions(holder.get("aliases")), *_named_versions(model.get("aliases"))]
+
+
+def _named_versions(aliases: Any) -> list[tuple[str, str]]:
+    """Alias and version, from `{alias: version}` or from a list of `{alias, version}`; others name no version."""
+    if isinstance(aliases, Mapping):
+        return [(str(alias), str(version)) for alias, version in aliases.items()]
+    found = [item for item in aliases if isinstance(item, Mapping)] if isinstance(aliases, list) else []
+    return [(str(item["alias"]), str(item.get("version", ""))) for item in found if "alias" in item]
+
+
+def _with_aliases(row: Mapping[str, Any], beside: list[tuple[str, str]], notes: Notes) -> Mapping[str, Any]:
+    """`row` with the aliases that name its version, its own and those beside it; one of another version is noted."""
+    own = row.get("aliases")
+    named = [*_named_versions(own), *beside]
+    for alias, version in named:
+        if version != str(row.get("version", "")):
+            why = f"it names version {version}, and only the newest is imported"
+            notes.leave(f"{row.get('name', 'prompt')}.aliases", alias, why)
+    kept = [alias for alias, version in named if version == str(row.get("version", ""))]
+    plain = [own] if isinstance(own, str) else own if isinstance(own, list) else []
+    return {**row, "aliases": [*(alias for alias in plain if not isinstance(alias, Mapping)), *kept]}
 
 
 def _unwrapped(row: Any, foreign: Foreign, notes: Notes) -> Any:
@@ -162,6 +205,4 @@ def _jinja(text: str, notes: Notes, at: str) -> dict[str, Any]:
         names = Template(text).names
     except BadInput as error:
         notes.refuse(0, f"{at}: the template is refused: {error}", "write it without what is refused")
-    learnt = learnt_from_jinja(text)
-    variables = {name: learnt.get(name, {"type": "string"}) for name in sorted(names)}
-    return {"variables": variables, "messages": [{"role": "user", "content": text}]}
+    return {"variables": inferred_from_jinja(names, [text]), "messages": [{"role": "user", "content": text}]}

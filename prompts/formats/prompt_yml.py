@@ -5,6 +5,7 @@ A file that declares no `variables`, as GitHub's do not, gets one string variabl
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from prompts.errors import BadFile, BadInput, Fault, TemplateRefused
+from prompts.formats.github_texts import as_template, is_github
 from prompts.names import check_label
+from prompts.parameters import OF_GITHUB, parameter_faults
 from prompts.prompt import Entry, Example, MessageTemplate, PlaceholderSlot, PromptContent
 from prompts.schemas import Schema, check_schema
 from prompts.template import Template, includes, one_budget, replace_includes
@@ -21,14 +24,6 @@ from prompts.variables import Placeholder
 from prompts.yaml_source import Document, load_yaml, parse_model
 
 SUFFIX = ".prompt.yml"
-# GitHub's spelling of what OpenAI's protocol calls otherwise
-_GITHUB_PARAMETERS = {
-    "maxTokens": "max_tokens",
-    "maxCompletionTokens": "max_completion_tokens",
-    "topP": "top_p",
-    "frequencyPenalty": "frequency_penalty",
-    "presencePenalty": "presence_penalty",
-}
 SUFFIXES = (".prompt.yml", ".prompt.yaml")
 
 
@@ -70,7 +65,10 @@ def _valid_tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _valid_choice(choice: Any) -> Any:
-    if not isinstance(choice, dict) and choice not in ("auto", "none", "required"):
+    named = choice.get("function") if isinstance(choice, dict) else None
+    nameless = named is None or (isinstance(named, dict) and isinstance(named.get("name"), str))
+    is_form = isinstance(choice, dict) and isinstance(choice.get("type"), str) and nameless
+    if not is_form and choice not in ("auto", "none", "required"):
         raise ValueError("write auto, none, required, or {type: function, function: {name: …}}")
     return choice
 
@@ -101,6 +99,54 @@ class PromptFile(pydantic.BaseModel, frozen=True, extra="forbid"):
     tags: list[str] = pydantic.Field(default_factory=list)
     test_data: list[dict[str, Any]] | None = pydantic.Field(None, alias="testData")
     evaluators: list[dict[str, Any]] | None = None
+
+
+def salvaged(data: Any) -> tuple[PromptFile, frozenset[str]] | None:
+    """Of a file with faults what can be read, so that they hide no others; and the keys of which something is lost.
+
+    None where there is nothing to read.
+    """
+    if not isinstance(data, dict):
+        return None
+    lost = {str(key) for key in _bad_keys(PromptFile, data)}
+    read = {key: _kept(key, value) if key in lost else value for key, value in data.items() if key in _FILE_KEYS}
+    read = {key: value for key, value in read.items() if value is not None}
+    read |= {key: value for key, value in (("model", "none"), ("messages", [])) if key not in read}
+    entries = [_kept_entry(entry) for entry in read["messages"]]
+    if "messages" in lost and entries and all(entry is not None for entry in entries):
+        lost.remove("messages")
+    read["messages"] = [entry or {"role": "user", "content": ""} for entry in entries or [None]]
+    return PromptFile.model_validate(read), frozenset(lost)
+
+
+def _bad_keys(model: type[pydantic.BaseModel], data: dict[str, Any]) -> set[str | int]:
+    try:
+        model.model_validate(data)
+    except pydantic.ValidationError as error:
+        return {detail["loc"][0] for detail in error.errors(include_url=False, include_input=False)}
+    return set()
+
+
+def _kept(key: str, value: Any) -> Any:
+    """Of a value at fault what others refer to: the names that are declared, and the messages."""
+    if key in ("variables", "placeholders") and isinstance(value, dict):
+        return {name: {} for name in value if name.isidentifier() and not name.startswith("_")}
+    return value if key == "messages" and isinstance(value, list) else None
+
+
+def _kept_entry(entry: Any) -> dict[str, Any] | None:
+    """A message as it is, or with a role that there is; None where its texts cannot be read."""
+    if not isinstance(entry, dict):
+        return None
+    for tried in (entry, {"role": "user", "content": entry.get("content")}):
+        with contextlib.suppress(pydantic.ValidationError):
+            _ENTRY.validate_python(tried)
+            return tried
+    return None
+
+
+_FILE_KEYS = frozenset(field.alias or name for name, field in PromptFile.model_fields.items())
+_ENTRY: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(Entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,17 +206,37 @@ def load_prompt(text: str, path: str, name: str) -> PromptSource:
 
 def prompt_from_document(document: Document, name: str) -> PromptSource:
     """Check the keys, the templates and the schemas of one prompt."""
+    faults: list[Fault] = []
+    lost: frozenset[str] = frozenset()
     try:
         parsed = parse_model(PromptFile, document)
     except BadFile as error:
-        raise BadFile([*error.faults, *_syntax_faults(document)]) from error
-    with one_budget():
-        faults = list(_template_faults(parsed, document))
-    schema = _output_schema(parsed, document, faults)
-    faults += [*_placeholder_faults(parsed, document), *_parameter_faults(parsed, document)]
+        faults += error.faults
+        read = salvaged(document.data)
+        if read is None:
+            raise
+        parsed, lost = read
+    parsed = _as_templates(parsed, document, faults)
+    schema = _further_faults(parsed, document, lost, faults)
     if faults:
         raise BadFile(faults)
-    content = _content(parsed, schema)
+    return _source(parsed, _content(parsed, schema), document, name)
+
+
+def suite_part(document: Document, name: str) -> PromptSource | None:
+    """Of a file with faults what `testData` and `evaluators` are judged by; None where not even that can be read."""
+    try:
+        read = salvaged(document.data)
+        if read is None or not (read[0].test_data or read[0].evaluators):
+            return None
+        names = {key for row in read[0].test_data or () for key in row}
+        content = PromptContent(messages=(), variables={key: {} for key in names}, model="none")
+        return _source(read[0], content, document, name)
+    except BadInput:
+        return None
+
+
+def _source(parsed: PromptFile, content: PromptContent, document: Document, name: str) -> PromptSource:
     return PromptSource(
         name=name,
         title=parsed.name,
@@ -195,21 +261,45 @@ def _content(parsed: PromptFile, schema: dict[str, Any] | None) -> PromptContent
         tools=tuple(parsed.tools),
         tool_choice=parsed.tool_choice,
         model=parsed.model,
-        parameters={_GITHUB_PARAMETERS.get(name, name): value for name, value in parsed.model_parameters.items()},
+        parameters={OF_GITHUB.get(name, name): value for name, value in parsed.model_parameters.items()},
         response_format=parsed.response_format,
         output_schema=schema,
     )
 
 
-def _syntax_faults(document: Document) -> list[Fault]:
-    """Faults of the templates in a file whose keys are at fault already."""
-    messages = document.data.get("messages") if isinstance(document.data, dict) else None
-    faults: list[Fault] = []
-    for index, message in enumerate(messages if isinstance(messages, list) else []):
-        content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, str):
-            _template_at(document, index, content, faults)
-    return faults
+def _as_templates(parsed: PromptFile, document: Document, faults: list[Fault]) -> PromptFile:
+    """The file with GitHub's texts as templates, where it is one of GitHub's."""
+    if not is_github(document.data):
+        return parsed
+
+    def template_of(entry: Entry, index: int) -> Entry:
+        try:
+            return entry.with_texts(as_template) if isinstance(entry, MessageTemplate) else entry
+        except TemplateRefused as error:
+            fix = "rename it in the messages and in `testData`"
+            faults.append(document.fault(str(error), "messages", index, "content", fix=fix, rule="template"))
+            return MessageTemplate(role="user", content="")
+
+    return parsed.model_copy(update={"messages": [template_of(e, i) for i, e in enumerate(parsed.messages)]})
+
+
+def _further_faults(
+    parsed: PromptFile, document: Document, lost: frozenset[str], faults: list[Fault]
+) -> dict[str, Any] | None:
+    """Add to `faults` what the keys do not tell alone, and give the output schema.
+
+    `lost` are keys of which something could not be read: what is missing in them is not known to be missing.
+    """
+    with one_budget():
+        faults += _template_faults(parsed, document, is_whole="messages" not in lost)
+    if not lost & {"placeholders", "messages"}:
+        faults += _placeholder_faults(parsed, document)
+    for found in parameter_faults(parsed.model_parameters):
+        place = ("modelParameters", found.name)
+        faults.append(document.fault(f"modelParameters.{found.message}", *place, fix=found.fix, rule="parameter"))
+    if not lost & {"tools", "toolChoice"}:
+        faults += _choice_faults(parsed, document)
+    return None if lost & {"responseFormat", "jsonSchema"} else _output_schema(parsed, document, faults)
 
 
 def _template_at(document: Document, index: int, content: str, faults: list[Fault]) -> Template | None:
@@ -222,13 +312,15 @@ def _template_at(document: Document, index: int, content: str, faults: list[Faul
         return None
 
 
-def _template_faults(parsed: PromptFile, document: Document) -> list[Fault]:
+def _template_faults(parsed: PromptFile, document: Document, *, is_whole: bool) -> list[Fault]:
+    """Faults of the templates and of what they use; what nothing uses is told where they can all be read."""
     faults: list[Fault] = []
     used: set[str] = set()
     has_includes = False
     for index, text in _templates(parsed):
         template = _template_at(document, index, text, faults)
         if template is None:
+            is_whole = False
             continue
         has_includes = bool(includes(text)) or has_includes
         used |= template.names
@@ -238,7 +330,7 @@ def _template_faults(parsed: PromptFile, document: Document) -> list[Fault]:
             faults.append(
                 document.fault(message_text, "messages", index, "content", fix=fix, rule="undeclared-variable")
             )
-    unused = (parsed.variables or {}).keys() - used if not has_includes and len(faults) == 0 else set()
+    unused = (parsed.variables or {}).keys() - used if is_whole and not has_includes else set()
     return faults + [
         document.fault(
             f"variable {name!r} is never used", "variables", name, fix="use it or remove it", rule="unused-variable"
@@ -254,12 +346,17 @@ def _templates(parsed: PromptFile) -> Iterator[tuple[int, str]]:
             yield index, text
 
 
-def _parameter_faults(parsed: PromptFile, document: Document) -> Iterator[Fault]:
-    for name in sorted(parsed.model_parameters.keys() & _GITHUB_PARAMETERS.keys()):
-        ours = _GITHUB_PARAMETERS[name]
-        if ours in parsed.model_parameters:
-            message = f"modelParameters.{name} and {ours} are the same parameter"
-            yield document.fault(message, "modelParameters", name, fix="remove one of the two")
+def _choice_faults(parsed: PromptFile, document: Document) -> Iterator[Fault]:
+    choice = parsed.tool_choice
+    declared = [tool["function"]["name"] for tool in parsed.tools]
+    if choice == "required" and not declared:
+        message = "toolChoice: required, and there are no `tools`"
+        yield document.fault(message, "toolChoice", fix="declare `tools`, or remove it", rule="tool-choice")
+    named = choice.get("function") if isinstance(choice, dict) else None
+    if named and named["name"] not in declared:
+        fix = f"name one of {', '.join(declared)}" if declared else "declare it in `tools`"
+        message = f"toolChoice: `tools` does not declare {named['name']!r}"
+        yield document.fault(message, "toolChoice", fix=fix, rule="tool-choice")
 
 
 def _placeholder_faults(parsed: PromptFile, document: Document) -> Iterator[Fault]:

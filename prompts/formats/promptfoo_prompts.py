@@ -29,7 +29,7 @@ from prompts.formats.imported import (
     without_nothing,
 )
 from prompts.formats.parameters import model_parameters, output_keys, tool_choice, tool_list
-from prompts.formats.variable_schemas import learnt_from_jinja
+from prompts.formats.variable_schemas import inferred_from_jinja
 from prompts.template import Template
 from prompts.yaml_source import Document, load_yaml
 
@@ -344,8 +344,5 @@ def _variables(messages: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for message in messages:
         parts = message["content"] if isinstance(message["content"], list) else [{"text": message["content"]}]
         texts += [part["text"] if "text" in part else part["image_url"]["url"] for part in parts]
-    learnt = {name: schema for text in texts for name, schema in learnt_from_jinja(text).items()}
-    names = {name for text in texts for name in Template(text).names}
-    if not learnt.keys() & names:
-        return {}
-    return {name: learnt.get(name, {"type": "string"}) for name in sorted(names)}
+    found = inferred_from_jinja({name for text in texts for name in Template(text).names}, texts)
+    return found if any(schema != {"type": "string"} for schema in found.values()) else {}

@@ -29,6 +29,7 @@ from prompts.formats.imported import (
 )
 from prompts.formats.parameters import function_tool, model_parameters, output_keys, schema_keys, tool_choice
 from prompts.formats.variable_schemas import (
+    inferred_from_jinja,
     kind_schema,
     learnt_from_jinja,
     like,
@@ -87,6 +88,9 @@ def read_prompty(foreign: Foreign) -> Imported:
     if isinstance(head.get("sample"), str) and head["sample"].endswith(".json"):
         head["sample"] = "${file:" + head["sample"] + "}"  # the older way to name a file
     head = {key: _followed(value, foreign, notes, key) for key, value in head.items()}
+    for ours, other in (("inputs", "inputSchema"), ("outputs", "outputSchema")):
+        if other in head and ours not in head:
+            head[ours] = head.pop(other)
     notes.rest(head, _KNOWN | {"authors"})
     if head.get("authors"):
         notes.leave("authors", shortened(head["authors"]), "who made a version is recorded when it is pushed")
@@ -253,7 +257,8 @@ def _object_of(properties: Any, notes: Notes, at: str) -> dict[str, Any]:
 def _properties(declared: Any, notes: Notes, at: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Name and description of each, from a list, from keys, or from `{properties: …}`; a bare value is an example."""
     if isinstance(declared, Mapping) and isinstance(declared.get("properties"), list | Mapping):
-        declared = declared["properties"]
+        notes.rest(declared, {"properties", "type", "kind", "required", "strict"}, f"{at}.")
+        declared = _with_required(declared["properties"], declared.get("required"))
     if isinstance(declared, Mapping):
         for name, inner in declared.items():
             yield str(name), inner if isinstance(inner, Mapping) else {"example": inner, "kind": ""}
@@ -261,8 +266,20 @@ def _properties(declared: Any, notes: Notes, at: str) -> Iterator[tuple[str, Map
     for index, inner in enumerate(_list(declared)):
         if isinstance(inner, Mapping) and isinstance(inner.get("name"), str):
             yield inner["name"], inner
+        elif isinstance(inner, Mapping) and len(inner) == 1:
+            yield from _properties(inner, notes, at)  # `- question: {type: string}`
         else:
             notes.leave(f"{at}.{index}", shortened(inner), "expected a property with a name")
+
+
+def _with_required(properties: Any, required: Any) -> Any:
+    """Properties by name, each with what a JSON Schema's list `required` says of it; a list of them is as it was."""
+    if not isinstance(properties, Mapping) or not isinstance(required, list):
+        return properties
+    return {
+        name: {"required": name in required, **inner} if isinstance(inner, Mapping) else inner
+        for name, inner in properties.items()
+    }
 
 
 def _property_schema(inner: Mapping[str, Any], notes: Notes, at: str) -> dict[str, Any]:
@@ -448,7 +465,7 @@ class _Body:
         result = {name: self._agreed(name, schema, learnt) for name, schema in self._inputs.items() if name in used}
         for name in self._inputs.keys() - used:
             self._notes.leave(f"inputs.{name}", name, "the template never uses it")
-        return result | {name: learnt.get(name, {"type": "string"}) for name in sorted(used - result.keys())}
+        return result | inferred_from_jinja(used - result.keys(), texts)
 
     def _agreed(self, name: str, schema: dict[str, Any], learnt: Mapping[str, Any]) -> dict[str, Any]:
         """An input's schema, open where the template does with it what a value of the declared type has not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jinja2
@@ -123,3 +123,45 @@ def learnt_from_jinja(source: str) -> dict[str, dict[str, Any]]:
         if isinstance(loop.iter, nodes.Name):
             found[loop.iter.name] = {"type": "array"}
     return found
+
+
+def inferred_from_jinja(names: Iterable[str], sources: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """A schema for each of `names` by how Jinja2 templates use it; text, where nothing says more.
+
+    What a template asks about (`{% if x %}`, `x or …`) or gives a default may be missing there, and has one here.
+    """
+    sources = list(sources)
+    learnt = {name: schema for source in sources for name, schema in learnt_from_jinja(source).items()}
+    missing = {name: value for source in sources for name, value in _may_be_missing(source).items()}
+    found = {name: learnt.get(name, {"type": "string"}) for name in sorted(names)}
+    for name in missing.keys() & found.keys():
+        found[name] = {**like(missing[name]), "default": missing[name]} if missing[name] else optional(found[name])
+    return found
+
+
+def _may_be_missing(source: str) -> dict[str, Any]:
+    """Names that a template does without, and the constant that stands for each: None where it is what nothing is."""
+    try:
+        tree = jinja2.Environment(autoescape=False).parse(source)  # noqa: S701 - parsed only, for a model to read
+    except (jinja2.TemplateError, RecursionError):
+        return {}
+    tests: list[nodes.Node] = [node.test for node in tree.find_all(nodes.If)]
+    tests += [node.test for node in tree.find_all(nodes.CondExpr)]
+    tests += [node.left for node in tree.find_all(nodes.Or)]
+    found: dict[str, Any] = {name: None for test in tests for name in _asked_about(test)}
+    for given in tree.find_all(nodes.Filter):
+        if given.name in ("default", "d") and isinstance(given.node, nodes.Name):
+            constant = given.args[0] if given.args else None
+            found[given.node.name] = constant.value if isinstance(constant, nodes.Const) else None
+    return found
+
+
+def _asked_about(test: nodes.Node | None) -> Iterator[str]:
+    """Names that a condition asks no more of than whether they are there."""
+    if isinstance(test, nodes.Name):
+        yield test.name
+    elif isinstance(test, nodes.Not):
+        yield from _asked_about(test.node)
+    elif isinstance(test, nodes.And | nodes.Or):
+        yield from _asked_about(test.left)
+        yield from _asked_about(test.right)

@@ -12,6 +12,7 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
 from prompts.names import PRODUCTION, Selector, check_name, parse_selector
 from service.api.idempotency import once
+from service.api.prompts import taken_flag
 from service.api.threads import in_thread
 from service.context import Context
 from service.errors import NotFound
@@ -20,7 +21,7 @@ from service.gates import GateRequest, RunRequest
 from service.identity import Principal
 from service.ids import new_id
 from service.jobs import Kind, job_id_of, run_id_of
-from service.registry import Push
+from service.registry import Origin, Push
 from service.store import routes, runs
 from suites.case import Suite
 
@@ -63,8 +64,12 @@ def put_suite(
     name: FromPath[str],
     data: JSONBody[dict[str, Any]],
 ) -> Response[dict[str, Any]]:
-    """A new version (201), or the one that has this content already (200). Cases come inline."""
-    written = context.registry.push(Push({}, {name: data}), principal)[0]
+    """A new version (201), or the one that has this content already (200). Cases come inline.
+
+    `allow_secrets: true` beside its keys is for what looks like a key and is none.
+    """
+    origin = Origin(allow_secrets=taken_flag(data, "allow_secrets"))
+    written = context.registry.push(Push({}, {name: data}, origin), principal)[0]
     return Response(written, status_code=201 if written["created"] else 200)
 
 

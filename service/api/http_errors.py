@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import structlog
@@ -40,6 +41,8 @@ _OPENAI_TYPES = {
 }
 _OPENAI_CODES = {"NotFound": "model_not_found", "Unauthenticated": "invalid_api_key"}
 _CALLERS_FAULT = (400, 413, 422)  # what an upstream says of a request that it understood and will not take
+BODY = "body"
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.{1,80}?)`")
 log = structlog.get_logger()
 
 
@@ -78,16 +81,26 @@ def handle_turnout_error(request: Request[Any, Any, Any], error: TurnoutError) -
 def handle_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
     """Litestar's own refusals (no such path, a body that does not validate) in our form."""
     faults = error.extra if isinstance(error.extra, list) else []
-    named = [fault for fault in faults if isinstance(fault, dict)]
-    reasons = "; ".join(f"{fault.get('key', 'body')}: {fault.get('message')}" for fault in named)
-    message = reasons or error.detail or "refused"
-    param = named[0].get("key") if named else None
+    named = [_named(fault) for fault in faults if isinstance(fault, dict)]
+    message = "; ".join(f"{key}: {reason}" for key, reason in named) or error.detail or "refused"
+    param = named[0][0] if named and named[0][0] != BODY else None
     if error.status_code == 413:
         limit = request.app.request_max_body_size
         message = f"the body is larger than {limit:,} bytes: send less, or raise server.max_body_bytes"
     kind = {404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}.get(error.status_code, "BadInput")
     body, media_type = shape(request.url.path, error.status_code, message, kind, param)
     return Response(body, status_code=error.status_code, media_type=media_type, headers=error.headers)
+
+
+def _named(fault: dict[str, Any]) -> tuple[str, str]:
+    """The field that a refusal of Litestar's is about, and the reason; `data` is its name of the whole body."""
+    key, reason = str(fault.get("key", BODY)), str(fault.get("message"))
+    if key != "data":
+        return key, reason
+    unknown = _UNKNOWN_FIELD.match(reason)
+    if unknown:
+        return unknown[1], "unknown field: remove it"
+    return BODY, "there is none: send a JSON object" if reason == "'data'" else reason
 
 
 def handle_bug(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:

@@ -39,6 +39,7 @@ class _Origin(pydantic.BaseModel, extra="forbid"):
     git_dirty: tuple[str, ...] = ()
     moves_labels: bool = True
     draft: bool = False
+    allow_secrets: bool = False
 
     def origin(self) -> Origin:
         said = {name: getattr(self, name) for name in _Origin.model_fields}
@@ -101,8 +102,6 @@ def list_prompts(
     after: FromQuery[str] = "",
 ) -> Response[list[dict[str, Any]]]:
     """Prompts by name, those above `after`; `q`, `tag`, `model` and `label` narrow the list. `Link` names the next page."""
-    if "\0" in "".join((q, tag or "", model or "", label or "", after)):
-        raise BadInput("a query holds no NUL: remove it", param="q")
     found = context.registry.listing(Search(q, tag, model, label, after, limit))
     headers = {}
     if len(found) == limit:  # there may be more
@@ -164,11 +163,14 @@ def create_version(
     name: FromPath[str],
     data: JSONBody[dict[str, Any]],
 ) -> Response[dict[str, Any]]:
-    """A new version (201), or the one that has this content already (200). Keys as in a prompt file, and `message`."""
+    """A new version (201), or the one that has this content already (200).
+
+    Keys as in a prompt file, `message`, and `allow_secrets: true` for what looks like a key and is none.
+    """
     message = data.pop("message", None)
     if message is not None and not (isinstance(message, str) and len(message) <= MAX_MESSAGE_LENGTH):
         raise BadInput(f"message: expected text of at most {MAX_MESSAGE_LENGTH:,} characters", param="message")
-    origin = Origin(message)
+    origin = Origin(message, allow_secrets=taken_flag(data, "allow_secrets"))
     written = context.registry.push(Push({name: data}, {}, origin), principal)[0]
     context.snapshot.refresh()
     return Response(written, status_code=201 if written["created"] else 200)
@@ -297,6 +299,14 @@ def undo_label(
 def label_history(context: NamedDependency[Context], name: FromPath[str], label: FromPath[str]) -> list[dict[str, Any]]:
     """Every move, newest first: who, when, why, on what evidence."""
     return context.registry.label_history(check_name(name), _known_label(label))
+
+
+def taken_flag(data: dict[str, Any], name: str) -> bool:
+    """A flag that stands beside the keys of a file, taken out of them; False where there is none."""
+    value = data.pop(name, False)
+    if not isinstance(value, bool):
+        raise BadInput(f"{name}: expected true or false, found {value!r:.80}", param=name)
+    return value
 
 
 def _content(context: Context, name: str, which: str) -> tuple[int, PromptContent]:

@@ -1,4 +1,7 @@
-"""JSON bodies are held to what files are held to: UTF-8, no key twice, no depth or number of values without end."""
+"""JSON bodies are held to what files are held to: UTF-8, no key twice, no depth or number of values without end.
+
+What is kept holds no NUL, either; a request whose body is kept nowhere may hold one, as any other character.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from prompts.errors import BadInput
 MAX_JSON_DEPTH = 100
 MAX_JSON_VALUES = 250_000
 _QUICK_BYTES = 64 * 1024  # more is looked at in a thread, while others are served
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # the only way in which JSON can hold one
+_KEPT_NOWHERE = re.compile(r"/v1/chat/completions|/api/prompts/[^/]+/render")
 _HALF = re.compile("[\ud800-\udfff]")
 _SIGNS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
 
@@ -28,6 +33,11 @@ async def refuse_ambiguous_json(request: Request[Any, Any, Any]) -> None:
         await asyncio.to_thread(check_json, body)
     elif body:
         check_json(body)
+    found = rb"\u0000" in body and _NUL.search(body)
+    if found and not _KEPT_NOWHERE.fullmatch(request.scope["path"]):
+        raise BadInput(
+            f"the body holds a NUL (\\u0000) at byte {found.end() - 6}, which databases cannot keep: remove it"
+        )
 
 
 def check_json(body: bytes) -> None:

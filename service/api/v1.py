@@ -54,9 +54,10 @@ async def list_models(context: NamedDependency[Context]) -> dict[str, Any]:
     return {"object": "list", "data": [_model(name) for name in names]}
 
 
-@get("/v1/models/{name:str}", opt={"role": "app"})
+@get("/v1/models/{name:path}", opt={"role": "app"})
 async def get_model(context: NamedDependency[Context], name: FromPath[str]) -> dict[str, Any]:
-    """One prompt or model alias. Raises NotFound."""
+    """One prompt or model alias, whose name may hold slashes. Raises NotFound."""
+    name = name.removeprefix("/")
     if name not in context.snapshot.view.newest and name not in context.settings.models:
         raise NotFound("model", name)
     return _model(name)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from service.cli.options import Json, Local, Paths
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prompts.formats.prompt_yml import PromptSource
     from service.cli.examining import Checked
     from service.cli.scaffold import Engine
 
@@ -28,18 +31,21 @@ def init(
     """Scaffold a project: a prompt, its suite, turnout.yaml, editor schemas, a CI workflow. Files that are there stay."""
     from service.cli.output import err, print_json
     from service.cli.scaffold import IGNORE, IGNORED, files_of, write_files
+    from service.settings import FILE_NAME
 
     engine, reason = _engine(model)
     written = write_files(folder, files_of(engine))
+    is_ours = (folder / FILE_NAME, True) in written
     if as_json:
         paths = {word: [str(path) for path, new in written if new is is_new] for word, is_new in _WRITTEN.items()}
-        print_json({"model": engine, **paths})
+        print_json({"model": engine if is_ours else None, **paths})
         return 0
     for path, is_new in written:
         err().print(f"{'wrote' if is_new else 'kept '} {path}", markup=False)
     if (folder / IGNORE, False) in written:
         err().print(f"see that {IGNORE} has: {' '.join(IGNORED)}", markup=False)
-    err().print(f"its model is {engine}: {reason}", markup=False)
+    about = f"its model is {engine}: {reason}" if is_ours else f"its models stay those of {folder / FILE_NAME}"
+    err().print(about, markup=False)
     err().print("next: turnout check, then turnout run --local")
     return 0
 
@@ -84,12 +90,13 @@ def _examine(paths: list[Path]) -> Checked:
     """Faults of turnout.yaml do not hide those of prompts and suites."""
     from prompts.errors import BadFile
     from service.cli.project import Project
-    from service.settings import default_settings, load_settings
+    from service.settings import default_settings, load_settings, project_of
 
+    folder = project_of(paths)
     try:
-        return Project(load_settings()).examine(paths)
+        return Project(load_settings(start=folder)).examine(paths)
     except BadFile as error:
-        found = Project(default_settings()).examine(paths)
+        found = Project(default_settings(folder)).examine(paths)
         kept = (fault for fault in found.faults if fault.rule not in _ABOUT_MODELS)
         return dataclasses.replace(found, faults=tuple(sorted({*error.faults, *kept})))
 
@@ -116,21 +123,54 @@ def push(
     as_json: Json = False,
     local: Local = False,
 ) -> int:
-    """Make versions of the files whose content is new, all or none; labels move from the default branch only."""
-    from service.cli.output import print_json, table
+    """Make versions of the files whose content is new, all or none; labels move as committed on the default branch."""
+    from service.cli.output import print_json
     from service.cli.project import Project, git_origin
     from service.cli.work import connect_work
-    from service.settings import load_settings
+    from service.settings import load_settings, project_of
 
-    settings = load_settings()
+    settings = load_settings(start=project_of(paths or []))
     project = Project(settings)
     sources, suites = project.check(paths or [])
     prompts = {name: source.document.data for name, source in sources.items()}
     resolved = {suite.name: suite.suite.as_data() for suite in suites}
     work = connect_work(settings, local=local)
-    written = work.push(prompts, resolved, {"message": message} | git_origin(project.root))
+    origin = git_origin(project.root)
+    if origin:
+        origin["git_dirty"] = sorted({*origin["git_dirty"], *_changed_elsewhere(project.root, sources)})
+    written = work.push(prompts, resolved, {"message": message} | origin)
     if as_json:
         print_json(written)
     else:
-        table(written, ("kind", "name", "version", "created", "digest"))
+        _show_pushed(written)
     return 0
+
+
+def _changed_elsewhere(root: Path, sources: Mapping[str, PromptSource]) -> list[str]:
+    """The prompts whose files lie outside `prompts/` and are not as they are committed."""
+    from service.cli.project import git
+
+    folder = (root / "prompts").resolve()
+    files = {name: Path(source.document.path).resolve() for name, source in sources.items()}
+    elsewhere = {name: str(file) for name, file in files.items() if not file.is_relative_to(folder)}
+    return [
+        name
+        for name, file in elsewhere.items()
+        if git(root, "ls-files", "--error-unmatch", "--", file, check=False) is None
+        or git(root, "diff", "--quiet", "HEAD", "--", file, check=False) is None
+    ]
+
+
+def _show_pushed(written: list[dict[str, Any]]) -> None:
+    """What is new, how much is not, and which labels moved."""
+    from service.cli.output import out, short, table
+
+    new = [entry for entry in written if entry["created"]]
+    if new:
+        table([{**entry, "digest": short(entry["digest"])} for entry in new], ("kind", "name", "version", "digest"))
+    out().print(f"{len(new)} new, {len(written) - len(new)} unchanged")
+    for entry in written:
+        for label in entry.get("labels", ()):
+            out().print(f"{entry['name']}@{label} → {entry['version']}", markup=False)
+        for label, reason in entry.get("labels_kept", {}).items():
+            out().print(f"{entry['name']}@{label} not moved: {reason}", markup=False)

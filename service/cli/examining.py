@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prompts.errors import BadFile, BadInput, Fault, RenderError
-from prompts.formats.prompt_yml import PromptSource
+from prompts.formats.prompt_yml import PromptSource, suite_part
 from prompts.lint import lint_prompt
 from prompts.prompt import MessageTemplate, PromptContent, compile_prompt
 from prompts.registry import resolve
 from prompts.template import includes
+from prompts.variables import checked_placeholder
+from prompts.yaml_source import load_yaml
 from service.cli.linting import Linter, file_secrets, suite_secrets
 from suites.case import Place
 from suites.files import ResolvedSuite, brought_suite
@@ -59,6 +61,17 @@ def examine(project: Project, paths: list[Path]) -> Checked:
 
 def _beside(asked: Tree, others: Tree) -> Tree:
     return Tree({**others.sources, **asked.sources}, others.broken | asked.broken)
+
+
+def faults_of_suite(text: str, path: str, name: str) -> tuple[Fault, ...]:
+    """What is wrong with the suite that a prompt file brings, where the file has faults besides."""
+    try:
+        source = suite_part(load_yaml(text, path, []), name)
+        if source is not None:
+            brought_suite(source)
+    except BadFile as error:
+        return error.faults
+    return ()
 
 
 @dataclass
@@ -162,6 +175,7 @@ class _Examined:
         for case, place in zip(found.suite.tests, found.places, strict=True):
             yield from _given_fault("variable", content.variables, case.vars, place, source.name)
             yield from _given_fault("placeholder", optional, case.placeholders, place, source.name)
+            yield from _message_faults(content, case.placeholders, place)
 
     def _price_faults(self, found: ResolvedSuite, source: PromptSource) -> Iterable[Fault]:
         spec = self.project.settings.models.get(source.model)
@@ -186,11 +200,20 @@ def _given_fault(
             yield Fault(place.path, place.line, message, fix, rule=f"{what}-{kind}")
 
 
+def _message_faults(content: PromptContent, given: Mapping[str, Any], place: Place) -> Iterator[Fault]:
+    """What is wrong with the messages that a case gives for each of its placeholders."""
+    for name in sorted(given.keys() & content.placeholders.keys()):
+        try:
+            checked_placeholder(name, content.placeholders[name], given)
+        except BadInput as error:
+            yield Fault(place.path, place.line, str(error), "mend the message", rule="placeholder")
+
+
 def _example_faults(source: PromptSource, content: PromptContent) -> Iterator[Fault]:
     """What is wrong with each few-shot example, where `resolve` stops at the first."""
     for index, example in enumerate(content.examples):
         try:
-            compile_prompt(content.model_copy(update={"examples": (example,)}))
+            compile_prompt(content.model_copy(update={"examples": (example,)}), digest="")
         except RenderError as error:
             message = str(error).replace("examples.0", f"examples.{index}", 1)
             yield source.document.fault(message, "examples", index, fix="mend the example", rule="example")

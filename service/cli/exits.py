@@ -14,6 +14,7 @@ OF_ERROR: dict[type[TurnoutError], int] = {
     prompt_errors.BadInput: BAD_USAGE,
     errors.NotFound: BAD_USAGE,
     errors.Conflict: BAD_USAGE,
+    errors.Forbidden: BAD_USAGE,
     errors.NeedsEvidence: BAD_USAGE,
     TurnoutError: COULD_NOT_RUN,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -70,6 +70,12 @@ class Import:
             known = ", ".join(sorted(self.project.settings.models))
             raise BadInput(f"--model {self.model}: turnout.yaml has {known}; add it under `models`", param="--model")
         return _Planning(self).plan(list(_found(self.format, paths)))
+
+
+def without_broken(plan: Plan) -> Plan:
+    """`plan` with only the files that none of its faults is about."""
+    broken = {fault.path for fault in plan.faults}
+    return replace(plan, files=tuple(planned for planned in plan.files if planned.source not in broken))
 
 
 def write(plan: Plan) -> None:
@@ -180,8 +186,10 @@ class _Planning:
         if alias is None:
             self.faults.append(Fault(shown, 0, f"{name}: no model is named", "give --model ALIAS"))
             return {**keys, "model": "none"}
-        if alias != named:
-            self.left_out.append(LeftOut(f"{shown}: model", str(named or "none"), f"the model is {alias!r} here"))
+        if not named:  # once, however many there are
+            self.left_out.append(LeftOut("model", "none", f"prompts that name no model have {alias!r}, by --model"))
+        elif alias != named:
+            self.left_out.append(LeftOut(f"{shown}: model", str(named), f"the model is {alias!r} here"))
         return {**keys, "model": alias}
 
     def _prompt(self, name: str, keys: dict[str, Any], original: str, shown: str) -> None:

@@ -25,11 +25,14 @@ def import_prompts(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over prompts that are there already.")] = False,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Write the prompts of the files without faults; by default none.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Prompts of other tools as prompt files, all or none; what cannot be carried over is listed, never dropped."""
     from service.cli.exits import BAD_USAGE
-    from service.cli.foreign_files import Import, write
+    from service.cli.foreign_files import Import, without_broken, write
     from service.cli.output import print_json
     from service.cli.project import Project
     from service.settings import load_settings
@@ -37,15 +40,17 @@ def import_prompts(
     project = Project(load_settings())
     asked = Import(project, format_name, into or project.root / "prompts", model, force)
     plan = asked.plan(paths)
-    if not (plan.faults or dry_run):
-        write(plan)
-    written = [] if plan.faults else [{"name": each.name, "path": project.shown(each.path), "from": each.source,
-                                       "state": each.state} for each in plan.files]  # fmt: skip
+    wanted = without_broken(plan) if skip_broken else plan
+    is_refused = bool(plan.faults) and not (skip_broken and wanted.files)
+    if not (is_refused or dry_run):
+        write(wanted)
+    written = [] if is_refused else [{"name": each.name, "path": project.shown(each.path), "from": each.source,
+                                      "state": each.state} for each in wanted.files]  # fmt: skip
     if as_json:
         print_json({"written": written, "dry_run": dry_run, "left_out": _left_out(plan), "faults": _faults(plan)})
     else:
         _show(plan, written, dry_run)
-    return BAD_USAGE if plan.faults else 0
+    return BAD_USAGE if is_refused else 0
 
 
 def _left_out(plan: Plan) -> list[dict[str, str]]:
@@ -67,9 +72,12 @@ def _show(plan: Plan, written: list[dict[str, Any]], dry_run: bool) -> None:
         err().print(f"  {left_out}", markup=False)
     for fault in plan.faults:
         err().print(str(fault), markup=False)
-    if plan.faults:
-        err().print(f"{len(plan.faults)} faults; nothing was written")
-    elif dry_run:
+    if plan.faults and not written:
+        fix = "mend them, or go on without these files by --skip-broken"
+        err().print(f"{len(plan.faults)} faults; nothing was written: {fix}")
+    elif plan.faults:
+        err().print(f"{len(plan.faults)} faults; their files were passed over")
+    if dry_run and written:
         err().print("nothing was written: --dry-run")
 
 
@@ -116,11 +124,32 @@ def _github(selector: str, local: bool) -> tuple[dict[str, Any], tuple[str, ...]
     if tree_name is not None:
         source, content = resolved_source(load_settings(), tree_name)
         exported = github(content, source.title, source.description)
-    else:
-        version = fetch_version(selector, local)
-        held = {key: version[key] for key in PromptContent.model_fields if key in version}
-        exported = github(PromptContent.model_validate(held), version.get("title"), version.get("description"))
-    return exported.keys, exported.left_out
+        own = {"testData": list(source.test_data), "evaluators": list(source.evaluators)}
+        return {**exported.keys, **{key: value for key, value in own.items() if value}}, exported.left_out
+    version = fetch_version(selector, local)
+    held = {key: version[key] for key in PromptContent.model_fields if key in version}
+    exported = github(PromptContent.model_validate(held), version.get("title"), version.get("description"))
+    keys, left_out = _suite_keys(version["name"], local)
+    return {**exported.keys, **keys}, (*exported.left_out, *left_out)
+
+
+def _suite_keys(name: str, local: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`testData` and `evaluators` of the suite of the prompt's name; a key that may not read suites is told so."""
+    from service.cli.calling import call
+    from service.errors import Forbidden, NotFound
+    from suites.case import Suite
+    from suites.github import github_keys
+
+    try:
+        suite = Suite.from_data(call(local, "GET", f"/api/suites/{name}")["content"])
+    except NotFound:
+        return {}, ()
+    except Forbidden:
+        return {}, ("testData: this key may not read suites; an author's may",)
+    if suite.prompt != name:
+        return {}, ()
+    made = github_keys(suite)
+    return made.keys, made.left_out
 
 
 def _rendered(

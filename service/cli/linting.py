@@ -11,6 +11,7 @@ from jinja2 import nodes
 
 from prompts.errors import Fault
 from prompts.formats.prompt_yml import PromptSource
+from prompts.names import PRODUCTION
 from prompts.prompt import PromptContent
 from prompts.secrets import ALLOW, secret_faults
 from prompts.template import syntax_tree
@@ -32,7 +33,8 @@ class Linter:
     _counters: dict[str, TokenCounter] = field(default_factory=dict, repr=False)
 
     def prompt(self, source: PromptSource, content: PromptContent) -> Iterator[Fault]:
-        """Findings that depend on the prompt's model."""
+        """Findings that depend on the settings: labels that are protected, and the prompt's model."""
+        yield from self._protected_labels(source)
         if source.model not in self.settings.models:
             known = ", ".join(sorted(self.settings.models))
             message = f"turnout.yaml has no model {source.model!r}"
@@ -42,6 +44,15 @@ class Linter:
         fault = self._length(source, content)
         if fault is not None:
             yield fault
+
+    def _protected_labels(self, source: PromptSource) -> Iterator[Fault]:
+        """Labels that a push may only move where the version has passed its gate already."""
+        protected = {PRODUCTION, *self.settings.registry.protected_labels}
+        for index, label in enumerate(source.labels):
+            if label in protected:
+                message = f"the label {label!r} is protected: a push is refused unless this version has passed its gate"
+                fix = f"take it out, push, run `turnout gate`, then `turnout label {source.name} {label} VERSION`"
+                yield source.document.fault(message, "labels", index, fix=fix, level="warning", rule="protected-label")
 
     def _counter(self, alias: str) -> TokenCounter:
         if alias not in self._counters:

@@ -44,29 +44,42 @@ def run(arguments: list[str]) -> int:
     from service.cli import exits
     from service.cli.output import show_error
 
+    as_json = "--json" in arguments
     try:
         code = app(arguments, standalone_mode=False)
     except typer.Exit as exit_:
         code = exit_.exit_code
     except _USAGE_ERROR as error:
         error.show()
-        return exits.BAD_USAGE
+        return _failed(error.format_message(), exits.BAD_USAGE, as_json)
     except (KeyboardInterrupt, typer.Abort):
-        code = exits.INTERRUPTED
+        show_error("interrupted")
+        return _failed("interrupted", exits.INTERRUPTED, as_json)
     except TurnoutError as error:
         show_error(str(error))
-        return exits.of_error(error)
+        return _failed(str(error), exits.of_error(error), as_json)
     except OSError as error:
-        show_error(f"{error.filename or 'the system'}: {error.strerror or error}")
-        return exits.COULD_NOT_RUN
+        message = f"{error.filename or 'the system'}: {error.strerror or error}"
+        show_error(message)
+        return _failed(message, exits.COULD_NOT_RUN, as_json)
     except Exception as error:
-        show_error(f"a fault of Turnout itself: {type(error).__name__}: {error}")
+        message = f"a fault of Turnout itself: {type(error).__name__}: {error}"
+        show_error(message)
         if os.environ.get("TURNOUT_DEBUG"):
             raise
-        return exits.COULD_NOT_RUN
+        return _failed(message, exits.COULD_NOT_RUN, as_json)
     if code == exits.INTERRUPTED:
         show_error("interrupted")
     return code if isinstance(code, int) else exits.PASSED
+
+
+def _failed(message: str, exit_code: int, as_json: bool) -> int:
+    """`exit_code`, with `--json` after the one document that a command ends with which raised before it gave its own."""
+    if as_json:
+        from service.cli.output import print_json
+
+        print_json({"error": {"message": message, "exit_code": exit_code}})
+    return exit_code
 
 
 if __name__ == "__main__":

@@ -1,18 +1,26 @@
-"""What commands print: with `--json` one document on stdout and all else on stderr, else tables and colours."""
+"""What commands print: with `--json` one document on stdout and all else on stderr, else tables and colours.
+
+Here, and nowhere else, control characters in what is shown become escapes.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
+
+from service.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 PIPE_WIDTH = 200  # columns for tables that nobody's window limits
+DIGEST_SHOWN = 19  # characters of a digest in a table: `sha256:` and twelve
+_RAW_IN_JSON = re.compile(r"[\x7f-\x9f]")  # control characters that JSON needs not escape
 
 
 class Advance(Protocol):
@@ -23,28 +31,50 @@ class Advance(Protocol):
 
 def print_json(data: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    sys.stdout.write(_RAW_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Text on stdout as it is, without wrapping."""
+    sys.stdout.write(printable(text))
 
 
 def out() -> Console:
     """The console of results. rich honours NO_COLOR and plain pipes by itself."""
-    from rich.console import Console
-
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return _console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def err() -> Console:
     """The console of progress and errors."""
-    from rich.console import Console
+    return _console(stderr=True, soft_wrap=True)
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+def _console(**options: Any) -> Console:
+    """A console that prints texts as `printable` shows them, whatever they stand in.
+
+    rich drops some control characters when it makes a text of them, and leaves the others, which begin what a terminal
+    obeys: those are escaped in whatever is rendered.
+    """
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Plain(Console):
+        def print(self, *objects: Any, **more: Any) -> None:
+            super().print(*(printable(shown) if isinstance(shown, str) else shown for shown in objects), **more)
+
+        def render(self, *given: Any, **more: Any) -> Iterator[Segment]:
+            for segment in super().render(*given, **more):
+                yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    return Plain(highlight=False, **options)
 
 
 def show_error(message: str) -> None:
     """An error on stderr, never read as markup."""
     from rich.text import Text
 
-    err().print(Text("error: ", style="bold red") + Text(message))
+    err().print(Text("error: ", style="bold red") + Text(printable(message)))
 
 
 def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
@@ -54,8 +84,13 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
 
     shown = Table(*(Column(name, overflow="fold") for name in columns))
     for row in rows:
-        shown.add_row(*(Text("" if row.get(name) is None else str(row[name])) for name in columns))
+        shown.add_row(*(Text("" if row.get(name) is None else printable(str(row[name]))) for name in columns))
     out().print(shown)
+
+
+def short(digest: str) -> str:
+    """A digest as tables show it; `--json` has all of it."""
+    return digest[:DIGEST_SHOWN]
 
 
 def _unseen(done: int, total: int, note: str = "") -> None:

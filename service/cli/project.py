@@ -14,9 +14,9 @@ from prompts.errors import BadFile, BadInput, Fault
 from prompts.formats.prompt_yml import SUFFIXES, PromptSource, load_prompt
 from prompts.names import name_from_path
 from prompts.secrets import secret_faults
-from service.cli.examining import Checked, Tree, examine
+from service.cli.examining import Checked, Tree, examine, faults_of_suite
 from service.settings import FILE_NAME, Settings, too_large
-from suites.files import ResolvedSuite, load_suite
+from suites.files import ResolvedSuite, brought_suite, load_suite
 
 SUITE_SUFFIXES = (".suite.yml", ".suite.yaml")
 MAX_PROMPT_FILE_BYTES = 16 * 1024 * 1024
@@ -31,6 +31,10 @@ class Project:
     @property
     def root(self) -> Path:
         return self.settings.project
+
+    @cached_property
+    def _real_root(self) -> Path:
+        return self.root.resolve()
 
     @cached_property
     def tree(self) -> Tree:
@@ -57,7 +61,7 @@ class Project:
         faults: list[Fault] = []
         secrets: list[Fault] = []
         for file in files:
-            shown, name = self.shown(file), ""
+            shown, name, text = self.shown(file), "", ""
             try:
                 name = self.prompt_name(file)
                 if name in sources or name in broken:
@@ -67,14 +71,15 @@ class Project:
                 sources[name] = load_prompt(text, shown, name)
             except BadFile as error:
                 broken.add(name)
-                faults += error.faults
+                faults += [*error.faults, *faults_of_suite(text, shown, name)]
             except BadInput as error:
                 faults.append(Fault(shown, 0, str(error), "rename the file", rule="name"))
         return Tree(sources, frozenset(broken), tuple(faults), tuple(secrets))
 
     def prompt_name(self, file: Path) -> str:
         """By the path below `prompts/`, dots for folders; a file elsewhere is called by its own name."""
-        folder = (self.root / "prompts").resolve()
+        folder = self._real_root / "prompts"
+        folder = folder.resolve() if folder.is_symlink() else folder
         absolute = file.resolve()
         self._refuse_way_out(file, absolute)
         below = absolute.relative_to(folder) if absolute.is_relative_to(folder) else Path(absolute.name)
@@ -83,7 +88,9 @@ class Project:
 
     def _refuse_way_out(self, file: Path, target: Path) -> None:
         """A file of the project is in the project: a link that a stranger committed brings in no file from elsewhere."""
-        root = self.root.resolve()
+        root = self._real_root
+        if target.parent == file.parent.absolute() and target.is_relative_to(root):
+            return  # no link on the way
         if file.parent.resolve().is_relative_to(root) and not target.is_relative_to(root):
             fix = "put a copy there"
             raise BadFile([Fault(self.shown(file), 0, f"is a link that leads out of the project, to {target}", fix)])
@@ -105,7 +112,7 @@ class Project:
 
     def files_of_suites(self) -> list[Path]:
         """Suite files, and the prompt files that bring a suite with them."""
-        bring = [Path(source.document.path) for source in self.tree.sources.values() if source.test_data]
+        bring = [Path(source.document.path) for source in self.tree.sources.values() if _brings_suite(source)]
         return [*self.suite_files(), *bring]
 
     def suites_of(self, files: Iterable[Path]) -> list[ResolvedSuite]:
@@ -167,6 +174,14 @@ class Project:
         if name not in found:
             raise BadInput(f"prompts/{name.replace('.', '/')}.prompt.yml is not there, and the suite tests {name!r}")
         return found
+
+
+def _brings_suite(source: PromptSource) -> bool:
+    """Whether a prompt file makes a suite, or would but for its faults, which reading it then tells."""
+    try:
+        return brought_suite(source)[0] is not None
+    except BadFile:
+        return True
 
 
 def read_text(file: Path, shown: str, max_prompt_bytes: int | None = None) -> str:

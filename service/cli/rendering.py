@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +14,11 @@ from service.cli.options import Json, Local
 from service.cli.selecting import fetch_version, pairs, typed
 
 if TYPE_CHECKING:
+    from prompts.errors import Fault
     from prompts.formats.prompt_yml import PromptSource
     from prompts.prompt import PromptContent
+    from service.cli.examining import Tree
+    from service.cli.project import Project
     from service.settings import Settings
 
 FROM_FILE = "@"
@@ -129,13 +133,39 @@ def resolved_source(settings: Settings, name: str) -> tuple[PromptSource, Prompt
     from prompts.registry import nothing_registered, resolve
     from service.cli.project import Project
 
-    tree = Project(settings).tree
+    project = Project(settings)
+    tree = project.tree
+    broken = tree.broken & _reached(tree, name)
+    if broken:
+        raise BadFile(_faults_of(project, broken))
     if name not in tree.sources:
-        if name in tree.broken:
-            raise BadFile(tree.faults)
         raise BadInput(f"prompts/{name.replace('.', '/')}.prompt.yml is not there")
     source = tree.sources[name]
     return source, resolve(source, tree.sources, nothing_registered)
+
+
+def _reached(tree: Tree, name: str) -> set[str]:
+    """The names of a prompt and of all that it includes, and they include."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            waiting += tree.sources[current].includes if current in tree.sources else ()
+    return found
+
+
+def _faults_of(project: Project, names: Collection[str]) -> list[Fault]:
+    """The faults of the files of these prompts; what is wrong with others is `check`'s to tell."""
+    from prompts.errors import BadFile, BadInput
+
+    files = set()
+    for file in project.prompt_files():
+        with contextlib.suppress(BadFile, BadInput):
+            if project.prompt_name(file) in names:
+                files.add(project.shown(file))
+    return [fault for fault in project.tree.faults if fault.path in files]
 
 
 def _from_registry(selector: str, given: dict[str, str], lists: dict[str, Any], local: bool) -> dict[str, Any]:
@@ -156,13 +186,17 @@ def _refuse_missing(declared: Mapping[str, Any], given: Mapping[str, Any], kind:
     extra = sorted(given.keys() - declared.keys())
     if extra:
         known = ", ".join(sorted(declared)) or "none"
-        raise UnexpectedVariable(f"unexpected {kind} {', '.join(map(repr, extra))}: the prompt declares {known}",
+        raise UnexpectedVariable(f"unexpected {_counted(kind, extra)} {', '.join(map(repr, extra))}: the prompt declares {known}",
                                  param=f"{kind}s.{extra[0]}")  # fmt: skip
     missing = [name for name, about in declared.items() if "default" not in about and name not in given]
     if missing:
         wanted = " ".join(f"{option} {name}=…" for name in missing)
-        raise MissingVariable(f"missing {kind} {', '.join(map(repr, missing))}: give {wanted}",
+        raise MissingVariable(f"missing {_counted(kind, missing)} {', '.join(map(repr, missing))}: give {wanted}",
                               param=f"{kind}s.{missing[0]}")  # fmt: skip
+
+
+def _counted(kind: str, names: list[str]) -> str:
+    return kind if len(names) == 1 else f"{kind}s"
 
 
 def _show(messages: list[dict[str, Any]]) -> None:

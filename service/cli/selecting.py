@@ -11,13 +11,17 @@ def pairs(given: list[str], option: str = "-v") -> dict[str, str]:
     """`key=value` texts as given with `option`; raises BadInput where one is not."""
     from prompts.errors import BadInput
 
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
             raise BadInput(f"{option} {text}: write key=value", param=option)
         if not value.isascii() and value.encode("utf-8", "replace").decode() != value:
             raise BadInput(f"{option} {name}: the value is not UTF-8: give it as UTF-8 text", param=option)
+        if name in pairs:
+            raise BadInput(
+                f"{option} {name} is given twice, as {pairs[name]!r} and {value!r}: give it once", param=option
+            )
         pairs[name] = value
     return pairs
 

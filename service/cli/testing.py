@@ -147,9 +147,9 @@ def prepare(given: list[str], candidates: tuple[str, ...], *, local: bool) -> Pr
     """What every command on suites begins with: read the working tree, push what it tests as drafts."""
     from service.cli.project import Project
     from service.cli.work import connect_work
-    from service.settings import load_settings
+    from service.settings import load_settings, project_of
 
-    settings = load_settings()
+    settings = load_settings(start=project_of(Path(text) for text in given if _is_file(text)))
     project = Project(settings)
     work = connect_work(settings, local=local)
     plans = plan_suites(work, project, given, candidates)

@@ -28,9 +28,10 @@ def finetune(
     local: Local = False,
 ) -> int:
     """Train an adapter on a suite's examples, compare it on the held-out cases, and move the route if it wins."""
+    from service.cli.client import connect
     from service.cli.testing import prepare
 
-    _, _, [plan], versions = prepare([suite], (prompt,) if prompt else (), local=local)
+    project, _, [plan], versions = prepare([suite], (prompt,) if prompt else (), local=local)
     body = {
         "suite": versions.get(("suite", plan.suite), plan.suite),
         "prompt": plan.candidate or versions.get(("prompt", plan.prompt)),
@@ -38,7 +39,7 @@ def finetune(
         "examples": _examples(examples) if examples else None,
         "dry_run": dry_run,
     }
-    service = client(local)
+    service = connect(project.settings, local=local)
     job = service.call("POST", "/api/finetunes", body={key: value for key, value in body.items() if value is not None})
     if local:
         return _work_here(service, job["job_id"], as_json)
@@ -122,6 +123,8 @@ def _show_route(record: dict[str, Any]) -> None:
                 f"{why}, evidence {record['evidence_id']}", markup=False)  # fmt: skip
     for item in record["variants"]:
         out().print(f"  {item['percent']:>6.1f}%  {item['variant']}", markup=False)
+    if not record["variants"]:
+        out().print("  ended: its bare name is served by nobody until `production` points to a version", markup=False)
 
 
 def _weights(given: list[str]) -> dict[str, float]:

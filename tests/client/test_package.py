@@ -93,3 +93,13 @@ def test_a_client_goes_on_in_the_child_of_a_fork_whatever_the_parent_was_doing(f
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     client.close()
+
+
+def test_the_grammar_of_names_is_the_services_own() -> None:
+    from prompts import names as service
+    from turnout import names
+
+    assert (names.NAME, names.LABEL, names.MAX_NAME_LENGTH) == (service.NAME, service.LABEL, service.MAX_NAME_LENGTH)
+    assert service.parse_selector(f"a@{names.MAX_VERSION}").version == names.MAX_VERSION
+    with pytest.raises(service.BadName):
+        service.parse_selector(f"a@{names.MAX_VERSION + 1}")

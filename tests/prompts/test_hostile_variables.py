@@ -128,7 +128,7 @@ def test_half_a_character_is_refused_and_named(value: str) -> None:
     half = next(letter for letter in value if letter != "x")
     with pytest.raises(RenderError) as raised:
         prompt_of([("user", "{{ v }}")]).render({"v": value, "w": ""})
-    assert str(raised.value) == f"a value holds {half!a}, half a character, which is no text: remove it"
+    assert str(raised.value) == f"messages.0: a value holds {half!a}, half a character, which is no text: remove it"
 
 
 def deep(levels: int) -> Any:

@@ -159,7 +159,7 @@ def test_a_text_value_stands_in_its_message_as_it_is(value):
 def test_a_request_s_messages_follow_the_template_s():
     own = [
         {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
-        {"role": "tool", "content": "r", "name": "f"},
+        {"role": "tool", "content": "r", "name": "f", "tool_call_id": "1"},
     ]
     rendered = compile_prompt(TRIAGE).render({"ticket": "x"}, own)
     assert [message.role for message in rendered] == ["system", "user", "assistant", "tool"]
@@ -297,3 +297,44 @@ def test_parts_keep_their_kinds_whatever_their_variables_hold():
     assert compile_prompt(content).render({"v": value})[0].as_dict()["content"] == [
         {"type": "text", "text": value}, {"type": "image_url", "image_url": {"url": value}},
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "param"),
+    [
+        ({"role": "user"}, "a message of role 'user' needs its content", "messages[0].content"),
+        ({"role": "user", "content": []}, "a message of role 'user' needs its content", "messages[0].content"),
+        ({"role": "assistant"}, "a message of role 'assistant' needs its content or tool_calls", "messages[0].content"),
+        ({"role": "tool", "content": "x"}, "needs its `tool_call_id`", "messages[0].tool_call_id"),
+        ({"role": "tool", "tool_call_id": "1"}, "a message of role 'tool' needs its content", "messages[0].content"),
+        (
+            {"role": "user", "content": "x", "evil": 1},
+            "unknown key 'evil'; a message has annotations",
+            "messages[0].evil",
+        ),
+    ],
+)
+def test_a_malformed_message_of_a_request_is_refused(message, reason, param):
+    with pytest.raises(BadInput, match=reason) as raised:
+        conversation([message])
+    assert raised.value.param == param
+
+
+def test_what_openai_s_own_library_gives_back_as_history_is_taken():
+    answer = {"role": "assistant", "content": "x", "refusal": None, "annotations": [], "audio": None, "function_call": None,
+              "tool_calls": None, "reasoning_content": None}  # fmt: skip
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
+    done = {"role": "tool", "tool_call_id": "1", "content": ""}
+    assert len(conversation([answer, call, done, {"role": "assistant", "refusal": "no"}])) == 4
+
+
+def test_an_example_gives_the_variables_of_the_last_user_message():
+    content = prompt(
+        ("system", "{{ lang }}"), ("user", "{{ ticket }}"), lang={"type": "string"}, ticket={"type": "string"}
+    )
+    examples = ({"vars": {"ticket": "a", "lang": "de"}, "expected": "b"},)
+    with pytest.raises(RenderError) as raised:
+        compile_prompt(PromptContent.model_validate({**content.model_dump(), "examples": examples}))
+    assert str(raised.value) == (
+        "examples.0: unexpected variable 'lang': an example gives the variables of the last user message, ticket"
+    )

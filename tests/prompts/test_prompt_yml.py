@@ -187,9 +187,7 @@ def test_variables_of_an_include_are_not_called_unused():
 
 
 def test_an_infinite_parameter_is_text_and_has_a_digest():
-    assert load_prompt(HEAD + "modelParameters: {temperature: 1e999}", "p.yml", "p").content.parameters == {
-        "temperature": "1e999"
-    }
+    assert load_prompt(HEAD + "modelParameters: {top_k: 1e999}", "p.yml", "p").content.parameters == {"top_k": "1e999"}
 
 
 def test_a_closed_set_of_variables_may_be_empty():
@@ -257,3 +255,33 @@ def test_an_example_is_checked_as_a_request_is(examples, fault):
     source = load_prompt(HEAD + f"examples: [{examples}]", "p.yml", "p")
     with pytest.raises(BadFile, match=re.escape(fault)):
         resolve_all({"p": source}, nothing_registered)
+
+
+def test_a_bad_role_hides_no_other_fault_of_its_file():
+    text = (
+        "model:\nvariables: {unused: {type: string}, lang: {type: string}}\nmodelParameters: {temperature: hot}\n"
+        "messages:\n  - {role: usr, content: '{{ other }} {{ lang }}'}\n"
+        "responseFormat: json_schema\njsonSchema: {type: 7}\n"
+    )
+    assert [fault.partition(" (")[0] for fault in faults_of(text)] == [
+        "p.yml:1: model: input should be a valid string, found None",
+        "p.yml:2: variable 'unused' is never used",
+        "p.yml:3: modelParameters.temperature: 'hot' is not a number from 0 to 2",
+        "p.yml:5: messages.0.role: input should be 'system', 'developer', 'user', 'assistant' or 'tool', found 'usr'",
+        "p.yml:5: the template uses 'other', which `variables` does not declare",
+        "p.yml:7: jsonSchema is no JSON Schema: 7 is not valid under any of the given schemas",
+    ]
+
+
+def test_what_cannot_be_read_is_not_called_unused_or_undeclared():
+    text = (
+        "model: m\nvariables: {a: {type: string}}\nplaceholders: {past: {max: 1}}\n"
+        "messages:\n  - {placeholder: past}\n  - {role: user, content: 7}\n"
+    )
+    assert [fault.partition(": ")[0] for fault in faults_of(text)] == ["p.yml:3", "p.yml:6"]
+
+
+def test_a_value_that_is_empty_is_told_with_its_fix():
+    assert faults_of("model:\nmessages: [{role: user, content: x}]\n") == [
+        "p.yml:1: model: input should be a valid string, found None (write its value after the colon)"
+    ]

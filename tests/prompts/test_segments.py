@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompts.errors import RenderError
-from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt
+from prompts.errors import BadInput, RenderError
+from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt, conversation
 from prompts.segments import local_messages, segments
 from prompts.template import MAX_OUTPUT_CHARACTERS, Template
 from turnout import BadVariables
+from turnout.template import conversation as client_conversation
 from turnout.template import read_template
 
 STRING = {"type": "string"}
@@ -62,7 +63,7 @@ def test_text_and_substitutions_are_given_in_order(source: str, expected: list[d
 @pytest.mark.parametrize(
     "source",
     [
-        "{{ a | upper }}", "{{ a.b }}", "{{ a ~ b }}", "{{ 'a' }}", "{{ range }}", "{% if a %}x{% endif %}",
+        "{{ a | upper }}", "{{ a.b }}", "{{ a ~ b }}", "{{ 7 }}", "{% if a %}x{% endif %}",
         "{% set c = a %}{{ c }}", "{% for x in a %}{{ x }}{% endfor %}", "{{ a[0] }}", "{{ a if b else '' }}",
     ],
 )  # fmt: skip
@@ -92,7 +93,13 @@ def test_content_parts_are_left_to_the_server() -> None:
 def test_a_variable_may_have_the_name_of_one_of_jinjas_own() -> None:
     prompt = compiled("{{ range }}", variables={"range": STRING})
 
-    assert local_messages(prompt) is None
+    assert local_messages(prompt) == [{"role": "user", "content": [{"variable": "range"}]}]
+
+
+def test_a_spelt_out_brace_is_text() -> None:
+    prompt = compiled("a {{ '{#' }} b")
+
+    assert local_messages(prompt) == [{"role": "user", "content": [{"text": "a "}, {"text": "{#"}, {"text": " b"}]}]
 
 
 def test_examples_come_rendered_and_placeholders_as_slots() -> None:
@@ -170,3 +177,22 @@ def test_what_is_too_long_for_the_server_is_too_long_here() -> None:
         filled(prompt, {"a": half + "x"})
     with pytest.raises(RenderError):
         prompt.render({"a": half + "x"})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user"},
+        {"role": "assistant", "tool_calls": []},
+        {"role": "tool", "content": "x"},
+        {"role": "user", "content": "x", "evil": 1},
+    ],
+)
+def test_a_message_that_the_service_refuses_is_refused_by_the_client_for_the_same_field(
+    message: dict[str, Any],
+) -> None:
+    with pytest.raises(BadInput) as refused:
+        conversation([message])
+    with pytest.raises(BadVariables) as by_client:
+        client_conversation([message], "messages")
+    assert by_client.value.param == refused.value.param

@@ -247,3 +247,23 @@ def test_an_include_takes_one_quoted_name_and_nothing_else():
 def test_a_source_without_includes_is_replaced_by_itself():
     source = "a{{ b }}{% if c %}\n d {% endif %}{# e #}{% raw %}{{{% endraw %}\n\n"
     assert replace_includes(source, str) == source
+
+
+@pytest.mark.parametrize(
+    ("source", "names", "expected"),
+    [
+        ("R={{range}} N={{ namespace }}", {"range", "namespace"}, "R=5 N=6"),
+        ("{% for i in range(3) %}{{ i }}{% endfor %}", set(), "012"),
+        ("{% set n = namespace(x=1) %}{{ n.x }} {{ range }}", {"range"}, "1 5"),
+        ("{% for range in [1] %}{{ range }}{% endfor %}", set(), "1"),
+    ],
+)
+def test_a_variable_may_be_called_as_a_function_is_that_the_template_does_not_call(source, names, expected):
+    template = Template(source)
+    assert template.names == names
+    assert template.render({"range": "5", "namespace": "6"}) == expected
+
+
+def test_a_variable_named_self_is_to_be_renamed():
+    with pytest.raises(TemplateRefused, match="line 1: 'self' is not open to templates: rename the variable"):
+        Template("{{ self }}")

@@ -161,13 +161,56 @@ def test_only_an_admin_undoes_production(registry: Registry) -> None:
     assert registry.label(NAME, "production").version == 2
 
 
-def test_a_removed_production_comes_back_without_a_new_revision_of_the_route(registry: Registry) -> None:
+def test_removing_production_ends_the_route_and_undo_of_the_label_brings_both_back(registry: Registry) -> None:
     book = RouteBook(registry._database, registry._settings)
     registry.move_label(NAME, "production", 1, ADMIN, reason="try")
     registry.remove_label(NAME, "production", ADMIN, reason="away")
 
+    ended = book.show(NAME)
+    assert (ended["revision"], ended["action"], ended["reason"]) == (2, "production", "away")
+    assert (ended["variants"], ended["moved"]) == ([], [1, None])
+
     assert registry.undo_label(NAME, "production", ADMIN)["version"] == 1
-    assert book.show(NAME)["revision"] == 1
+    assert registry.label(NAME, "production").version == 1
+    assert book.show(NAME)["revision"] == 3
+    assert book.show(NAME)["variants"] == [{"variant": f"{NAME}@1+model-a", "percent": 100.0}]
+
+
+def test_undo_of_the_route_brings_a_removed_production_back(registry: Registry) -> None:
+    book = RouteBook(registry._database, registry._settings)
+    registry.move_label(NAME, "production", 1, ADMIN, reason="try")
+    registry.remove_label(NAME, "production", ADMIN, reason="away")
+
+    assert book.undo(NAME, ADMIN)["variants"] == [{"variant": f"{NAME}@1+model-a", "percent": 100.0}]
+    assert registry.label(NAME, "production").version == 1
+    assert moves(registry, "production") == [(None, 1, None), (1, None, None), (None, 1, 2)]
+
+
+def test_production_may_be_set_again_after_it_was_removed(registry: Registry) -> None:
+    book = RouteBook(registry._database, registry._settings)
+    registry.move_label(NAME, "production", 1, ADMIN, reason="try")
+    registry.remove_label(NAME, "production", ADMIN, reason="away")
+    registry.move_label(NAME, "production", 1, ADMIN, reason="back")
+
+    assert book.show(NAME)["variants"] == [{"variant": f"{NAME}@1+model-a", "percent": 100.0}]
+
+
+def test_a_prompt_whose_production_was_removed_answers_nobody_by_its_bare_name(service: Service) -> None:
+    service.produce(service.push())
+    asked = {"model": NAME, "variables": {"ticket": "x"}}
+    chat = "/v1/chat/completions"
+    assert service.call("POST", chat, "app", json=asked).status_code == 200
+
+    gone = service.call("DELETE", f"/api/prompts/{NAME}/labels/production?reason=end")
+    refused = service.call("POST", chat, "app", json=asked)
+
+    assert gone.status_code == 204
+    assert (refused.status_code, refused.json()["error"]["message"]) == (404, f"no label '{NAME}@production'")
+    assert service.call("POST", chat, "app", json={**asked, "model": f"{NAME}@1"}).status_code == 200
+    assert service.call("GET", f"/api/routes/{NAME}").json()["variants"] == []
+    assert service.call("GET", "/api/audit").json()[0]["action"] == "route.production"
+    service.call("POST", f"/api/prompts/{NAME}/labels/production/undo")
+    assert service.call("POST", chat, "app", json=asked).status_code == 200
 
 
 # ---------------------------------------------------------------------------- protected labels

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,90 @@ def test_a_push_of_several_files_tells_every_fault_and_writes_none(service: Serv
     body = problem(answer, 400, "bad_file")
     assert all(fault.keys() == {"path", "line", "message", "fix"} for fault in body["faults"])
     assert service.call("GET", "/api/prompts/many.a").status_code == 404
+
+
+# a key of nobody's, put together here so that no scanner finds it in this file
+KEY = "ghp" + "_" + "9aK2mQ7xT4vB8nL3cR6wZ1yD5fG0hJ2sP8uE"
+
+
+def test_a_key_in_a_text_is_refused_over_http_unless_it_is_allowed(service: Service) -> None:
+    secret = triage(messages=[{"role": "user", "content": f"Ask with {KEY} about {{{{ ticket }}}}"}])
+    asked = suite(case(KEY, "billing"), prompt="keyed")
+
+    body = problem(service.call("POST", VERSIONS.format("keyed"), "author", json=secret), 400, "bad_file")
+    both = problem(
+        service.call("POST", "/api/push", "author", json={"prompts": {"keyed": secret}, "suites": {"keyed": asked}}),
+        400, "bad_file",
+    )  # fmt: skip
+
+    assert body["faults"] == [
+        {
+            "path": "prompt keyed",
+            "line": 0,
+            "message": "this looks like a secret: GitHub token ghp_… (40 characters)",
+            "fix": "take it out, make it invalid and get a new one; what is no secret is sent with `allow_secrets: true`",
+        }
+    ]
+    assert [fault["path"] for fault in both["faults"]] == ["prompt keyed", "suite keyed"]
+    assert KEY not in str(body) + str(both)
+    assert service.call("GET", "/api/prompts/keyed?version=1").status_code == 404
+
+    allowed = service.call("POST", VERSIONS.format("keyed"), "author", json={**secret, "allow_secrets": True})
+    assert allowed.status_code == 201
+    refused = service.call("PUT", "/api/suites/keyed", "author", json=asked)
+    taken = service.call("PUT", "/api/suites/keyed", "author", json={**asked, "allow_secrets": True})
+    assert (refused.status_code, taken.status_code) == (400, 201)
+    unclear = service.call("POST", VERSIONS.format("keyed"), "author", json={**secret, "allow_secrets": "yes"})
+    assert problem(unclear, 400, "bad_input")["param"] == "allow_secrets"
+
+
+def test_what_only_its_name_makes_a_key_is_a_warning_and_pushed(service: Service) -> None:
+    named = triage(description="api_key: 9aK2mQ7xT4vB8nL3cR6wZ1yD5fG0hJ2s")
+
+    assert service.call("POST", VERSIONS.format("named"), "author", json=named).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "detail", "param"),
+    [
+        ("POST", "/api/prompts/{}/render?verison=2", "unknown query parameter 'verison': give label, version", "verison"),
+        ("GET", "/api/prompts?query=x", "unknown query parameter 'query': give after, label, limit, model, q, tag", "query"),
+        ("GET", "/api/routes/{}?revision=1", "unknown query parameter 'revision': there are none here", "revision"),
+        ("DELETE", "/api/prompts/{}/labels/staging?message=x", "unknown query parameter 'message': give reason", "message"),
+    ],
+)  # fmt: skip
+def test_an_unknown_query_parameter_is_refused_by_its_name(
+    service: Service, method: str, path: str, detail: str, param: str
+) -> None:
+    service.push("asked")
+    more = {"json": {"variables": {"ticket": "x"}}} if method == "POST" else {}
+    body = problem(service.call(method, path.format("asked"), **more), 400, "bad_input")
+
+    assert (body["detail"], body["param"]) == (detail, param)
+
+
+def test_a_body_that_is_missing_or_has_an_unknown_field_is_told_so(service: Service) -> None:
+    service.push("asked")
+    render = "/api/prompts/asked/render?version=1"
+    missing = problem(service.call("POST", render), 400, "bad_input")
+    unknown = problem(service.call("POST", render, json={"variabels": {}}), 400, "bad_input")
+    listed = problem(service.call("POST", render, json=[]), 400, "bad_input")
+
+    assert (missing["detail"], "param" in missing) == ("body: there is none: send a JSON object", False)
+    assert (unknown["detail"], unknown["param"]) == ("variabels: unknown field: remove it", "variabels")
+    assert listed["detail"] == "body: Expected `object`, got `array`"
+
+
+def test_a_model_whose_alias_has_a_slash_is_found_by_it(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    alias = "openai/gpt-4o"
+    settings = settings.model_copy(update={"models": {**settings.models, alias: settings.models["model-a"]}})
+    with Service(settings).running() as service:
+        found = [service.call("GET", f"/v1/models/{name}", "app") for name in ("openai%2Fgpt-4o", alias, "no/such")]
+        assert alias in [model["id"] for model in service.call("GET", "/v1/models").json()["data"]]
+
+    assert [answer.status_code for answer in found] == [200, 200, 404]
+    assert [answer.json()["id"] for answer in found[:2]] == [alias, alias]
 
 
 def test_an_include_is_pinned_when_the_version_is_made(service: Service) -> None:

@@ -96,6 +96,29 @@ def test_moving_production_ends_the_adapters_traffic(books: Books) -> None:
     assert books.shares == {V2: 100.0}
 
 
+def test_removing_production_ends_a_rollout_under_way_and_undo_resumes_it(books: Books) -> None:
+    books.produce(1)
+    books.begin(f"{V1}+ad-1")
+
+    books.registry.remove_label(NAME, "production", ADMIN, reason="it answers nonsense")
+    assert books.shares == {}
+    with pytest.raises(Conflict, match="no rollout is under way"):
+        books.book.promote(NAME, ADMIN)
+
+    books.registry.undo_label(NAME, "production", ADMIN)
+    assert books.shares == {f"{V1}+ad-1": 5.0, V1: 95.0}
+    assert books.book.promote(NAME, ADMIN)["variants"][0]["percent"] == 25.0
+
+
+def test_the_winner_of_a_job_gets_no_traffic_on_a_route_that_was_ended(books: Books) -> None:
+    books.produce(1)
+    books.registry.remove_label(NAME, "production", ADMIN, reason="withdrawn")
+
+    with pytest.raises(NeedsEvidence, match="the evidence is ev_ft"):
+        books.begin(f"{V1}+ad-1")
+    assert books.shares == {}
+
+
 def test_pointing_production_where_it_points_already_changes_nothing(books: Books) -> None:
     books.produce(1)
     books.produce(1)

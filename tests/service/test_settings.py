@@ -198,3 +198,11 @@ def test_a_model_is_made_once(tmp_path: Path) -> None:
 
     assert pool.get("model-a") is pool.get("model-a")
     assert pool.get("model-a") is not pool.get("model-b")
+
+
+def test_a_key_written_twice_hides_no_other_fault(load: Load) -> None:
+    with pytest.raises(BadFile) as caught:
+        load("home: x\nserver: {port: none}\nserver: {}\nstorage: {urls: x}\n")
+    assert [fault.message.partition(":")[0] for fault in caught.value.faults] == [
+        "unknown key 'home'", "server.port", "duplicate key 'server'", "unknown key 'storage.urls'",
+    ]  # fmt: skip

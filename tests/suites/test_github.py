@@ -1,8 +1,11 @@
+import json
+
 import pytest
 
 from prompts.errors import BadFile
 from prompts.formats.prompt_yml import load_prompt
-from suites.github import suite_of
+from suites.case import Suite
+from suites.github import github_keys, suite_of
 
 HEAD = """\
 name: Greeter
@@ -86,3 +89,45 @@ def test_a_bad_row_or_evaluator_is_told_at_its_line(text, fault):
 def test_a_prompt_without_either_has_no_suite():
     assert suite("") == suite_of(load_prompt(HEAD, "p.prompt.yml", "hello.greeter"))
     assert suite("").suite is None
+
+
+def test_a_suite_goes_back_into_github_s_words_and_comes_as_it_was():
+    first = suite(
+        "testData:\n  - {name: Ann, expected: Hello Ann}\n  - {name: B+, expected: Hello B+}\n"
+        "evaluators:\n  - {name: same, string: {equals: '{{expected}}'}}\n  - {name: has, string: {contains: x.y}}\n"
+        "  - {name: start, string: {startsWith: H.}}\n  - {name: end, string: {endsWith: '{{name}}'}}\n"
+    ).suite
+    made = github_keys(first)
+    assert made.left_out == ()
+    assert made.keys == {
+        "testData": [
+            {"name": "Ann", "expected": "Hello Ann", "expected_2": "Ann"},
+            {"name": "B+", "expected": "Hello B+", "expected_2": "B+"},
+        ],
+        "evaluators": [
+            {"name": "same", "string": {"equals": "{{expected}}"}},
+            {"name": "has", "string": {"contains": "x.y"}},
+            {"name": "start", "string": {"startsWith": "H."}},
+            {"name": "end", "string": {"endsWith": "{{expected_2}}"}},
+        ],
+    }
+    assert suite(json.dumps(made.keys)[1:-1].replace(', "evaluators"', '\n"evaluators"')).suite == first
+
+
+def test_what_github_cannot_say_of_a_suite_is_listed():
+    made = github_keys(Suite.from_data({
+        "prompt": "p", "thresholds": {"pass_rate": 0.9},
+        "tests": [
+            {"vars": {"a": "1"}, "must_pass": True, "assert": [{"type": "equals", "value": "x"}, {"type": "is-json"}]},
+            {"vars": {"a": "2"}, "assert": [{"type": "equals", "value": "x"}, {"type": "regex", "value": "x+"},
+                                            {"type": "icontains", "value": "x"}]},
+        ],
+    }))  # fmt: skip
+    assert made.keys["evaluators"] == [{"name": "equals", "string": {"equals": "x"}}]
+    assert made.left_out == (
+        "suite thresholds: GitHub has none",
+        "tests.0.must_pass: GitHub has none",
+        "tests.0.assert.1: GitHub has no evaluator like is-json",
+        "tests.1.assert.1: GitHub has no evaluator like regex",
+        "assertion 'contains' (contains): GitHub's evaluators judge every row, and not all have it",
+    )

@@ -5,13 +5,14 @@ docs/client.md says how. Needs the standard library and httpx alone.
 """
 
 from turnout.asynchronous import AsyncTurnout
-from turnout.errors import BadVariables, Closed, KeyRefused, NotFound, Refused, TurnoutError, Unreachable
+from turnout.errors import BadSelector, BadVariables, Closed, KeyRefused, NotFound, Refused, TurnoutError, Unreachable
 from turnout.prompt import AsyncPrompt, Prompt, Rendered
 from turnout.sync import Turnout
 
 __all__ = [
     "AsyncPrompt",
     "AsyncTurnout",
+    "BadSelector",
     "BadVariables",
     "Closed",
     "KeyRefused",

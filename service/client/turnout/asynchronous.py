@@ -45,6 +45,7 @@ class AsyncTurnout:
         self, name: str, *, label: str | None = None, version: int | None = None, fallback: Fallback | None = None
     ) -> AsyncPrompt:
         """As `Turnout.prompt`; what is fresh is given without waiting."""
+        self._core.check_open()
         key = protocol.key_of(name, version, label)
         found = self._core.cache.fresh(key, self._core.clock())
         if found is not None and (fallback is None or found.is_local):
@@ -79,7 +80,10 @@ class AsyncTurnout:
         return await self._run(self._core.feedback(completion_id, metric, value, comment, correction))
 
     async def aclose(self) -> None:
-        """End the stream of announcements and give back connections. Safe to call twice."""
+        """End the stream of announcements and give back connections. Safe to call twice.
+
+        Every call after it raises Closed; a prompt that was given before goes on to fill what it fills in the process.
+        """
         self._core.is_closed = True
         tasks = [*self._flights.values(), *([self._listener] if self._listener else [])]
         for task in tasks:
@@ -102,7 +106,6 @@ class AsyncTurnout:
         return AsyncPrompt(**fields, _ask=lambda prompt, given: self._run(ask(prompt, given)))
 
     async def _prompt(self, key: Key, fallback: FallbackTemplate | None) -> AsyncPrompt:
-        self._core.check_open()
         if self._listens and self._listener is None:
             self._listener = asyncio.create_task(self._listen())
         plan = self._core.plan(key, fallback)

@@ -2,6 +2,7 @@
 
 ```
 TurnoutError
+├── BadSelector         a name, label or version outside the grammar: refused before any request; a ValueError, too
 ├── NotFound            no such prompt, version, label or completion; a label that was removed
 ├── BadVariables        variables, placeholders or messages that the prompt does not take; `param` names which
 ├── Unreachable         no answer, or one that is not Turnout's, and nothing in the cache or from the caller to use
@@ -16,6 +17,10 @@ from __future__ import annotations
 
 class TurnoutError(Exception):
     """The root: whatever the client raises on purpose is one of its kind."""
+
+
+class BadSelector(TurnoutError, ValueError):
+    """A name, a label or a version that none can be: the caller's mistake, for which nothing is asked."""
 
 
 class NotFound(TurnoutError):

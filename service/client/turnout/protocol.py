@@ -11,7 +11,8 @@ from urllib.parse import quote
 import httpx
 
 from turnout.cache import Answer, Entry, Found, Key, Unchanged
-from turnout.errors import BadVariables, KeyRefused, NotFound, Refused, TurnoutError, Unreachable
+from turnout.errors import BadSelector, BadVariables, KeyRefused, NotFound, Refused, TurnoutError, Unreachable
+from turnout.names import check_label, check_name, check_version
 from turnout.prompt import PromptBase, Rendered
 from turnout.template import Given, read_template
 
@@ -48,14 +49,13 @@ def connection(url: str | None, api_key: str | None, timeout_s: float) -> dict[s
 
 
 def key_of(name: str, version: int | None, label: str | None) -> Key:
-    """Raises ValueError where both are given, or a version that is no number from 1."""
+    """Raises BadSelector where both are given, or one of the three is outside the grammar."""
+    check_name(name)
     if version is None:
-        return name, label or DEFAULT_LABEL
+        return name, DEFAULT_LABEL if label is None else check_label(label)
     if label is not None:
-        raise ValueError("give either version or label, not both")
-    if not isinstance(version, int) or version < 1:
-        raise ValueError(f"version {version!r} is no version: they count from 1")
-    return name, version
+        raise BadSelector(f"version {version!r} and label {label!r}: give one of them, not both")
+    return name, check_version(version)
 
 
 def template_request(key: Key, entry: Entry[Any] | None) -> Request:

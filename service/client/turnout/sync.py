@@ -65,9 +65,10 @@ class Turnout:
         """The version that `label` (`production` where neither is given) means now, or the one of a number.
 
         `fallback` (text for one user message, or messages, with `{{ name }}` for variables) stands in where the service
-        cannot be reached and nothing is cached; never for a prompt that does not exist. Raises NotFound, Unreachable,
-        KeyRefused or Refused.
+        cannot be reached and nothing is cached; never for a prompt that does not exist. Raises BadSelector and Closed
+        before any request, then NotFound, Unreachable, KeyRefused or Refused.
         """
+        self._core.check_open()
         key = protocol.key_of(name, version, label)
         found = self._core.cache.fresh(key, self._core.clock())
         if found is not None and (fallback is None or found.is_local):
@@ -102,7 +103,10 @@ class Turnout:
         return self._run(self._core.feedback(completion_id, metric, value, comment, correction))
 
     def close(self) -> None:
-        """End the stream of announcements and give back connections. Safe to call twice."""
+        """End the stream of announcements and give back connections. Safe to call twice.
+
+        Every call after it raises Closed; a prompt that was given before goes on to fill what it fills in the process.
+        """
         self._core.is_closed = True
         with self._lock:
             listener, self._listener = self._listener, None
@@ -125,7 +129,6 @@ class Turnout:
         return Prompt(**fields, _ask=lambda prompt, given: self._run(ask(prompt, given)))
 
     def _prompt(self, key: Key, fallback: FallbackTemplate | None) -> Prompt:
-        self._core.check_open()
         self._start_listening()
         plan = self._core.plan(key, fallback)
         if plan.refresh and key not in self._flights:

@@ -12,6 +12,9 @@ from turnout.errors import BadVariables
 Message = dict[str, Any]
 Fallback = str | Sequence[Mapping[str, Any]]
 CONVERSATION_ROLES = ("user", "assistant", "tool")
+MESSAGE_KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio", "function_call",
+                          "annotations", "reasoning", "reasoning_content", "reasoning_details"})  # fmt: skip
+_INSTEAD_OF_CONTENT = {"assistant": ("tool_calls", "function_call", "refusal", "audio")}
 _SUBSTITUTION = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
 
@@ -194,10 +197,23 @@ def _check_message(message: Mapping[str, Any], param: str) -> None:
         reason = f"{param}: role {message.get('role')!r} may not follow a prompt; allowed are {allowed}"
         raise BadVariables(reason, param=f"{param}.role")
     content = message.get("content")
-    if isinstance(content, list | tuple) and all(isinstance(part, Mapping) for part in content):
-        return
-    if content is not None and not isinstance(content, str):
+    is_parts = isinstance(content, list | tuple) and all(isinstance(part, Mapping) for part in content)
+    if content is not None and not isinstance(content, str) and not is_parts:
         raise BadVariables(f"{param}.content: expected text or a list of parts", param=f"{param}.content")
+    _check_whole(message, param)
+
+
+def _check_whole(message: Mapping[str, Any], param: str) -> None:
+    """The service's own rule (`prompts.variables`): a message has what its role needs, and no key that OpenAI has not."""
+    unknown = sorted(map(str, message.keys() - MESSAGE_KEYS))
+    if unknown:
+        raise BadVariables(f"{param}: unknown key {unknown[0]!r} of a message", param=f"{param}.{unknown[0]}")
+    role, instead = message["role"], _INSTEAD_OF_CONTENT.get(message["role"], ())
+    if message.get("content") in (None, [], ()) and not any(message.get(key) for key in instead):
+        needed = " or ".join(("content", *instead[:1]))
+        raise BadVariables(f"{param}: a message of role {role!r} needs its {needed}", param=f"{param}.content")
+    if role == "tool" and not isinstance(message.get("tool_call_id"), str):
+        raise BadVariables(f"{param}: a message of role 'tool' needs its tool_call_id", param=f"{param}.tool_call_id")
 
 
 def _plain(message: Mapping[str, Any]) -> Message:

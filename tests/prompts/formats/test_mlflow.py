@@ -93,3 +93,37 @@ def test_of_several_versions_the_newest_is_taken_and_the_others_are_listed():
 def test_what_holds_no_prompt_is_refused(data, message):
     with pytest.raises(BadFile, match=message):
         read(data)
+
+
+@pytest.mark.parametrize(
+    "aliases",
+    [
+        [{"alias": "champion", "version": "2"}, {"alias": "old", "version": 1}],
+        {"champion": 2, "old": "1"},
+    ],
+)
+def test_aliases_of_the_registered_model_are_labels_of_the_version_that_they_name(aliases):
+    versions = [{"name": "q", "version": "2", "template": "hi"}, {"name": "q", "version": "1", "template": "hello"}]
+    found = read({"registered_model": {"name": "q", "aliases": aliases}, "model_versions": versions})
+
+    assert found.prompts["q"]["labels"] == ["champion"]
+    assert [(note.what, note.why) for note in found.left_out] == [
+        ("version 1", "only the newest version is imported"),
+        ("old", "it names version 1, and only the newest is imported"),
+    ]
+
+
+def test_a_registered_model_is_read_with_its_latest_versions_and_what_stands_beside_is_listed():
+    row = {"name": "q", "version": "2", "tags": [{"key": "mlflow.prompt.text", "value": "hi"}]}
+    model = {"name": "q", "aliases": [{"alias": "best", "version": "2"}], "latest_versions": [row], "odd": 1}
+    found = read({"registered_model": model})
+
+    assert found.prompts == {
+        "q": {"name": "q", "labels": ["best"], "messages": [{"role": "user", "content": "hi"}]},
+    }
+    assert places(found) == ["odd"]
+
+
+def test_a_version_s_own_aliases_may_name_versions_too():
+    own = {"name": "q", "version": 3, "template": "hi", "aliases": [{"alias": "best", "version": 3}, "plain"]}
+    assert read(own).prompts["q"]["labels"] == ["plain", "best"]

@@ -128,3 +128,16 @@ def test_what_has_no_meaning_as_messages_is_refused(path, text, message):
     with pytest.raises(BadFile) as raised:
         read(text, path)
     assert message in str(raised.value)
+
+
+def test_what_a_template_asks_about_or_gives_a_default_may_be_left_out():
+    text = "Hi{% if x %} {{ x }}{% endif %} {{ y }} {{ z | default('a') }}{{ w or '-' }}"
+    keys = read_promptfoo(foreign(text, "p.txt", "p")).prompts["p"]
+
+    assert keys["variables"] == {
+        "w": {"type": "string", "default": ""},
+        "x": {"type": "string", "default": ""},
+        "y": {"type": "string"},
+        "z": {"type": "string", "default": "a"},
+    }
+    assert rendered(keys, {"y": "Y"}) == [("user", "Hi Y a-")]

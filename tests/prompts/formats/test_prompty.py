@@ -196,3 +196,20 @@ def test_what_has_no_meaning_as_messages_is_refused_with_its_line(text, message)
     with pytest.raises(BadFile) as raised:
         read(text)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "inputSchema:\n  properties:\n    - {name: q, kind: string}\n    - {name: n, kind: integer, default: 3}\n",
+        "inputSchema:\n  properties:\n    q: {kind: string}\n    n: {kind: integer, default: 3}\n  required: [q, n]\n",
+        "inputs:\n  - q: {type: string}\n  - n: {type: integer, default: 3}\n",
+    ],
+)
+def test_inputs_of_version_2_keep_their_types_and_defaults(declared):
+    found = read_prompty(
+        foreign(f"---\nmodel: {{id: gpt-4o}}\n{declared}---\nuser:\n{{{{ q }}}} {{{{ n }}}}\n", "a.prompty")
+    )
+
+    assert found.prompts["a"]["variables"] == {"q": {"type": "string"}, "n": {"type": "integer", "default": 3}}
+    assert places(found) == []

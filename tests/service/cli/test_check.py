@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 from tests.service.cli.projects import PROMPT, SUITE, Project
 
+ROOT = Path(__file__).parents[3]
 KEY = "ghp_" + "Zk7Qw2Lx9Vb4Nc6Md1Rt8Ys3Hf5Jg0PaUiOe"
 
 
@@ -216,3 +220,75 @@ def test_the_examples_are_without_any_finding(workspace: Project) -> None:
     examples = Path(__file__).parents[3] / "examples" / "support"
     shutil.copytree(examples, workspace.folder, dirs_exist_ok=True)
     assert findings(workspace, "--strict") == []
+
+
+def test_a_file_named_from_outside_its_project_is_checked_and_pushed_as_that_project_s(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = str(project.folder / "prompts/support/triage.prompt.yml")
+
+    assert project.json("check", file, "--strict")["ok"] is True  # its model is known, too
+    assert [entry["name"] for entry in project.json("push", file, "--local")] == ["support.triage"]
+    suite = str(project.folder / "suites/support/triage.suite.yml")
+    assert project.json("run", suite, "--local")["verdict"] == "pass"
+
+
+def test_files_of_several_projects_are_refused_and_one_of_each_is_named(project: Project, tmp_path: Path) -> None:
+    other = tmp_path / "other/prompts/greet.prompt.yml"
+    other.parent.mkdir(parents=True)
+    other.write_text(PROMPT, "utf-8")
+    (tmp_path / "other/turnout.yaml").write_text("models: {}\n", "utf-8")
+
+    code, _, err = project.run("check", "prompts/support/triage.prompt.yml", str(other))
+
+    assert code == 2
+    assert f"prompts/support/triage.prompt.yml in {project.folder}, {other} in {tmp_path / 'other'}" in err
+
+
+def test_the_messages_that_a_case_gives_are_held_to_what_a_render_takes(project: Project) -> None:
+    head = PROMPT.replace("messages:", "placeholders: {past: {}}\nmessages:\n  - {placeholder: past}")
+    project.write("prompts/support/triage.prompt.yml", head)
+    given = "placeholders: {past: [{role: user}]}"
+    text = SUITE.replace("  - {vars:", f"  - {{{given}, vars:")
+    project.write("suites/support/triage.suite.yml", text)
+    faults = project.json("check", exit_code=2)["faults"]
+    assert [(fault["line"], fault["rule"], fault["message"]) for fault in faults] == [
+        (line, "placeholder", "placeholders.past[0]: a message of role 'user' needs its content") for line in (4, 5)
+    ]
+
+
+def test_faults_of_models_name_the_places_that_the_file_has(project: Project) -> None:
+    models = "{o: {engine: fakee}, p: {engine: openai, base_url: 'ftp://x'}, q: {engine: openai}, r: {default: x}}"
+    project.write("turnout.yaml", f"models: {models}\n")
+
+    found = project.json("check", exit_code=2)["faults"]
+
+    told = {(fault["message"], fault["fix"]) for fault in found if fault["path"].endswith("turnout.yaml")}
+    url = "base_url must be http(s)://host[:port]/path, without a user, password or query, found 'ftp://x'"
+    assert told == {
+        ("models.o: engine 'fakee' is none of fake, local, openai, vllm", "did you mean 'fake'?"),
+        (f"models.p.base_url: {url}", ""),
+        ("'models.q.base_url' is missing", "add `base_url:`"),
+        ("'models.r.engine' is missing", "add `engine:`"),
+    }
+
+
+def test_everyday_files_are_checked_without_importing_what_is_slow_to_import(project: Project) -> None:
+    tool = "{type: function, function: {name: find, parameters: {type: object, properties: {id: {type: string}}}}}"
+    schema = "{name: out, schema: {type: object, properties: {queue: {type: string, enum: [a, b]}}, required: [queue]}}"
+    rich = f"tools: [{tool}]\nresponseFormat: json_schema\njsonSchema: {schema}\nplaceholders: {{history: {{default: []}}}}\n"
+    slot = "  - {placeholder: history}\n"
+    text = PROMPT.replace("maxLength: 400}", "maxLength: 400, default: none}") + slot
+    project.write("prompts/rich.prompt.yml", rich + text)
+    code = (
+        "import sys; from service.cli.main import run; code = run(['check']);"
+        "print(code, sorted({'jsonschema', 'referencing'} & set(sys.modules)))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project.folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr

@@ -86,3 +86,30 @@ def test_a_gate_against_a_revision_pairs_the_prompt_and_not_its_suite(project: P
     assert (answer["verdict"], suite["suite"]) == ("pass", "github")
     assert suite["baseline"].startswith("github@2+")
     assert suite["candidate"].startswith("github@1+")
+
+
+def test_a_file_that_makes_no_suite_leaves_the_others_to_run(project: Project) -> None:
+    project.write("prompts/rows.prompt.yml", GITHUB.partition("evaluators")[0])
+    assert [run["suite"] for run in project.json("run", "--local")] == ["github@1", "support.triage@1"]
+
+
+def test_an_export_holds_the_suite_again(project: Project) -> None:
+    project.run("push", "--local")
+    rows = [
+        {"ticket": "I was charged twice", "expected": "billing"},
+        {"ticket": "I forgot my password", "expected": "account"},
+    ]
+    evaluators = [{"name": "right", "string": {"equals": "{{expected}}"}}]
+    for selector in ("github@1", "github"):
+        exported = project.json("export", selector, "--local")
+        assert (exported["testData"], exported["evaluators"]) == (rows, evaluators)
+
+
+def test_a_template_at_fault_hides_no_evaluator_at_fault(project: Project) -> None:
+    broken = GITHUB.replace("{{ticket}}", "{% if %}").replace("equals:", "equal:")
+    project.write("prompts/github.prompt.yml", broken)
+    faults = project.json("check", exit_code=2)["faults"]
+    assert [(fault["line"], fault["message"]) for fault in faults] == [
+        (4, "line 1: Expected an expression, got 'end of statement block'"),
+        (9, "evaluator 'right' tests nothing that is known"),
+    ]

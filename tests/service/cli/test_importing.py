@@ -229,3 +229,20 @@ def test_an_export_without_a_needed_variable_names_it(project):
     code, _, err = project.run("export", "support.triage", "--local", "--to", "messages")
     assert code == 2
     assert "-v ticket=" in err
+
+
+def test_the_files_without_faults_are_written_where_that_is_asked_for(project):
+    project.write("old/bad.prompty", "---\nmodel: [\n---\nuser:\nHi\n")
+    project.write("old/good.prompty", "---\nname: A\n---\nuser:\nHi {{ name }}\n")
+    project.write("old/more.prompty", "---\nname: B\n---\nuser:\nHi {{ name }}\n")
+
+    code, _, err = project.run("import", "prompty", "old", "--model", "model-a")
+    assert code == 2
+    assert "nothing was written: mend them, or go on without these files by --skip-broken" in err
+    assert err.count("prompts that name no model have 'model-a', by --model") == 1
+
+    found = project.json("import", "prompty", "old", "--model", "model-a", "--skip-broken")
+    assert [each["name"] for each in found["written"]] == ["good", "more"]
+    assert [fault["path"] for fault in found["faults"]] == ["old/bad.prompty"]
+    assert (project.folder / "prompts/good.prompt.yml").is_file()
+    assert not (project.folder / "prompts/bad.prompt.yml").exists()

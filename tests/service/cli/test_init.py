@@ -146,3 +146,10 @@ def test_the_workflow_sees_all_history_keeps_no_token_and_uploads_its_report() -
 def test_only_the_workflow_of_a_service_is_given_a_secret() -> None:
     given = {engine: "secrets." in files_of(engine)[WORKFLOW] for engine in Engine}
     assert given == {Engine.LOCAL: False, Engine.OPENAI: True, Engine.FAKE: False}
+
+
+def test_over_a_project_that_is_there_it_names_no_model_as_its_own(workspace: Project) -> None:
+    assert workspace.json("init", "--model", "fake")["model"] == "fake"
+
+    assert workspace.json("init")["model"] is None
+    assert "its models stay those of turnout.yaml" in workspace.run("init")[2]

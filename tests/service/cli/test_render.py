@@ -49,9 +49,9 @@ def test_a_value_is_read_from_a_file_and_an_at_sign_is_doubled(project: Project)
 
 def test_all_missing_and_all_unknown_variables_are_named_at_once(project: Project) -> None:
     project.write("prompts/two.prompt.yml", "model: m\nmessages: [{role: user, content: '{{ a }} {{ b }}'}]\n")
-    assert project.run("render", "two", "--local")[2] == "error: missing variable 'a', 'b': give -v a=… -v b=…\n"
+    assert project.run("render", "two", "--local")[2] == "error: missing variables 'a', 'b': give -v a=… -v b=…\n"
     err = project.run("render", "two", "--local", "-v", "c=1", "-v", "d=2")[2]
-    assert err == "error: unexpected variable 'c', 'd': the prompt declares a, b\n"
+    assert err == "error: unexpected variables 'c', 'd': the prompt declares a, b\n"
 
 
 def test_a_placeholder_is_given_as_json_or_from_a_file(project: Project) -> None:
@@ -145,3 +145,34 @@ def test_a_tokenizer_without_its_files_is_none(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
     (tmp_path / "tokenizer.json").write_text("no JSON")
     assert load_tokenizer(tmp_path) is None
+
+
+def test_a_variable_that_is_given_twice_is_refused(project: Project) -> None:
+    code, _, err = project.run("render", "support.triage", "--local", "-v", "ticket=a", "-v", "ticket=b")
+    assert (code, err) == (2, "error: -v ticket is given twice, as 'a' and 'b': give it once\n")
+
+
+def test_of_a_faulty_prompt_only_its_own_faults_and_those_of_what_it_includes_are_told(project: Project) -> None:
+    project.write("prompts/tone.prompt.yml", "modle: x\n")
+    project.write("prompts/other.prompt.yml", "model: [\n")
+    text = "model: model-a\nmessages: [{role: user, content: \"{% include 'tone' %} {{ q }}\"}]\n"
+    project.write("prompts/asks.prompt.yml", text)
+
+    for name in ("tone", "asks"):
+        code, _, err = project.run("render", name, "--local", "-v", "q=x")
+        assert code == 2
+        assert "tone.prompt.yml" in err
+        assert "other.prompt.yml" not in err
+
+
+def test_a_template_that_fails_while_it_is_rendered_names_its_message(project: Project) -> None:
+    body = "variables: {n: {type: integer}}\nmessages:\n  - {role: system, content: Hi.}\n"
+    example = "examples: [{vars: {n: 1}, expected: x}]\n"
+    project.write(
+        "prompts/div.prompt.yml", f"model: model-a\n{example}{body}  - {{role: user, content: '{{{{ 1 / n }}}}'}}\n"
+    )
+
+    code, _, err = project.run("render", "div", "--local", "-v", "n=0")
+
+    assert code == 2
+    assert err.startswith("error: messages.1: the template failed: ZeroDivisionError")

@@ -124,7 +124,165 @@ def test_a_staged_change_is_not_in_the_commit_either(workspace: Project) -> None
     assert (version["git_dirty"], version["message"]) == (True, "mine")
 
 
+def labelled(workspace: Project, branch: str = "main") -> str:
+    """A committed prompt whose file names the label `staging`; returns its text."""
+    workspace.write_all()
+    text = PROMPT + "labels: [staging]\n"
+    workspace.write(FILE, text)
+    git(workspace, "init", "-b", branch)
+    git(workspace, "add", ".")
+    git(workspace, "commit", "-m", "first")
+    return text
+
+
+def test_a_label_in_a_file_moves_only_to_what_is_committed_on_the_default_branch(workspace: Project) -> None:
+    text = labelled(workspace)
+    workspace.write(FILE, text.replace("Route", "Kindly route"))
+
+    [entry, _] = workspace.json("push", "--local")
+    assert (entry["version"], entry["labels"]) == (1, [])
+    assert entry["labels_kept"] == {"staging": "the file is not committed"}
+    assert f"{NAME}@staging not moved: the file is not committed\n" in shown(workspace, "push")
+    assert workspace.run("label", NAME, "staging", "--local")[0] == 2
+
+    git(workspace, "commit", "-am", "kinder")
+    [entry, _] = workspace.json("push", "--local")
+    assert (entry["created"], entry["labels"], entry["labels_kept"]) == (False, ["staging"], {})
+    assert workspace.json("label", NAME, "staging", "--local")["version"] == 1
+
+    git(workspace, "checkout", "-b", "feat")
+    assert f"{NAME}@staging not moved: branch feat is not the default one\n" in shown(workspace, "push")
+
+
+def test_a_label_does_not_move_where_what_the_file_includes_is_not_committed(workspace: Project) -> None:
+    workspace.write_all()
+    workspace.write("prompts/tone.prompt.yml", "model: model-a\nmessages: [{role: system, content: Be brief.}]\n")
+    include = PROMPT.replace("Route the ticket.", "{% include 'tone' %}") + "labels: [staging]\n"
+    workspace.write(FILE, include)
+    git(workspace, "init", "-b", "main")
+    git(workspace, "add", ".")
+    git(workspace, "commit", "-m", "first")
+    workspace.write("prompts/tone.prompt.yml", "model: model-a\nmessages: [{role: system, content: Be loud.}]\n")
+
+    assert workspace.json("push", "--local")[0]["labels_kept"] == {"staging": "the file is not committed"}
+
+
+def test_a_file_outside_prompts_moves_its_label_only_as_committed(workspace: Project) -> None:
+    text = labelled(workspace)
+    workspace.write("more/extra.prompt.yml", text)
+    assert workspace.json("push", "more", "--local")[0]["labels_kept"] == {"staging": "the file is not committed"}
+
+    git(workspace, "add", ".")
+    git(workspace, "commit", "-m", "more")
+    assert workspace.json("push", "more", "--local")[0]["labels"] == ["staging"]
+
+
+def test_without_git_a_label_in_a_file_moves(workspace: Project) -> None:
+    workspace.write_all()
+    workspace.write(FILE, PROMPT + "labels: [staging]\n")
+
+    assert f"\n{NAME}@staging → 1\n" in shown(workspace, "push")
+
+
+def test_push_shows_what_is_new_with_short_digests_and_counts_the_rest(pushed: Project) -> None:
+    pushed.write("prompts/other.prompt.yml", "model: model-a\nmessages: [{role: user, content: Hello.}]\n")
+
+    out = shown(pushed, "push")
+
+    assert out.endswith("1 new, 2 unchanged\n")
+    assert NAME not in out
+    digest = pushed.json("show", "other@1", "--local")["digest"]
+    assert (digest[:19] in out, digest in out) == (True, False)
+    assert shown(pushed, "push") == "0 new, 3 unchanged\n"
+
+
+def test_a_file_with_a_protected_label_is_warned_of_refused_by_name_and_moves_after_its_gate(
+    workspace: Project,
+) -> None:
+    workspace.write_all()
+    workspace.write(FILE, PROMPT + "labels:\n  - staging\n  - production\n")
+
+    [fault] = workspace.json("check")["faults"]
+    assert (fault["path"], fault["line"], fault["rule"], fault["level"]) == (FILE, 9, "protected-label", "warning")
+    assert fault["message"].startswith("the label 'production' is protected")
+    code, _, err = workspace.run("push", "-m", "no reason to go without a gate", "--local")
+    assert code == 2
+    assert (
+        err.split()
+        == (
+            f"error: nothing was pushed: the file of {NAME} names the label 'production', which is protected, and"
+            f" {NAME}@1+model-a has no passing gate: take it out of `labels`, push, run `turnout gate`, then"
+            f" `turnout label {NAME} production VERSION`"
+        ).split()
+    )
+    assert workspace.run("show", f"{NAME}@1", "--local")[0] == 2
+
+    assert workspace.run("gate", "--local")[0] == 0
+    assert workspace.json("push", "--local")[0]["labels"] == ["staging", "production"]
+    assert workspace.json("label", NAME, "production", "--local")["version"] == 1
+
+
 # ---------------------------------------------------------------------------- show
+
+
+def test_show_tells_author_commit_and_message(workspace: Project) -> None:
+    labelled(workspace)
+    workspace.write(FILE, KINDER)
+    workspace.json("push", "-m", "be kind", "--local")
+
+    version = workspace.json("show", f"{NAME}@1", "--local")
+    at = version["created_at"][:16].replace("T", " ")
+    said = f"by Ada <ada@example.com>  {at}  commit {version['git_sha'][:9]}+  branch main  be kind\n"
+    assert said in shown(workspace, "show", f"{NAME}@1")
+    assert f"@1  {version['git_sha'][:9]}+  Ada" in shown(workspace, "blame", f"{NAME}@1")
+
+
+def test_what_names_no_label_and_finds_no_production_is_told_of_latest(pushed: Project) -> None:
+    hint = f"; the newest is {NAME}@latest (for `run` with --prompt, for `gate` with --candidate)"
+    for command in ("show", "blame"):
+        code, _, err = pushed.run(command, NAME, "--local")
+        assert (code, hint in " ".join(err.split())) == (2, True)
+    assert hint in " ".join(pushed.run("run", NAME, "--local")[2].split())
+    assert "the newest is" not in pushed.run("show", f"{NAME}@staging", "--local")[2]
+
+
+def test_control_characters_are_shown_as_escapes_by_every_command(workspace: Project) -> None:
+    workspace.write_all()
+    hostile = 'name: "red \\e[31m \\a bell"\ndescription: "back \\b \\x9b"\ntags: ["t\\e"]\nnotes: "n\\r"\n'
+    workspace.write(FILE, KINDER.replace("Kindly", "Kindly \\e[2J") + hostile)
+    workspace.json("push", "-m", "why \x1b]0;title\a", "--local")
+    workspace.write(FILE, PROMPT)
+    workspace.json("push", "-m", "plain", "--local")
+    workspace.json("label", NAME, "staging", "1", "-m", "so \x1b[1m", "--local")
+
+    commands = (("list",), ("log", NAME), ("show", f"{NAME}@1"), ("show", f"{NAME}@1", "--markdown"),
+                ("diff", NAME, "1", "2"), ("blame", f"{NAME}@1"), ("label", NAME, "staging", "--history"),
+                ("show", f"{NAME}@1", "--json"), ("check",), ("no-such\x1b[1m",))  # fmt: skip
+    for command in commands:
+        local = () if command[0] in ("check", "no-such\x1b[1m") else ("--local",)
+        _, out, err = workspace.run(*command, *local)
+        assert [sign for sign in out + err if not sign.isprintable() and sign not in "\n\u2028"] == [], command
+    page = shown(workspace, "show", f"{NAME}@1", "--markdown")
+    assert page.startswith("# red \\x1b\\[31m \\x07 bell\n")
+    assert "red \\x1b[31m \\x07 bell\nback \\x08 \\x9b\nt\\x1b\nn\\r\n" in shown(workspace, "show", f"{NAME}@1")
+    assert "so \\x1b[1m" in shown(workspace, "label", NAME, "staging", "--history")
+
+
+def test_a_text_within_a_text_of_styles_or_a_table_is_escaped_too(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from service.cli.output import err, out
+
+    shown = Table("a wide column")
+    shown.add_row("\x1b")
+    err().print(Text("styled \x1b[31m", style="red"))
+    out().print(shown)
+
+    said = capsys.readouterr()
+    assert said.err == "styled \\x1b[31m\n"
+    assert "│ \\x1b          │" in said.out
+    assert "\x1b" not in said.out
 
 
 def test_show_gives_all_that_is_served_and_what_is_known(pushed: Project) -> None:

@@ -202,3 +202,18 @@ def test_a_save_is_seen_and_an_interrupt_ends_it(project: Project, tmp_path: Pat
         process.kill()
         process.wait()
     assert "Traceback" not in log.read_text("utf-8")
+
+
+def test_faults_of_files_that_were_not_saved_are_counted_and_a_save_is_told_with_its_folder(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.write("prompts/a/full.prompt.yml", PROMPT.replace("model-a", "nowhere"))
+    project.write("prompts/b/full.prompt.yml", PROMPT)
+    looking = Looking(project, capsys, runs=False)
+    assert any("turnout.yaml has no model 'nowhere'" in line for line in looking.look()[1])
+
+    looking.watcher.look([project.folder / "prompts/b/full.prompt.yml"])
+
+    err = capsys.readouterr().err.splitlines()
+    assert err[0].endswith("  prompts/b/full.prompt.yml")
+    assert err[1:] == ["other files: 0 faults, 1 warnings; `turnout check` tells them"]
