@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import authoring, cli, client, demo, engine, render, training
+from benchmarks import authoring, cli, client, demo, engine, render, statistics, suites, training
 
 RESULTS = Path(__file__).parent / "results"
 BENCHMARKS = {
@@ -19,8 +19,10 @@ BENCHMARKS = {
     "authoring": authoring.measure,
     "client": client.measure,
     "render": render.measure,
+    "suites": suites.measure,
     "engine": engine.measure,
     "training": training.measure,
+    "statistics": statistics.measure,
     "demo": demo.measure,
 }
 

@@ -14,7 +14,8 @@ CONVERSATION_ROLES = ("user", "assistant", "tool")  # all that a request or a pl
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def _nothing() -> Mapping[str, Any]:
+def nothing() -> Mapping[str, Any]:
+    """An empty mapping that nobody can fill: the default of a field."""
     return NOTHING
 
 
@@ -28,7 +29,7 @@ class Message:
 
     role: Role
     content: str | tuple[Mapping[str, Any], ...] | None
-    extra: Mapping[str, Any] = field(default_factory=_nothing)
+    extra: Mapping[str, Any] = field(default_factory=nothing)
 
     def as_dict(self) -> dict[str, Any]:
         content = [dict(part) for part in self.content] if isinstance(self.content, tuple) else self.content
@@ -57,7 +58,7 @@ class CompletionRequest:
     """
 
     messages: tuple[Message, ...]
-    parameters: Mapping[str, Any] = field(default_factory=_nothing)
+    parameters: Mapping[str, Any] = field(default_factory=nothing)
     adapter: str | None = None
     timeout_s: float = 60.0
 
@@ -75,8 +76,8 @@ class Completion:
     finish_reason: str = "stop"
     usage: Usage = Usage()
     latency_s: float = 0.0
-    message: Mapping[str, Any] = field(default_factory=_nothing)
-    details: Mapping[str, Any] = field(default_factory=_nothing)
+    message: Mapping[str, Any] = field(default_factory=nothing)
+    details: Mapping[str, Any] = field(default_factory=nothing)
 
 
 class Model(Protocol):

@@ -16,7 +16,7 @@ from litestar.router import Router
 from litestar.types import ASGIApp
 
 from prompts.errors import TurnoutError
-from service.api import admin, evaluation, health, http_errors, jobs, prompts, rendering, routes, v1
+from service.api import admin, evaluation, health, http_errors, jobs, judging, prompts, rendering, routes, v1
 from service.api.gatekeeper import LOOPBACK_NAMES, Gatekeeper, require_role
 from service.api.strict_json import refuse_ambiguous_json
 from service.api.strict_query import refuse_unknown_query
@@ -38,6 +38,7 @@ HANDLERS = (
     evaluation.get_run, evaluation.get_run_cases, evaluation.start_gate, evaluation.get_gate,
     evaluation.start_finetune, evaluation.get_evidence,
     jobs.list_jobs, jobs.get_job, jobs.job_events, jobs.run_events, jobs.cancel_job, jobs.resume_job,
+    judging.start_calibration, judging.list_calibrations,
     routes.get_route, routes.route_history, routes.set_route, routes.promote_route, routes.abort_route,
     routes.undo_route,
     admin.new_key, admin.list_keys, admin.delete_key, admin.get_audit, admin.list_aliases, admin.list_adapters,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.calibration import Calibrations
 from service.completions import Completions
 from service.evaluation import Evaluator
 from service.gates import Gates
@@ -28,6 +29,7 @@ class Context:
     route_book: RouteBook
     jobs: Jobs
     gates: Gates
+    calibrations: Calibrations
     snapshot: Snapshot
     request_log: RequestLog
     completions: Completions
@@ -52,6 +54,7 @@ def build_context(settings: Settings, *, is_service: bool = True) -> Context:
         route_book=RouteBook(database, settings),
         jobs=Jobs(database),
         gates=Gates(database, registry, Evaluator(database, settings, pool)),
+        calibrations=Calibrations(database, settings, pool, registry),
         snapshot=snapshot,
         request_log=request_log,
         completions=Completions(settings, snapshot, pool, request_log),

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prompts.messages import Completion, CompletionRequest, Usage
+from prompts.messages import Completion, CompletionRequest
 from prompts.names import Variant
 from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt, digest_of
+from service.aids import Desk, SharedAnswers
 from service.errors import Conflict, NotFound
+from service.graders import grader_of, standing_of
 from service.ids import now
 from service.pool import Models, price_of
+from service.recording import CompletionCache, Fresh, Recorder, completion_data
 from service.settings import Settings
 from service.store import prompts, routes, runs
 from service.store.database import Database
+from suites.assertions.perplexity import PERPLEXITIES
 from suites.case import Case, Suite, Thresholds
+from suites.detail import Wanted, gate_input, with_detail
+from suites.filters import Filter
 from suites.gate import decide
-from suites.results import CaseResult, RunSummary
+from suites.judging import Needs
+from suites.results import CaseResult, RunSummary, statuses_data
 from suites.runner import run_suite
-from suites.verdicts import GateInput, Side
+from suites.verdicts import Counted, GateInput, Side
 
 DEFAULT_CONCURRENCY = 16
+DEFAULT_TIMEOUT_S = 120.0  # of one attempt, on models whose settings have none
+ALL_CASES = Filter()
 Progress = Callable[[CaseResult], None]
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """One suite version against one variant. `rerun_of` names a run whose passed cases are kept."""
+    """One suite version against one variant, all of its cases or those of `filter`.
+
+    `rerun_of` names a run whose passed cases are kept.
+    """
 
     run_id: str
     suite: str
@@ -38,6 +50,11 @@ class RunSpec:
     concurrency: int = DEFAULT_CONCURRENCY
     use_cache: bool = True
     rerun_of: str | None = None
+    filter: Filter = ALL_CASES
+
+    def chosen(self, suite: Suite) -> Sequence[int]:
+        """The positions of the cases to run; raises BadInput where a filter leaves none."""
+        return self.filter.choose(suite.tests) if self.filter else range(len(suite.tests))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,34 +83,81 @@ class Evaluator:
         """
         compiled, adapter_digest = await asyncio.to_thread(self._load, spec.variant)
         asker = _Asker(self._database, self._settings, self._models, spec, compiled, adapter_digest)
-        finished = await asyncio.to_thread(self._start, spec)
-        writer = _Writer(self._database, spec.run_id)
+        chosen = await asyncio.to_thread(spec.chosen, suite)
+        await asyncio.to_thread(self._start, spec)
+        await asyncio.to_thread(asker.prepare)
+        recorder = Recorder(self._database, spec.run_id)
+        desk = await self._desk(spec, suite, compiled, asker)
 
-        async def on_result(result: CaseResult) -> None:
-            writer.add(result, asker.fresh.pop((result.case_id, result.repeat), None))
+        def on_result(result: CaseResult) -> Awaitable[object] | None:
             if progress is not None:
                 progress(result)
+            asked = asker.fresh.pop((result.case_id, result.repeat), None)
+            judged = desk.take_fresh(result) if desk else []
+            return recorder.add(result, [asked, *judged] if asked else judged)
 
-        async with writer:
+        async with recorder, _closing(desk):
             summary = await run_suite(
                 suite.tests,
-                asker.ask,
+                desk.answers.ask if desk and desk.answers else asker.ask,
                 concurrency=spec.concurrency,
                 repeat=suite.repeat,
                 pass_k=suite.pass_k,
                 price=price_of(self._settings, spec.variant.model),
                 on_result=on_result,
-                finished=finished,
-                timeout_s=getattr(self._settings.model(spec.variant.model), "timeout_s", 120.0),
+                finished=self._finished(spec.run_id),
+                chosen=chosen if spec.filter else None,
+                aids=desk.about if desk else None,
+                tools=compiled.content.tools,
+                folders=self._settings.script_folders,
+                timeout_s=asker.timeout_s,
             )
-        data = self._describe(spec, suite, summary)
+        data = await asyncio.to_thread(self._describe, spec, suite, summary)
         await asyncio.to_thread(self._finish, spec.run_id, data)
         return Finished(spec.run_id, spec.variant, summary, data)
 
+    async def _desk(self, spec: RunSpec, suite: Suite, compiled: CompiledPrompt, asker: _Asker) -> Desk | None:
+        """What the suite's assertions may ask beyond answers; None where none of them asks."""
+        needs = await asyncio.to_thread(Needs.of_suite, suite)
+        if not needs.others:
+            return None
+        for judged in needs.graders:  # a rubric that is not there is told before any model is asked
+            await asyncio.to_thread(grader_of, self._database, self._settings, suite, judged)
+        answers = SharedAnswers(asker.ask, suite.repeat) if needs.repeats else None
+        desk = Desk(
+            self._database,
+            self._settings,
+            self._models,
+            suite,
+            compiled,
+            use_cache=spec.use_cache,
+            concurrency=spec.concurrency,
+            answers=answers,
+        )
+        await asyncio.to_thread(desk.prepare, sorted(needs.aliases))
+        return desk
+
+    def with_judges(self, given: GateInput, suite: Suite) -> GateInput:
+        """A gate's input with how the suite's judges stand, where it has a floor for them. Raises NotFound for a rubric."""
+        standing = standing_of(self._database, self._settings, given.suite, suite)
+        return given.model_copy(update={"judge": standing})
+
+    async def side(self, finished: Finished, suite: Suite) -> Side:
+        """A run as one side of a gate."""
+        side = Side.from_run(str(finished.variant), finished.summary, finished.run_id)
+        return await asyncio.to_thread(self.detailed, side, suite)
+
+    def detailed(self, side: Side, suite: Suite) -> Side:
+        """One side of a gate with what this suite's verdict needs beyond outcomes, from the results of its run."""
+        wanted = Wanted.of_suite(suite)
+        if not wanted or side.run_id is None:
+            return side
+        with self._database.read() as session:
+            return with_detail(side, map(CaseResult.from_dict, runs.cases(session, side.run_id)), wanted)
+
     def results(self, run_id: str) -> list[CaseResult]:
         """Every stored result of a run, in the order of its suite."""
-        with self._database.read() as session:
-            return [CaseResult.from_dict(row) for row in runs.cases(session, run_id)]
+        return list(self._finished(run_id))
 
     def _load(self, variant: Variant) -> tuple[CompiledPrompt, str | None]:
         with self._database.read() as session:
@@ -106,29 +170,51 @@ class Evaluator:
         compiled = compile_prompt(PromptContent.model_validate(record.content), record.digest)
         return compiled, adapter["digest"] if adapter else None
 
-    def _start(self, spec: RunSpec) -> list[CaseResult]:
+    def _start(self, spec: RunSpec) -> None:
         record = {"id": spec.run_id, "suite": spec.suite, "suite_version": spec.suite_version}
         record |= {"variant": str(spec.variant), "status": "running", "started_at": now()}
+        record["summary"] = {"filter": spec.filter.as_data()} if spec.filter else None
         with self._database.write() as session:
             stored = runs.start(session, record)
             if (stored["variant"], stored["suite_version"]) != (record["variant"], record["suite_version"]):
                 raise Conflict(f"run {spec.run_id} is of {stored['variant']}, not of {record['variant']}")
             if spec.rerun_of is not None:
-                for kept in list(runs.cases(session, spec.rerun_of, ("passed",))):
-                    runs.add_case(session, spec.run_id, kept)
-            return [CaseResult.from_dict(row) for row in runs.cases(session, spec.run_id)]
+                runs.copy_passed(session, spec.rerun_of, spec.run_id)
+
+    def _finished(self, run_id: str) -> Iterator[CaseResult]:
+        """Every stored result of a run, in the order of its suite."""
+        with self._database.read() as session:
+            yield from map(CaseResult.from_dict, runs.cases(session, run_id))
 
     def _finish(self, run_id: str, data: dict[str, Any]) -> None:
         with self._database.write() as session:
             runs.finish(session, run_id, "finished", data, now())
 
-    @staticmethod
-    def _describe(spec: RunSpec, suite: Suite, summary: RunSummary) -> dict[str, Any]:
+    def _describe(self, spec: RunSpec, suite: Suite, summary: RunSummary) -> dict[str, Any]:
         about = {"run_id": spec.run_id, "suite": f"{spec.suite}@{spec.suite_version}", "variant": str(spec.variant)}
-        status = {outcome.case_id: outcome.status for outcome in summary.outcomes}
-        side = Side.from_run(str(spec.variant), summary, spec.run_id)
-        given = GateInput(suite=spec.suite, candidate=side, thresholds=suite.thresholds, settings=suite.gate)
-        return {**about, **summary.as_dict(), **run_verdict(given), "case_status": status}
+        counts = {"passed": summary.passed, "failed": summary.failed, "errored": summary.errored}
+        side: Side = Counted.from_run(str(spec.variant), summary, spec.run_id, counts=counts)
+        if suite.thresholds.metrics or suite.thresholds.tags:
+            side = self.detailed(Side.from_run(str(spec.variant), summary, spec.run_id), suite)
+        given = gate_input(spec.suite, suite, side).model_copy(update={"must_pass": ()})
+        filtered = {"filter": spec.filter.as_data()} if spec.filter else {}
+        return {
+            **about,
+            **filtered,
+            **summary.as_dict(),
+            **run_verdict(given),
+            "case_status": statuses_data(summary.outcomes),
+        }
+
+
+@contextlib.asynccontextmanager
+async def _closing(desk: Desk | None) -> AsyncIterator[None]:
+    """A run that is ended early asks its judges nothing more."""
+    try:
+        yield
+    finally:
+        if desk is not None:
+            desk.close()
 
 
 def run_verdict(given: GateInput) -> dict[str, Any]:
@@ -160,88 +246,34 @@ class _Asker:
         compiled: CompiledPrompt,
         adapter_digest: str | None,
     ) -> None:
-        self._database = database
         self._model = models.get(spec.variant.model)
         self._compiled = compiled
         self._adapter = spec.variant.adapter
         self._parameters = compiled.content.request_parameters()
-        self._use_cache = spec.use_cache
-        model_spec = settings.model(spec.variant.model).model_dump(mode="json", exclude={"price", "context_tokens"})
-        self._origin = [spec.variant.model, model_spec, self._adapter, adapter_digest]
-        self.fresh: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {}
+        self._cache = CompletionCache(database) if spec.use_cache else None
+        model = settings.model(spec.variant.model)
+        self.timeout_s: float = getattr(model, "timeout_s", DEFAULT_TIMEOUT_S)
+        model_spec = model.model_dump(mode="json", exclude={"price", "context_tokens"})
+        self._origin = digest_of([spec.variant.model, model_spec, self._adapter, adapter_digest])
+        self.fresh: dict[tuple[str, int], Fresh] = {}
+
+    def prepare(self) -> None:
+        """Look whether there is anything in the cache to be asked for."""
+        if self._cache is not None and not self._cache.holds_any():
+            self._cache = None
 
     async def ask(self, case: Case, repeat: int) -> Completion:
         messages = self._compiled.render(case.vars, (), case.placeholders)
         parameters = dict(self._parameters)
         if isinstance(parameters.get("seed"), int):
             parameters["seed"] += repeat
+        if case.shared.types & PERPLEXITIES:
+            parameters["logprobs"] = True
         key = digest_of([self._origin, [message.as_dict() for message in messages], parameters, repeat])
-        if self._use_cache:
-            found = await asyncio.to_thread(self._cached, key)
-            if found is not None:
-                return completion_from(found)
-        completion = await self._model.complete(CompletionRequest(messages, parameters, self._adapter))
+        found = await self._cache.get(key) if self._cache else None
+        if found is not None:
+            return found
+        request = CompletionRequest(messages, parameters, self._adapter, self.timeout_s)
+        completion = await self._model.complete(request)
         self.fresh[(case.id, repeat)] = (key, completion_data(completion))
         return completion
-
-    def _cached(self, key: str) -> dict[str, Any] | None:
-        with self._database.read() as session:
-            return runs.cached(session, key)
-
-
-class _Writer:
-    """Writes results as they come, all that wait in one transaction, beside the loop that asks."""
-
-    def __init__(self, database: Database, run_id: str) -> None:
-        self._database = database
-        self._run_id = run_id
-        self._waiting: list[tuple[CaseResult, tuple[str, dict[str, Any]] | None]] = []
-        self._wake = asyncio.Event()
-        self._closing = False
-        self._task: asyncio.Task[None] | None = None
-
-    def add(self, result: CaseResult, fresh: tuple[str, dict[str, Any]] | None) -> None:
-        """Take one result; raises what the database raised on an earlier one, which ends the run."""
-        if self._task is not None and self._task.done():
-            self._task.result()
-        self._waiting.append((result, fresh))
-        self._wake.set()
-
-    async def __aenter__(self) -> _Writer:
-        self._task = asyncio.create_task(self._drain())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._closing = True
-        self._wake.set()
-        if self._task is not None:
-            await self._task
-
-    async def _drain(self) -> None:
-        while not (self._closing and not self._waiting):
-            await self._wake.wait()
-            self._wake.clear()
-            batch, self._waiting = self._waiting, []
-            if batch:
-                await asyncio.to_thread(self._write, batch)
-
-    def _write(self, batch: list[tuple[CaseResult, tuple[str, dict[str, Any]] | None]]) -> None:
-        with self._database.write() as session:
-            for result, fresh in batch:
-                if result.status == "skipped":
-                    continue  # asked again when the run is resumed; the summary counts it
-                runs.add_case(session, self._run_id, result.as_dict())
-                if fresh is not None and result.status in ("passed", "failed"):
-                    runs.remember(session, *fresh, now())
-
-
-def completion_data(completion: Completion) -> dict[str, Any]:
-    """A completion as plain data, for the cache."""
-    data = {field.name: getattr(completion, field.name) for field in dataclasses.fields(completion)}
-    data["usage"] = dataclasses.asdict(completion.usage)
-    return {**data, "message": dict(completion.message), "details": dict(completion.details)}
-
-
-def completion_from(data: Mapping[str, Any]) -> Completion:
-    """The completion that `completion_data` was taken from."""
-    return Completion(**{**data, "usage": Usage(**data["usage"])})

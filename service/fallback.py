@@ -27,17 +27,20 @@ from service.child import require_local_packages
 from service.engine import weights
 from service.errors import NeedsEvidence
 from service.evaluation import Evaluator, Finished, RunSpec
-from service.gates import RunPlan, gate_input, side
+from service.graders import standing_of
 from service.identity import Principal
 from service.ids import now
 from service.pool import ModelPool
+from service.registry import stored_suite
 from service.settings import FakeSpec, LocalSpec, OpenAISpec, Settings
 from service.store import jobs, prompts, routes, suites
 from service.store.database import Database
 from service.training import train
 from suites.case import Suite
+from suites.detail import gate_input
 from suites.gate import promotion_evidence
 from suites.results import CaseResult
+from suites.verdicts import Side
 
 FEWEST_EXAMPLES = 10
 T = TypeVar("T")
@@ -121,7 +124,7 @@ def material(claim: Claim) -> Material:
     name = f"{record['prompt'].rpartition('.')[2]}-{claim.short_id}"
     return Material(
         spec=spec,
-        suite=Suite.from_data(record["content"], origin=f"suite {spec.suite}"),
+        suite=stored_suite(claim.database, record),
         prompt=prompt,
         before=Variant(version.name, version.number, prompt.content.model),
         after=Variant(version.name, version.number, spec.base, name),
@@ -256,11 +259,12 @@ def run_heldout(claim: Claim, variant: str, name: str) -> dict[str, Any]:
 def decide(claim: Claim, look: dict[str, Any]) -> dict[str, Any]:
     """The paired test against everyone who is to be beaten; its evidence is kept whatever it says."""
     work = material(claim)
-    after = _run(claim, _evaluate(claim, work, work.after, "after"))
+    side = _run(claim, _side(claim, work, _run(claim, _evaluate(claim, work, work.after, "after"))))
     found = []
     for index, rival in enumerate(look["rivals"]):
         before = _run(claim, _evaluate(claim, work, parse_variant(rival), run_name(index)))
-        given = gate_input(RunPlan(_run_spec(claim, work, work.after, "after"), work.suite), after, side(before))
+        given = gate_input(work.spec.suite, work.suite, side, _run(claim, _side(claim, work, before)))
+        given = given.model_copy(update={"judge": standing_of(claim.database, claim.settings, given.suite, work.suite)})
         found.append(promotion_evidence(given, look["look"]))
     weakest = next((evidence for evidence in found if not evidence.decision.promote), found[0])
     evidence_id = f"ev_{claim.short_id}"
@@ -323,7 +327,7 @@ def _examples(claim: Claim, work: Material) -> tuple[CleanReport, list[Example]]
     heldout = [case.vars for case in work.suite.tests]
     for other in others:
         if other is not None:
-            heldout += [case.vars for case in Suite.from_data(other["content"]).tests]
+            heldout += [case.vars for case in stored_suite(claim.database, other).tests]
     return clean(examples, heldout), examples
 
 
@@ -380,6 +384,11 @@ async def _evaluate(claim: Claim, work: Material, variant: Variant, name: str) -
         return await evaluator.run(_run_spec(claim, work, variant, name), work.suite, progress)
     finally:
         await pool.aclose()
+
+
+async def _side(claim: Claim, work: Material, finished: Finished) -> Side:
+    evaluator = Evaluator(claim.database, claim.settings, ModelPool(claim.settings))
+    return await evaluator.side(finished, work.suite)
 
 
 def _run(claim: Claim, coroutine: Coroutine[Any, Any, T]) -> T:

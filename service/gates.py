@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pydantic
@@ -13,14 +13,17 @@ from prompts.errors import BadInput
 from prompts.names import PRODUCTION, Selector, Variant, check_name, parse_selector, parse_variant
 from prompts.prompt import digest_of
 from service.errors import CannotRun, NotFound
-from service.evaluation import DEFAULT_CONCURRENCY, Evaluator, Finished, Progress, RunSpec
+from service.evaluation import ALL_CASES, DEFAULT_CONCURRENCY, Evaluator, Finished, Progress, RunSpec
 from service.identity import Principal
 from service.ids import now
 from service.registry import Registry
 from service.store import routes, runs
 from service.store.database import Database
 from suites.case import Suite
+from suites.detail import gate_input
+from suites.filters import Filter
 from suites.gate import decide_all
+from suites.results import statuses_of
 from suites.verdicts import GateEvidence, GateInput, Side, worst
 
 RUN_BASELINE = "run:"
@@ -28,7 +31,10 @@ NO_BASELINE = "none"  # `none` for all suites, `NAME@none` for those of one prom
 
 
 class RunRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """What `POST /api/runs` and `turnout run` ask for. `prompt` is a selector; by default `production`."""
+    """What `POST /api/runs` and `turnout run` ask for. `prompt` is a selector; by default `production`.
+
+    A run with a `filter` is no evidence: no gate takes it for a baseline.
+    """
 
     suite: str
     prompt: str | None = None
@@ -37,6 +43,7 @@ class RunRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
     concurrency: int = pydantic.Field(DEFAULT_CONCURRENCY, ge=1, le=1024)
     no_cache: bool = False
     rerun_failed: bool = False
+    filter: Filter = ALL_CASES
 
 
 class GateRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -64,6 +71,7 @@ class RunJob(pydantic.BaseModel, frozen=True, extra="forbid"):
     concurrency: int
     use_cache: bool
     rerun_of: str | None = None
+    filter: Filter = ALL_CASES
 
 
 class GateJob(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -107,12 +115,17 @@ class Gates:
 
     def plan_run(self, request: RunRequest, run_id: str) -> RunPlan:
         """Everything that can be known to be wrong before a model is called is raised here."""
-        record = self._registry.suite(request.suite)
+        record = self._registry.suite_head(request.suite)
         prompt = record["prompt"]
         selector = parse_selector(request.prompt) if request.prompt else Selector(prompt, label=PRODUCTION)
         if selector.name != prompt:
             raise BadInput(f"suite {request.suite!r} tests {prompt!r}, not {selector.name!r}", param="prompt")
-        return self._priced(self._plan(record, selector, run_id, request.model, request.adapter, request))
+        if request.filter and request.rerun_failed:
+            raise BadInput("rerun_failed chooses the cases itself: leave the filter out", param="filter")
+        plan = self._priced(self._plan(record, selector, run_id, request.model, request.adapter, request))
+        plan = replace(plan, spec=replace(plan.spec, filter=request.filter))
+        plan.spec.chosen(plan.suite)
+        return plan
 
     def pinned_run(self, request: RunRequest) -> RunJob:
         """What a job keeps of a request; raises all that can be known to be wrong."""
@@ -129,7 +142,7 @@ class Gates:
 
     def load_run(self, job: RunJob, run_id: str) -> RunPlan:
         """The run that a job keeps."""
-        record = self._registry.suite(job.suite)
+        record = self._registry.suite_head(job.suite)
         spec = RunSpec(
             run_id=run_id,
             suite=record["name"],
@@ -138,8 +151,9 @@ class Gates:
             concurrency=job.concurrency,
             use_cache=job.use_cache,
             rerun_of=job.rerun_of,
+            filter=job.filter,
         )
-        return RunPlan(spec, Suite.from_data(record["content"], origin=f"suite {record['name']}"))
+        return RunPlan(spec, self._registry.read_suite(record))
 
     def load(self, job: GateJob, gate_id: str) -> list[GateItem]:
         """The runs that a gate's job keeps."""
@@ -172,7 +186,7 @@ class Gates:
     ) -> RunPlan:
         version = self._registry.version(selector)
         variant = Variant(version.name, version.number, model or version.content["model"], adapter)
-        suite = Suite.from_data(record["content"], origin=f"suite {record['name']}")
+        suite = self._registry.read_suite(record)
         self._registry.check_model(variant.model)
         rerun_of = None
         if request.rerun_failed:
@@ -192,7 +206,7 @@ class Gates:
 
     def plan(self, request: GateRequest, gate_id: str) -> list[GateItem]:
         """The runs of a gate; raises what can be known before a model is called, a gate without a bar among it."""
-        records = [self._registry.suite(text) for text in request.suites]
+        records = [self._registry.suite_head(text) for text in request.suites]
         candidates = _by_name(request.candidate)
         baselines = {} if request.baseline in (NO_BASELINE, (NO_BASELINE,)) else _by_name(request.baseline)
         tested = {record["prompt"] for record in records}
@@ -245,6 +259,8 @@ class Gates:
             record = runs.get(session, run_id)
         if record is None or record["status"] != "finished":
             raise NotFound("finished run", run_id)
+        if "filter" in (record["summary"] or {}):
+            raise BadInput(f"run {run_id!r} has some of the cases only: it is no evidence", param="baseline")
         if record["suite"] != suite:
             raise BadInput(f"run {run_id!r} is of suite {record['suite']!r}, not {suite!r}", param="baseline")
         return run_id
@@ -257,8 +273,11 @@ class Gates:
         for item in items:
             candidate = await self._evaluator.run(item.candidate.spec, item.candidate.suite, progress)
             baseline = await self._baseline_side(item, candidate, progress)
-            inputs.append(gate_input(item.candidate, candidate, baseline))
-        evidence = decide_all(inputs)
+            side = await self._evaluator.side(candidate, item.candidate.suite)
+            suite = item.candidate.suite
+            given = await asyncio.to_thread(gate_input, item.candidate.spec.suite, suite, side, baseline)
+            inputs.append(await asyncio.to_thread(self._evaluator.with_judges, given, suite))
+        evidence = await asyncio.to_thread(decide_all, inputs)  # a bootstrap takes seconds
         ids = await asyncio.to_thread(self._keep, gate_id, items, evidence, actor)
         shown = [found.decision.as_dict(kept) for found, kept in zip(evidence, ids, strict=True)]
         reasons = [f"{entry['suite']}: {reason}" for entry in shown for reason in entry["reasons"]]
@@ -269,25 +288,28 @@ class Gates:
         if item.baseline is None:
             return None
         if isinstance(item.baseline, str):
-            return await asyncio.to_thread(self._stored_side, item.baseline)
+            return await asyncio.to_thread(self._stored_side, item.baseline, item.candidate.suite)
         if item.baseline is item.candidate:
-            return side(candidate)
-        return side(await self._evaluator.run(item.baseline.spec, item.baseline.suite, progress))
+            return await self._evaluator.side(candidate, item.candidate.suite)
+        finished = await self._evaluator.run(item.baseline.spec, item.baseline.suite, progress)
+        return await self._evaluator.side(finished, item.baseline.suite)
 
-    def _stored_side(self, run_id: str) -> Side:
+    def _stored_side(self, run_id: str, suite: Suite) -> Side:
         with self._database.read() as session:
             record = runs.get(session, run_id)
         if record is None or record["summary"] is None:
             raise CannotRun(f"run {run_id} vanished while it was read")
         summary = record["summary"]
-        return Side(
+        side = Side(
             variant=record["variant"],
-            outcomes=summary["case_status"],
+            outcomes=statuses_of(summary["case_status"]),
             p95_latency_ms=summary["p95_ms"],
             cost_per_1k_usd=summary["cost_per_1k_usd"],
             run_id=run_id,
             stopped=summary["stopped"],
+            waiting=summary.get("waiting", 0),
         )
+        return self._evaluator.detailed(side, suite)
 
     def _keep(
         self, gate_id: str, items: Sequence[GateItem], evidence: Sequence[GateEvidence], actor: Principal
@@ -312,24 +334,8 @@ def _pin(plan: RunPlan) -> RunJob:
         concurrency=spec.concurrency,
         use_cache=spec.use_cache,
         rerun_of=spec.rerun_of,
+        filter=spec.filter,
     )
-
-
-def gate_input(plan: RunPlan, candidate: Finished, baseline: Side | None) -> GateInput:
-    """What the verdict on one suite rests on."""
-    suite = plan.suite
-    return GateInput(
-        suite=plan.spec.suite,
-        candidate=side(candidate),
-        baseline=baseline,
-        thresholds=suite.thresholds,
-        settings=suite.gate,
-        must_pass=tuple(case.id for case in suite.tests if case.must_pass),
-    )
-
-
-def side(finished: Finished) -> Side:
-    return Side.from_run(str(finished.variant), finished.summary, finished.run_id)
 
 
 def _by_name(given: str | tuple[str, ...]) -> dict[str, Selector | str]:

@@ -10,7 +10,7 @@ from service.ids import new_id, now
 from service.store import jobs
 from service.store.database import Database
 
-Kind = Literal["run", "gate", "finetune"]
+Kind = Literal["run", "gate", "finetune", "calibration"]
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -71,7 +71,7 @@ class Jobs:
 def public(record: dict[str, Any]) -> dict[str, Any]:
     """A job as the API shows it: without what only workers need."""
     hidden = ("token", "worker", "heartbeat_at", "spec", "cancel_requested", "id")
-    spec = {name: value for name, value in record["spec"].items() if name != "examples"}
+    spec = {name: value for name, value in record["spec"].items() if name not in ("examples", "labels")}
     shown = {name: value for name, value in record.items() if name not in hidden}
     return {"job_id": record["id"], **shown, "spec": spec, "cancelling": record["cancel_requested"]}
 
@@ -84,3 +84,8 @@ def job_id_of(run_id: str) -> str:
 def run_id_of(job_id: str) -> str:
     """The id of the run that a run job makes."""
     return f"run_{job_id.partition('_')[2]}"
+
+
+def calibration_id_of(job_id: str) -> str:
+    """The id of the calibration that a job makes."""
+    return f"cal_{job_id.partition('_')[2]}"

@@ -24,6 +24,7 @@ from service.store import keys, prompts, suites
 from service.store.prompts import VersionRecord
 from suites.case import Suite
 from suites.github import suite_of
+from suites.packs import ITEMS_A_CHUNK
 
 DOCUMENTATION = ("title", "description", "tags", "notes")  # what may change without a new version: the newest push wins
 
@@ -66,10 +67,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Files of one push, as plain data by name; all of them are written, or none."""
+    """Files of one push, as plain data by name; all of them are written, or none. A Suite was checked when it was made."""
 
     prompts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    suites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    suites: Mapping[str, Mapping[str, Any] | Suite] = field(default_factory=dict)
     origin: Origin = Origin()
 
 
@@ -111,11 +112,14 @@ def _plain_data(data: Mapping[str, Any], name: str, max_bytes: int) -> dict[str,
 
 
 def refuse_secrets(push: Push) -> None:
-    """Raise BadFile with every value of a push that is a key by its looks; files are looked at by `turnout check`."""
+    """Raise BadFile with every value of a push that is a key by its looks; files are looked at by `turnout check`.
+
+    A Suite was made of files.
+    """
     if push.origin.allow_secrets:
         return
     files = [(f"prompt {name}", data) for name, data in push.prompts.items()]
-    files += [(f"suite {name}", data) for name, data in push.suites.items()]
+    files += [(f"suite {name}", data) for name, data in push.suites.items() if not isinstance(data, Suite)]
     faults = [
         replace(fault, line=0, fix=_OVER_HTTP)
         for origin, data in files
@@ -309,7 +313,12 @@ def write_suites(session: Session, read: Mapping[str, Suite], origin: Origin, ac
         created, at = suite.digest not in known, now()
         entry = {"name": name, "digest": suite.digest}
         if created:
-            about = {"prompt": suite.prompt, "content": suite.as_data(), "author": actor.id, "message": origin.message}
+            about = {
+                "prompt": suite.prompt,
+                "content": _suite_content(session, suite),
+                "author": actor.id,
+                "message": origin.message,
+            }
             pushed_at = None if origin.draft else at
             rows.append({**entry, **about, "number": number, "created_at": at, "pushed_at": pushed_at})
         elif not origin.draft and meant.get(name) != number:
@@ -317,3 +326,11 @@ def write_suites(session: Session, read: Mapping[str, Suite], origin: Origin, ac
         written.append({"kind": "suite", "name": name, "version": number, "digest": suite.digest, "created": created})
     suites.add_all(session, rows)
     return written
+
+
+def _suite_content(session: Session, suite: Suite) -> dict[str, Any]:
+    """What is stored of a suite: many cases go into chunks of their own."""
+    if len(suite.tests) <= ITEMS_A_CHUNK:
+        return suite.as_data()
+    suites.add_chunks(session, suite.digest, suite.packed.chunks)
+    return {**suite.head_data(), "tests": len(suite.tests)}

@@ -35,7 +35,9 @@ from service.settings import LocalSpec, Settings
 from service.store import prompts, runs, suites
 from service.store.database import Database, bump_revision
 from service.store.prompts import Filter, LabelRecord, VersionRecord
-from suites.case import Suite, check_prices
+from suites.case import Suite, check_prices, check_scripts
+from suites.judging import check_judges
+from suites.packs import ITEMS_A_CHUNK
 
 __all__ = [
     "MAX_LISTED",
@@ -93,8 +95,10 @@ class Registry:
             bump_revision(session)
         return written
 
-    def _read_suite(self, name: str, data: Mapping[str, Any]) -> Suite:
-        suite = Suite.from_data(data, origin=f"suite {name}")
+    def _read_suite(self, name: str, data: Mapping[str, Any] | Suite) -> Suite:
+        suite = data if isinstance(data, Suite) else Suite.from_data(data, origin=f"suite {name}")
+        check_scripts(suite, self._settings.script_folders)
+        check_judges(suite, self._settings.models)
         base = suite.fallback.base_model if suite.fallback else None
         if base is not None:
             self._settings.model(base)
@@ -106,7 +110,18 @@ class Registry:
             return select_version(session, selector)
 
     def suite(self, text: str) -> dict[str, Any]:
-        """The suite `name` (its newest version) or `name@N`. Raises NotFound."""
+        """The suite `name` (its newest version) or `name@N`, its cases in plain data. Raises NotFound."""
+        record = self.suite_head(text)
+        if isinstance(record["content"]["tests"], list):
+            return record
+        return {**record, "content": self.read_suite(record).as_data()}
+
+    def read_suite(self, record: Mapping[str, Any]) -> Suite:
+        """The suite of a record, of `suite_head` or `suite`."""
+        return stored_suite(self._database, record)
+
+    def suite_head(self, text: str) -> dict[str, Any]:
+        """The record of a suite as it is stored: where it has many cases, `tests` of its content is their number."""
         selector = parse_selector(text)
         with self._database.read() as session:
             if selector.label not in (None, LATEST):
@@ -251,6 +266,16 @@ class Registry:
     @property
     def _protected(self) -> frozenset[str]:
         return frozenset({PRODUCTION, *self._settings.registry.protected_labels})
+
+
+def stored_suite(database: Database, record: Mapping[str, Any]) -> Suite:
+    """The suite of a stored record; many cases are read from the database as they are needed."""
+    content = dict(record["content"])
+    if isinstance(content["tests"], list):
+        return Suite.from_data(content, origin=f"suite {record['name']}")
+    count = content.pop("tests")
+    chunks = suites.Chunks(database, record["digest"], -(-count // ITEMS_A_CHUNK))
+    return Suite.from_packed(content, chunks, count)
 
 
 def select_version(session: Session, selector: Selector) -> VersionRecord:

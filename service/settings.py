@@ -20,10 +20,11 @@ from prompts.errors import BadFile, BadInput, Fault
 from prompts.names import check_label
 from prompts.yaml_source import Document, load_yaml, parse_model
 from service.errors import BadSetting
+from suites.assertions.folders import ScriptFolders
 
 FILE_NAME = "turnout.yaml"
 DEFAULT_URL = "http://127.0.0.1:8600"
-_LISTS = ("allowed_hosts", "protected_labels")  # in the environment: with commas between them
+_LISTS = ("allowed_hosts", "protected_labels", "python_dirs")  # in the environment: with commas between them
 
 
 class _Section(pydantic.BaseModel):
@@ -73,6 +74,12 @@ class Registry(_Section):
             return tuple(check_label(label.strip()) for label in value if label.strip())
         except BadInput as error:
             raise ValueError(str(error)) from error
+
+
+class AssertionRules(_Section):
+    """`assertions`: what the assertions of suites may do. `python_dirs` are folders, absolute or of the project."""
+
+    python_dirs: tuple[Path, ...] = pydantic.Field((), description="folders whose Python files suites may run")
 
 
 class Price(_Section):
@@ -134,7 +141,7 @@ class FakeSpec(_Section):
     """A model that answers from a table: for tests and for trying things without any model."""
 
     engine: Literal["fake"]
-    answers: dict[str, str] = {}
+    answers: dict[str, str | Annotated[list[str], pydantic.Field(min_length=1)]] = {}
     default: str = ""
     echo: bool = False
     latency_s: float = pydantic.Field(0.0, ge=0)
@@ -160,6 +167,7 @@ class Settings(_Section):
     storage: Storage = Storage()
     retention: Retention = Retention()
     registry: Registry = Registry()
+    assertions: AssertionRules = AssertionRules()
     models: dict[Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")], ModelSpec] = {}
 
     @property
@@ -172,6 +180,11 @@ class Settings(_Section):
         if self.storage.jobs_url:
             return self.storage.jobs_url
         return f"sqlite:///{self.home / 'jobs.db'}" if self.database_url.startswith("sqlite") else self.database_url
+
+    @property
+    def script_folders(self) -> ScriptFolders:
+        """The folders whose Python files the assertions of suites may run; by default none."""
+        return ScriptFolders(self.project, self.assertions.python_dirs)
 
     @property
     def adapters_dir(self) -> Path:
@@ -279,7 +292,13 @@ def _read(file: Path) -> str:
 
 
 def _apply_environment(data: dict[str, Any], environ: Mapping[str, str]) -> None:
-    for section, model in (("server", Server), ("storage", Storage), ("retention", Retention), ("registry", Registry)):
+    for section, model in (
+        ("server", Server),
+        ("storage", Storage),
+        ("retention", Retention),
+        ("registry", Registry),
+        ("assertions", AssertionRules),
+    ):
         for name in model.model_fields:
             value = environ.get(f"TURNOUT_{section}_{name}".upper())
             if value is None:

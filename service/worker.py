@@ -20,13 +20,14 @@ from typing import Any
 import structlog
 
 from prompts.errors import TurnoutError
+from service.calibration import CalibrationRequest, Calibrations
 from service.errors import CannotRun, Conflict
 from service.evaluation import Evaluator
 from service.fallback import Cancelled, Claim, FinetuneSpec, model_source
 from service.gates import GateJob, Gates, RunJob
 from service.identity import Principal
 from service.ids import ago, now
-from service.jobs import Jobs, run_id_of
+from service.jobs import Jobs, calibration_id_of, run_id_of
 from service.logs import configure_log
 from service.pool import ModelPool
 from service.registry import Registry
@@ -132,12 +133,25 @@ class Worker:
             return await self._run(job, claim)
         if job["kind"] == "gate":
             return await self._gate(job, claim)
+        if job["kind"] == "calibration":
+            return await self._calibrate(job, claim)
         return await asyncio.to_thread(self._finetune, job, claim)
 
     async def _run(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
         plan = await asyncio.to_thread(self.gates.load_run, RunJob.model_validate(job["spec"]), run_id_of(job["id"]))
-        progress = _Progress(claim, len(plan.suite.tests) * plan.suite.repeat)
+        chosen = await asyncio.to_thread(plan.spec.chosen, plan.suite)
+        progress = _Progress(claim, len(chosen) * plan.suite.repeat)
         return (await self.evaluator.run(plan.spec, plan.suite, progress)).data
+
+    async def _calibrate(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
+        request = CalibrationRequest.model_validate(job["spec"])
+        work = Calibrations(self.database, self.settings, self.pool, self.registry)
+
+        def told(done: int, total: int) -> None:
+            if done % max(1, total // 20) == 0 or done == total:
+                claim.tell("cases", done=done, total=total)
+
+        return await work.run(request, calibration_id_of(job["id"]), claim.actor, told)
 
     async def _gate(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
         kept = GateJob.model_validate(job["spec"])

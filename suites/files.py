@@ -8,23 +8,44 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from prompts.errors import BadFile, Fault
 from prompts.formats.prompt_yml import PromptSource
 from prompts.names import name_from_path
 from prompts.yaml_source import Document, load_yaml, parse_model
-from suites.case import Example, Place, Row, Suite, assemble, check_prices, inline_rows, reference_of
+from suites.assertions.folders import ScriptFolders
+from suites.case import (
+    Example,
+    Label,
+    Place,
+    Row,
+    Suite,
+    assemble,
+    check_prices,
+    check_scripts,
+    inline_rows,
+    reference_of,
+)
 from suites.csv_cases import csv_rows
 from suites.github import suite_of
+from suites.judging import check_judges
+from suites.parquet_cases import PARQUET, parquet_rows
 from suites.values import FILE, MAX_DEPTH, Keys, too_deep, walk_texts
 
 SUFFIX = ".suite.yml"
+RecordT = TypeVar("RecordT", bound=BaseModel)
 MAX_FILE_BYTES = 64 * 1024 * 1024
-_ALL_LISTED = "name a file that ends in .jsonl, .json, .yaml, .yml or .csv"
+_FUNCTION = re.compile(r"(?P<file>.+\.(?:[cm]?js|py)):(?P<function>[A-Za-z_$][\w$]*)")
+_PYTHON_TYPES = ("python", "not-python")
+MAX_LINE_BYTES = 16 * 1024 * 1024
+_GLOB = re.compile(r"[*?\[]")
+_ALL_LISTED = "name a file that ends in .jsonl, .json, .yaml, .yml, .csv or .parquet"
 
 
 @dataclass(frozen=True)
@@ -39,7 +60,7 @@ class ResolvedSuite:
     path: Path
     suite: Suite
     document: Document = field(repr=False)
-    places: tuple[Place, ...] = field(repr=False)
+    places: Sequence[Place] = field(repr=False)
     sources: tuple[Path, ...]
 
     @property
@@ -50,6 +71,14 @@ class ResolvedSuite:
     def check_prices(self, has_price: bool) -> None:
         """`suites.case.check_prices` with the lines of this file."""
         check_prices(self.suite, has_price, document=self.document, places=self.places)
+
+    def check_judges(self, aliases: Collection[str]) -> None:
+        """`suites.judging.check_judges` with the lines of this file."""
+        check_judges(self.suite, aliases, document=self.document, places=self.places)
+
+    def check_scripts(self, folders: ScriptFolders) -> None:
+        """`suites.case.check_scripts` with the lines of this file."""
+        check_scripts(self.suite, folders, document=self.document, places=self.places)
 
 
 def brought_suite(source: PromptSource) -> tuple[ResolvedSuite | None, tuple[Fault, ...]]:
@@ -88,9 +117,14 @@ def load_suite(path: Path, project: Path) -> ResolvedSuite:
     document = reader.document(path)
     if not isinstance(document.data, dict):
         raise BadFile([document.fault("a suite is keys and values", fix="start with `prompt:` and `tests:`")])
-    reader.inline_examples(document)
+    reader.inline_rows_of(document, ("training", "examples"), Example)
+    reader.inline_rows_of(document, ("judge", "calibration"), Label)
     rows, faults = inline_rows(document)
-    reader.fill_values(document, document.data.get("defaultTest"), ("defaultTest",))
+    default = document.data.get("defaultTest")
+    if isinstance(default, str) and default.startswith(FILE):
+        found = reader.value_of(document, ("defaultTest",), default)
+        default = document.data["defaultTest"] = {} if found == default else found
+    reader.fill_values(document, default, ("defaultTest",))
     reader.faults += faults
     suite, places = assemble(document, reader.resolve(rows), reader.faults)
     return ResolvedSuite(name, path, suite, document, places, tuple(reader.sources))
@@ -136,22 +170,32 @@ class _Reader:
             raise BadFile([Fault(shown, line, "holds a NUL byte", "save it as plain UTF-8 text")])
         return text
 
-    def inline_examples(self, document: Document) -> None:
-        """Put the training examples in place of their reference."""
-        training = document.data.get("training")
-        if not isinstance(training, dict) or not isinstance(training.get("examples"), str):
+    def lines(self, path: Path) -> Iterator[str]:
+        """The file line by line, however large it is; raises BadFile as `text` does."""
+        self.sources[path.resolve()] = None
+        shown = self.shown(path)
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
+                    yield _line_text(line, number, shown)
+        except OSError as error:
+            raise BadFile([Fault(shown, 0, f"cannot be read: {error.strerror}", "check the path")]) from error
+
+    def inline_rows_of(self, document: Document, keys: tuple[str, str], kind: type[Example | Label]) -> None:
+        """Put the rows of a file in place of the reference to it, where one stands: `training.examples`, say."""
+        section = document.data.get(keys[0])
+        if not isinstance(section, dict) or not isinstance(section.get(keys[1]), str):
             return
-        keys: Keys = ("training", "examples")
         reference = reference_of((document, keys))
         if not reference:
             return
         rows = self.rows_of(document, keys, reference)
-        training["examples"] = [example for row in rows if (example := self.example(row)) is not None]
+        section[keys[1]] = [read for row in rows if (read := self.row_as(kind, row)) is not None]
 
-    def example(self, row: Row) -> dict[str, Any] | None:
+    def row_as(self, kind: type[Example | Label], row: Row) -> dict[str, Any] | None:
         document, keys = row
         try:
-            return parse_model(Example, document, keys).model_dump()
+            return parse_model(kind, document, keys).model_dump()
         except BadFile as error:
             self.faults.extend(error.faults)
             return None
@@ -160,9 +204,27 @@ class _Reader:
         """Rows with the files' cases in place of the references to them, and values read from theirs."""
         for row in rows:
             reference = reference_of(row)
-            found = self.rows_of(*row, reference) if reference else [row]
-            for document, keys in found:
-                yield self.filled(document, keys)
+            if not reference:
+                yield self.filled(*row)
+                continue
+            for single in self.matching(*row, reference):
+                for document, keys in self.rows_of(*row, single):
+                    yield self.filled(document, keys)
+
+    def matching(self, document: Document, keys: Keys, reference: str) -> list[str]:
+        """The references that one with `*`, `?` or `[` stands for, in the order of their names; itself without."""
+        pattern = reference.removeprefix(FILE)
+        if not _GLOB.search(pattern):
+            return [reference]
+        try:
+            found = sorted(path for path in self.folder.glob(pattern) if path.is_file())
+        except (ValueError, NotImplementedError, OSError) as error:
+            self.faults.append(document.fault(f"{reference}: {error}", *keys, fix="write a path relative to the suite"))
+            return []
+        if not found:
+            fix = f"it is looked for in {self.shown(self.folder)}/"
+            self.faults.append(document.fault(f"{reference}: no file fits", *keys, fix=fix))
+        return [FILE + path.relative_to(self.folder).as_posix() for path in found]
 
     def rows_of(self, document: Document, keys: Keys, reference: str) -> Iterator[Row]:
         """The rows of the file behind `reference`; none, and the faults kept, where it cannot be read."""
@@ -173,7 +235,13 @@ class _Reader:
             self.faults.extend(error.faults)
 
     def read_rows(self, document: Document, keys: Keys, path: Path) -> Iterable[Row]:
-        read = _ROW_READERS.get(path.suffix.lower())
+        suffix = path.suffix.lower()
+        if suffix in PARQUET:
+            self.sources[path] = None
+            return parquet_rows(path, self.shown(path), self.faults)
+        if suffix in (".jsonl", ".ndjson"):
+            return _line_rows(self.lines(path), self.shown(path), self.faults)
+        read = _ROW_READERS.get(suffix)
         if read is None:
             raise BadFile([document.fault(f"{path.name}: not a kind of file that holds cases", *keys, fix=_ALL_LISTED)])
         return read(self.text(path), self.shown(path), self.faults)
@@ -216,18 +284,61 @@ class _Reader:
                 holder = value
                 for key in keys[:-1]:
                     holder = holder[key]
-                holder[keys[-1]] = self.value_of(document, (*at, *keys), text)
+                is_script = keys[-1] == "value" and isinstance(holder, dict) and holder.get("type") in _PYTHON_TYPES
+                read = self.script_of if is_script else self.value_of
+                holder[keys[-1]] = read(document, (*at, *keys), text)
+
+    def script_of(self, document: Document, keys: Keys, reference: str) -> str:
+        """A Python file by its path in the project: it is run where it lies, and never sent along."""
+        found = _FUNCTION.fullmatch(reference)
+        try:
+            path = self.inside(document, keys, found["file"] if found else reference)
+        except BadFile as error:
+            self.faults.extend(error.faults)
+            return reference.removeprefix(FILE)
+        self.sources[path] = None
+        function = f":{found['function']}" if found else ""
+        return path.relative_to(self.project).as_posix() + function
 
     def value_of(self, document: Document, keys: Keys, reference: str) -> Any:
-        """A file as one value: data where it is JSON or YAML, else its text without the last line's end."""
+        """A file as one value: data where it is JSON or YAML, else its text without the last line's end.
+
+        `file://check.js:name` is the file with that one of its exports as the only one.
+        """
+        found = _FUNCTION.fullmatch(reference)
         try:
-            path = self.inside(document, keys, reference)
+            path = self.inside(document, keys, found["file"] if found else reference)
             if path.suffix.lower() in (".json", ".yaml", ".yml"):
                 return _load_data(self.text(path), self.shown(path)).data
-            return self.text(path).removesuffix("\n").removesuffix("\r")
+            text = self.text(path).removesuffix("\n").removesuffix("\r")
+            return text + (f"\nmodule.exports = module.exports.{found['function']};" if found else "")
         except BadFile as error:
             self.faults.extend(error.faults)
             return reference
+
+
+def _line_text(line: bytes, number: int, path: str) -> str:
+    """One line as text; raises BadFile where it is too long, not UTF-8, or holds NUL."""
+    if len(line) >= MAX_LINE_BYTES:
+        raise BadFile([Fault(path, number, f"a line is longer than {MAX_LINE_BYTES // 2**20} MiB", "shorten the case")])
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise BadFile([Fault(path, number, "is not UTF-8 text", "save it as UTF-8")]) from error
+    if "\0" in text:
+        raise BadFile([Fault(path, number, "holds a NUL byte", "save it as plain UTF-8 text")])
+    return text
+
+
+def read_lines(text: str, path: str, kind: type[RecordT], faults: list[Fault]) -> list[RecordT]:
+    """JSON lines as records of one kind; each broken line is a fault."""
+    found = []
+    for document, keys in _line_rows(text.split("\n"), path, faults):
+        try:
+            found.append(parse_model(kind, document, keys))
+        except BadFile as error:
+            faults.extend(error.faults)
+    return found
 
 
 def _load_data(text: str, path: str) -> Document:
@@ -288,19 +399,9 @@ def _json_fault(path: str, line: int, error: Exception) -> Fault:
     return Fault(path, max(line, error.lineno), f"not valid JSON: {error.msg}", "mend the JSON here", rule="json")
 
 
-def _lines(text: str) -> Iterator[str]:
-    """Lines one by one: a list of them would double what a large file takes."""
-    start = 0
-    while start < len(text):
-        end = text.find("\n", start)
-        end = len(text) if end < 0 else end
-        yield text[start:end]
-        start = end + 1
-
-
-def _line_rows(text: str, path: str, faults: list[Fault]) -> Iterator[Row]:
+def _line_rows(lines: Iterable[str], path: str, faults: list[Fault]) -> Iterator[Row]:
     """Rows of a JSON-lines file; a broken line is a fault and the rest is read on."""
-    for number, line in enumerate(_lines(text), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
@@ -339,8 +440,6 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 RowReader = Callable[[str, str, list[Fault]], Iterable[Row]]
 _ROW_READERS: dict[str, RowReader] = {
-    ".jsonl": _line_rows,
-    ".ndjson": _line_rows,
     ".json": _json_rows,
     ".yaml": _yaml_rows,
     ".yml": _yaml_rows,

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
-from suites.assertions.spec import refuse
+from suites.assertions.spec import refuse, shorten
 from suites.values import FILE
 
 
@@ -30,6 +39,7 @@ def _not_a_file(examples: Any) -> Any:
     return examples
 
 
+MOST_VOTES = 15
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[Number, AfterValidator(_as_share)]
 
@@ -41,23 +51,101 @@ class Record(BaseModel):
 
 
 class Thresholds(Record):
-    """Bounds of a suite; any subset. `p95_latency_ms` in milliseconds, `cost_per_1k_usd` for a thousand completions."""
+    """Bounds of a suite; any subset. `p95_latency_ms` in milliseconds, `cost_per_1k_usd` for a thousand completions.
+
+    `metrics` holds the least mean score of a metric over the cases that have it, `tags` the least pass rate of the
+    cases with a tag.
+    """
 
     pass_rate: Share | None = None
     p95_latency_ms: Annotated[Number, Field(gt=0)] | None = None
     cost_per_1k_usd: Annotated[Number, Field(ge=0)] | None = None
+    metrics: dict[str, Share] = Field(default={})
+    tags: dict[str, Share] = Field(default={})
 
     def given(self) -> dict[str, float]:
-        return {name: value for name, value in self if value is not None}
+        """Every bound by its name; that of a metric is `metrics.NAME`, that of a tag `tags.NAME`."""
+        found = {name: value for name in PLAIN_BOUNDS if (value := getattr(self, name)) is not None}
+        found |= {f"metrics.{name}": bound for name, bound in self.metrics.items()}
+        return found | {f"tags.{name}": bound for name, bound in self.tags.items()}
+
+
+PLAIN_BOUNDS = ("pass_rate", "p95_latency_ms", "cost_per_1k_usd")
 
 
 class GateSettings(Record):
-    """How sure a gate must be: error rate, tolerated loss, least number of cases, tolerated share of errored ones."""
+    """How sure a gate must be: error rate, tolerated loss, least number of cases, tolerated share of errored ones.
+
+    `on` says what is compared with the baseline: whether each case passed, or its score, which has degrees.
+    """
 
     alpha: Annotated[Number, Field(gt=0, le=0.5)] = 0.05
     margin: Share = 0.02
     min_cases: Annotated[StrictInt, Field(ge=1)] = 1
     max_error_share: Share = 0.02
+    on: Literal["pass", "score"] = "pass"
+
+
+def _odd(votes: int) -> int:
+    if votes % 2 == 0:
+        refuse(f"{votes} votes can be even: half for, half against", f"write votes: {votes + 1}")
+    return votes
+
+
+def _as_label(label: Any) -> float:
+    if label in ("pass", "fail") or isinstance(label, bool):
+        return float(label in ("pass", True))
+    if not isinstance(label, int | float) or not 0 <= label <= 1:
+        refuse(f"a label cannot be {shorten(label)}", "write pass, fail, or a score from 0 to 1")
+    return float(label)
+
+
+class JudgeFloor(Record):
+    """The least agreement with people that a judge needs: Cohen's κ, the share of cases judged alike, or both."""
+
+    kappa: Annotated[Number, Field(gt=0, le=1)] | None = None
+    accuracy: Annotated[Share, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> JudgeFloor:
+        if self.kappa is None and self.accuracy is None:
+            refuse("a floor needs a bound", "write `floor: {kappa: 0.6}`, or `floor: {accuracy: 0.85}`")
+        return self
+
+    def given(self) -> dict[str, float]:
+        """Each bound by its name."""
+        bounds = {"kappa": self.kappa, "accuracy": self.accuracy}
+        return {name: bound for name, bound in bounds.items() if bound is not None}
+
+
+class Label(Record):
+    """What a person said of one answer, of one metric or, without, of all that is judged.
+
+    `label` is pass or fail, or a score in [0, 1], which passes from one half on.
+    """
+
+    vars: dict[str, Any] = Field(default={})
+    output: StrictStr
+    label: Annotated[float, BeforeValidator(_as_label)]
+    metric: StrictStr | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.label >= 0.5
+
+
+class JudgeSettings(Record):
+    """Who judges a suite's model-graded assertions. `model` and `embeddings` are aliases.
+
+    Each is asked `votes` times and the majority counts. With a `floor` a gate passes only where the judge's agreement with
+    people was measured and reaches it; `calibration` holds what people said, for `turnout judge calibrate`.
+    """
+
+    model: StrictStr | None = None
+    embeddings: StrictStr | None = None
+    votes: Annotated[StrictInt, Field(ge=1, le=MOST_VOTES), AfterValidator(_odd)] = 1
+    floor: JudgeFloor | None = None
+    calibration: Annotated[tuple[Label, ...], BeforeValidator(_not_a_file)] = ()
 
 
 class Example(Record):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_args
 
 from prompts.messages import Usage
+from suites.assertions.spec import Spending, Spent
 from suites.judge import Judged, Status
 from suites.statistics import percentile, wilson_interval
 
@@ -30,7 +31,9 @@ class CaseResult:
     """One case asked once. `index` is the case's place in the suite, `repeat` counts from 0.
 
     `output`, `latency_ms` and `usage` are None where no completion came, `cost_usd` also where the price is unknown.
-    `retries` counts the attempts that failed before the last one.
+    `retries` counts the attempts that failed before the last one. `judge_usage` and `judge_cost_usd` are what models took
+    that judged the answer, None where none was asked, or its price is unknown. One that waits for people is skipped, and
+    has an output.
     """
 
     case_id: str
@@ -47,27 +50,48 @@ class CaseResult:
     retries: int = 0
     tags: tuple[str, ...] = ()
     must_pass: bool = False
+    judge_usage: Usage | None = None
+    judge_cost_usd: float | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the answer is there and people have yet to judge it."""
+        return self.status == "skipped" and self.output is not None
 
     @property
     def metrics(self) -> dict[str, float | None]:
         """The weighted mean score of each metric of this case; None where one of its assertions errored."""
         by_name: dict[str, list[Judged]] = {}
-        for outcome in self.outcomes:
+        for outcome in (part for whole in self.outcomes for part in whole.walk()):
             if outcome.metric:
                 by_name.setdefault(outcome.metric, []).append(outcome)
         return {name: _mean_score(found) for name, found in by_name.items()}
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "metrics": self.metrics}
+        """Plain data but for tuples, which JSON writes as lists."""
+        data = {name: getattr(self, name) for name in _FIELDS}
+        data["outcomes"] = [outcome.as_dict() for outcome in self.outcomes]
+        data["usage"] = usage_data(self.usage) if self.usage else None
+        data["judge_usage"] = usage_data(self.judge_usage) if self.judge_usage else None
+        return {**data, "metrics": self.metrics}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CaseResult:
         """The result that `as_dict` was taken from."""
-        fields = {name: value for name, value in data.items() if name != "metrics"}
-        fields["outcomes"] = tuple(Judged(**outcome) for outcome in fields.get("outcomes", ()))
-        fields["tags"] = tuple(fields.get("tags", ()))
-        fields["usage"] = Usage(**fields["usage"]) if fields.get("usage") else None
-        return cls(**fields)
+        given = {name: value for name, value in data.items() if name != "metrics"}
+        given["outcomes"] = tuple(map(Judged.from_dict, given.get("outcomes", ())))
+        given["tags"] = tuple(given.get("tags", ()))
+        for name in ("usage", "judge_usage"):
+            given[name] = Usage(**given[name]) if given.get(name) else None
+        return cls(**given)
+
+
+_FIELDS = tuple(field.name for field in fields(CaseResult))
+
+
+def usage_data(usage: Usage) -> dict[str, int]:
+    """Plain data."""
+    return {name: getattr(usage, name) for name in Usage.__slots__}
 
 
 def _mean_score(outcomes: list[Judged]) -> float | None:
@@ -89,6 +113,66 @@ class CaseOutcome:
     must_pass: bool = False
 
 
+_STATUSES: tuple[Status, ...] = get_args(Status)
+_LETTERS = "pfes"  # a letter for each of them
+
+
+class Outcomes(Sequence[CaseOutcome]):
+    """What each case of a run came to, in about 25 bytes a case."""
+
+    def __init__(self) -> None:
+        self._ids = bytearray()
+        self._ends = array("Q", [0])
+        self._statuses = bytearray()  # the place in `_STATUSES`, and 8 more where the case must pass
+
+    def add(self, outcome: CaseOutcome) -> None:
+        self._ids += outcome.case_id.encode()
+        self._ends.append(len(self._ids))
+        self._statuses.append(_STATUSES.index(outcome.status) + (8 if outcome.must_pass else 0))
+
+    def __len__(self) -> int:
+        return len(self._statuses)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        case_id = self._ids[self._ends[place] : self._ends[place + 1]].decode()
+        return CaseOutcome(case_id, self._status(place), self._statuses[place] >= 8)
+
+    def _status(self, place: int) -> Status:
+        return _STATUSES[self._statuses[place] & 7]
+
+    def count(self, status: Any) -> int:
+        """How many cases have this status."""
+        place = _STATUSES.index(status)
+        return self._statuses.count(place) + self._statuses.count(place + 8)
+
+    def in_order(self, positions: Sequence[int]) -> Outcomes:
+        """The same, ordered by `positions`: one number for each."""
+        ordered = Outcomes()
+        for place in sorted(range(len(self)), key=positions.__getitem__):
+            ordered.add(self[place])
+        return ordered
+
+
+def statuses_data(outcomes: Iterable[CaseOutcome]) -> dict[str, str]:
+    """Ids and statuses as two texts: what is stored of a run."""
+    ids, letters = [], []
+    for outcome in outcomes:
+        ids.append(outcome.case_id)
+        letters.append(_LETTERS[_STATUSES.index(outcome.status)])
+    return {"ids": " ".join(ids), "statuses": "".join(letters)}
+
+
+def statuses_of(data: Mapping[str, str]) -> Mapping[str, str]:
+    """The status of each case by its id, from what is stored of a run."""
+    if data.keys() != {"ids", "statuses"}:
+        return data  # as runs were stored before
+    pairs: Iterator[tuple[str, str]] = zip(data["ids"].split(), data["statuses"], strict=True)
+    return {case_id: _STATUSES[_LETTERS.index(letter)] for case_id, letter in pairs}
+
+
 @dataclass(frozen=True)
 class MetricSummary:
     """One metric over a run: mean score of what could be judged, and the counts that say how much that was."""
@@ -103,7 +187,8 @@ class MetricSummary:
 class RunSummary:
     """A whole run. Counts are cases, not repeats; `seconds` is wall time; `stopped` says why a run ended early.
 
-    `flaky` holds the ids of cases whose repeats disagreed.
+    `flaky` holds the ids of cases whose repeats disagreed. `judges` is what judging took, None where nothing was asked of
+    a judge; `waiting` counts the cases that people have yet to judge: they are among the skipped.
     """
 
     total: int
@@ -123,14 +208,21 @@ class RunSummary:
     retries: int = 0
     stopped: str = ""
     first_error: str = ""
-    outcomes: tuple[CaseOutcome, ...] = field(default=(), repr=False)
+    judges: Spent | None = None
+    waiting: int = 0
+    outcomes: Sequence[CaseOutcome] = field(default=(), repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of a run, without `run_id` and `variant`, which its caller knows, and without `outcomes`."""
         data = {name: value for name, value in vars(self).items() if name != "outcomes"}
         data["metrics"] = {name: asdict(metric) for name, metric in self.metrics.items()}
-        data["tokens"] = {"prompt": self.tokens.prompt_tokens, "completion": self.tokens.completion_tokens}
+        data["tokens"] = _tokens(self.tokens)
+        data["judges"] = _tokens(self.judges.usage) | {"cost_usd": self.judges.cost_usd} if self.judges else None
         return data
+
+
+def _tokens(usage: Usage) -> dict[str, Any]:
+    return {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens}
 
 
 class _Metric:
@@ -156,7 +248,8 @@ class Tally:
     def __init__(self, repeat: int = 1, passes_needed: int | None = None) -> None:
         self.repeat = repeat
         self.passes_needed = passes_needed or repeat
-        self.outcomes: list[tuple[int, CaseOutcome]] = []
+        self.outcomes = Outcomes()
+        self._positions = array("Q")
         self.flaky: list[str] = []
         self.metrics: dict[str, _Metric] = {}
         self.retries = 0
@@ -165,16 +258,22 @@ class Tally:
         self._cost_usd = 0.0
         self._costs = 0
         self._tokens = [0, 0, 0]
-        self._open: dict[str, Counter[str]] = {}  # cases of which some repeats are still to come
+        self._judges = Spending()
+        self._waiting: set[str] = set()
+        self._open: dict[str, dict[str, int]] = {}  # cases of which some repeats are still to come
 
     def add(self, result: CaseResult) -> None:
         self._measure(result)
-        for outcome in result.outcomes:
-            if outcome.metric:
-                self.metrics.setdefault(outcome.metric, _Metric()).add(outcome)
-        counts = self._open.setdefault(result.case_id, Counter())
+        for whole in result.outcomes:
+            for outcome in whole.walk() if whole.parts else (whole,):
+                if outcome.metric:
+                    self.metrics.setdefault(outcome.metric, _Metric()).add(outcome)
+        if self.repeat == 1:
+            self._close(result, {result.status: 1})
+            return
+        counts = self._open.setdefault(result.case_id, dict.fromkeys(_STATUSES, 0))
         counts[result.status] += 1
-        if counts.total() == self.repeat:
+        if sum(counts.values()) == self.repeat:
             del self._open[result.case_id]
             self._close(result, counts)
 
@@ -188,19 +287,25 @@ class Tally:
             self._cost_usd += result.cost_usd
             self._costs += 1
         if result.usage is not None:
-            counts = (result.usage.prompt_tokens, result.usage.completion_tokens, result.usage.cached_tokens)
-            self._tokens = [sum(pair) for pair in zip(self._tokens, counts, strict=True)]
+            self._tokens[0] += result.usage.prompt_tokens
+            self._tokens[1] += result.usage.completion_tokens
+            self._tokens[2] += result.usage.cached_tokens
+        if result.judge_usage is not None:
+            self._judges.add(result.judge_usage, result.judge_cost_usd)
+        if result.waits:
+            self._waiting.add(result.case_id)
 
-    def _close(self, result: CaseResult, counts: Counter[str]) -> None:
+    def _close(self, result: CaseResult, counts: Mapping[str, int]) -> None:
         status = case_status(counts, self.passes_needed)
-        self.outcomes.append((result.index, CaseOutcome(result.case_id, status, result.must_pass)))
-        if counts["passed"] and counts["failed"]:
+        self.outcomes.add(CaseOutcome(result.case_id, status, result.must_pass))
+        self._positions.append(result.index)
+        if counts.get("passed") and counts.get("failed"):
             self.flaky.append(result.case_id)
 
     def summary(self, seconds: float, stopped: str = "") -> RunSummary:
         """The summary of all cases that are complete."""
-        outcomes = tuple(outcome for _, outcome in sorted(self.outcomes, key=lambda pair: pair[0]))
-        counts = Counter(outcome.status for outcome in outcomes)
+        outcomes = self.outcomes.in_order(self._positions)
+        counts = {status: outcomes.count(status) for status in _STATUSES}
         judged = counts["passed"] + counts["failed"] + counts["errored"]
         return RunSummary(
             total=len(outcomes),
@@ -220,6 +325,8 @@ class Tally:
             retries=self.retries,
             stopped=stopped,
             first_error=self.first_error,
+            judges=self._judges.total,
+            waiting=len(self._waiting),
             outcomes=outcomes,
         )
 

@@ -7,25 +7,31 @@ seconds: what was not asked is skipped, and the summary says why.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from prompts.errors import ModelError, ModelOverloaded, ModelTimeout, ModelUnavailable, TurnoutError
 from prompts.messages import Completion
-from suites.assertions import Output
+from suites.assertions import Output, Scene
+from suites.assertions.folders import ScriptFolders
+from suites.assertions.spec import Aids
 from suites.case import Case
 from suites.judge import Judged, judge
+from suites.pace import Pace
 from suites.results import CaseResult, Price, RunSummary, Tally
 
 Ask = Callable[[Case, int], Awaitable[Completion]]
-OnResult = Callable[[CaseResult], Awaitable[None] | None]
+AidsFor = Callable[[Case, int, str], Aids]  # for an answer, by its case, its repeat and its text
+OnResult = Callable[[CaseResult], Awaitable[object] | None]
 Turn = tuple[int, Case, int]  # index of the case, the case, its repeat
 
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 8.0
 LONGEST_RETRY_AFTER_S = 60.0
+OVERLOADED_RETRIES = 12  # of one case: an endpoint that refuses for its load has not failed the case
+OVERLOADED_FOR_S = 120.0  # without a single answer
 _DEAD_AT_FIRST = 2  # rounds of all workers that found nothing, where nothing has ever answered
 _DEAD_LATER = 10  # the same after it had answered: it may be restarting
 _FEWEST_ATTEMPTS = 3
@@ -43,17 +49,24 @@ async def run_suite(
     finished: Iterable[CaseResult] = (),
     timeout_s: float = 60.0,
     retries: int = 2,
+    aids: AidsFor | None = None,
+    chosen: Collection[int] | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
+    folders: ScriptFolders | None = None,
 ) -> RunSummary:
     """Ask every case `repeat` times, `concurrency` at once, and judge the answers.
 
     `on_result` is given each result as it comes; what it raises ends the run. `finished` holds results of an earlier,
     interrupted run: they are counted and not asked again, unless they were skipped. `timeout_s` bounds one attempt;
-    `retries` is how often a failed attempt is repeated where its error says that this may help.
+    `retries` is how often a failed attempt is repeated where its error says that this may help; what was refused for
+    overload is asked more often and by fewer at once (0: never). `aids` gives for each answer what
+    assertions may ask of other models and of people, `tools` are the prompt's, `folders` those whose Python may be run.
     """
-    run = _Run(ask, Tally(repeat, pass_k), price, on_result, timeout_s, retries)
+    given = Scene(Output(""), tools=tools, folders=folders)
+    run = _Run(ask, Tally(repeat, pass_k), Pace(concurrency), price, on_result, timeout_s, retries, given, aids)
     started = time.perf_counter()
     done = run.take_finished(finished)
-    turns = _turns(cases, repeat, done)
+    turns = _turns(cases, repeat, done, chosen)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(max(1, concurrency)):
@@ -63,10 +76,13 @@ async def run_suite(
     return run.tally.summary(time.perf_counter() - started, run.stopped)
 
 
-def _turns(cases: Iterable[Case], repeat: int, done: set[tuple[str, int]]) -> Iterator[Turn]:
+def _turns(cases: Iterable[Case], repeat: int, done: set[int], chosen: Collection[int] | None) -> Iterator[Turn]:
+    positions = None if chosen is None else set(chosen)
     for index, case in enumerate(cases):
+        if positions is not None and index not in positions:
+            continue
         for number in range(repeat):
-            if not done or (case.id, number) not in done:
+            if not done or hash((case.id, number)) not in done:
                 yield index, case, number
 
 
@@ -74,25 +90,39 @@ class _Run:
     """The state that the workers of one run share."""
 
     def __init__(
-        self, ask: Ask, tally: Tally, price: Price | None, on_result: OnResult | None, timeout_s: float, retries: int
+        self,
+        ask: Ask,
+        tally: Tally,
+        pace: Pace,
+        price: Price | None,
+        on_result: OnResult | None,
+        timeout_s: float,
+        retries: int,
+        given: Scene,
+        aids: AidsFor | None,
     ) -> None:
         self.ask = ask
         self.tally = tally
+        self.pace = pace
         self.price = price
         self.on_result = on_result
         self.timeout_s = timeout_s
         self.retries = retries
+        self.given = given  # what the scenes of all answers share
+        self.aids = aids
         self.stopped = ""
-        self._stop = asyncio.Event()
         self._busy = 0
         self._answered = False
         self._unreachable = 0  # attempts in a row that found nothing
+        self._overloaded_since_s = 0.0
 
-    def take_finished(self, finished: Iterable[CaseResult]) -> set[tuple[str, int]]:
-        done = set()
+    def take_finished(self, finished: Iterable[CaseResult]) -> set[int]:
+        """Count what was finished before; a few bytes are kept of each."""
+        done: set[int] = set()
         for result in finished:
-            if result.status != "skipped" and (result.case_id, result.repeat) not in done:
-                done.add((result.case_id, result.repeat))
+            key = hash((result.case_id, result.repeat))
+            if result.status != "skipped" and key not in done:
+                done.add(key)
                 self.tally.add(result)
         return done
 
@@ -103,7 +133,7 @@ class _Run:
             self.tally.add(result)
             if self.on_result is not None:
                 waiting = self.on_result(result)
-                if inspect.isawaitable(waiting):
+                if waiting is not None:
                     await waiting
 
     async def _turn(self, turn: Turn) -> CaseResult:
@@ -114,7 +144,10 @@ class _Run:
             self._busy -= 1
 
     async def _with_retries(self, turn: Turn) -> CaseResult:
-        for attempt in range(self.retries + 1):
+        attempt = 0
+        error: BaseException | None = None
+        while await self.pace.enter():
+            asked_at_s = time.monotonic()
             try:
                 async with asyncio.timeout(self.timeout_s):
                     completion = await self.ask(turn[1], turn[2])
@@ -122,19 +155,28 @@ class _Run:
                 if _is_cancelled():
                     raise
                 error = self._timed(raised)
-                self._note(error)
-                if attempt == self.retries or not await self._may_retry(error, attempt):
-                    return _errored(turn, error, attempt)
             else:
-                self._answered, self._unreachable = True, 0
-                return self._judged(turn, completion, attempt)
-        raise AssertionError("the last attempt returns")
+                self._note_answer()
+                return await self._judged(turn, completion, attempt)
+            finally:
+                self.pace.leave()
+            self._note(error, asked_at_s)
+            if not await self._may_retry(error, attempt):
+                break
+            attempt += 1
+        return _skipped(turn, self.stopped) if error is None else _errored(turn, error, attempt)
 
     def _timed(self, error: BaseException) -> BaseException:
         return ModelTimeout(f"no answer within {self.timeout_s:g} s") if isinstance(error, TimeoutError) else error
 
-    def _note(self, error: BaseException) -> None:
-        """Count attempts that found nothing, and stop the run once they leave no doubt."""
+    def _note_answer(self) -> None:
+        self._answered, self._unreachable, self._overloaded_since_s = True, 0, 0.0
+        self.pace.answered()
+
+    def _note(self, error: BaseException, asked_at_s: float) -> None:
+        """Slow down for an overloaded endpoint; stop the run where there is no doubt that it is of no use."""
+        if isinstance(error, ModelOverloaded):
+            self._note_overload(error, asked_at_s)
         if not isinstance(error, ModelUnavailable | ModelTimeout):
             self._answered = self._answered or isinstance(error, ModelError)  # it refused: so it is there
             self._unreachable = 0
@@ -143,29 +185,42 @@ class _Run:
             return  # slow on this case; it has shown that it lives
         self._unreachable += 1
         rounds = _DEAD_LATER if self._answered else _DEAD_AT_FIRST
-        if self._unreachable >= max(_FEWEST_ATTEMPTS, rounds * self._busy) and not self.stopped:
-            self.stopped = f"model unreachable: {error}"
-            self._stop.set()
+        if self._unreachable >= max(_FEWEST_ATTEMPTS, rounds * self._busy):
+            self._stop(f"model unreachable: {error}")
+
+    def _note_overload(self, error: ModelOverloaded, asked_at_s: float) -> None:
+        wait_s = error.retry_after_s
+        self.pace.overloaded(asked_at_s, wait_s if wait_s and wait_s <= LONGEST_RETRY_AFTER_S else None)
+        self._overloaded_since_s = self._overloaded_since_s or asked_at_s
+        if time.monotonic() - self._overloaded_since_s > OVERLOADED_FOR_S:
+            self._stop(f"model overloaded for {OVERLOADED_FOR_S:g} s: {error}")
+
+    def _stop(self, reason: str) -> None:
+        self.stopped = self.stopped or reason
+        self.pace.stop()
 
     async def _may_retry(self, error: BaseException, attempt: int) -> bool:
         """Wait before the next attempt; False where none is worth making."""
         if not (isinstance(error, ModelError) and error.retryable) or self.stopped:
             return False
-        asked_for = error.retry_after_s if isinstance(error, ModelOverloaded) else None
-        if asked_for is not None and asked_for > LONGEST_RETRY_AFTER_S:
+        if not isinstance(error, ModelOverloaded):
+            return attempt < self.retries and await self.pace.sleep(_backoff_s(attempt))
+        if attempt >= (OVERLOADED_RETRIES if self.retries else 0):
             return False
-        wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
-        try:
-            await asyncio.wait_for(self._stop.wait(), max(wait_s, asked_for or 0.0))
-        except TimeoutError:
-            return True
-        return False
+        if error.retry_after_s is None:
+            return await self.pace.sleep(_backoff_s(attempt))
+        return error.retry_after_s <= LONGEST_RETRY_AFTER_S  # the pace holds everybody up until then
 
-    def _judged(self, turn: Turn, completion: Completion, attempt: int) -> CaseResult:
+    async def _judged(self, turn: Turn, completion: Completion, attempt: int) -> CaseResult:
         index, case, repeat = turn
         cost_usd = self.price.cost_usd(completion.usage) if self.price else None
         latency_ms = completion.latency_s * 1000
-        judgement = judge(case, Output(completion.text, latency_ms, cost_usd))
+        output = output_of(completion, cost_usd)
+        given = self.given
+        aids = self.aids(case, repeat, completion.text) if self.aids else None
+        scene = Scene(output, case.vars, case.id, repeat, aids, given.tools, given.folders)
+        judgement = await judge(case, scene)
+        spent = aids.spent if aids else None
         return CaseResult(
             case_id=case.id,
             index=index,
@@ -177,11 +232,31 @@ class _Run:
             latency_ms=latency_ms,
             usage=completion.usage,
             cost_usd=cost_usd,
+            judge_usage=spent.usage if spent else None,
+            judge_cost_usd=spent.cost_usd if spent else None,
             error=judgement.error,
             retries=attempt,
             tags=case.tags,
             must_pass=case.must_pass,
         )
+
+
+def output_of(completion: Completion, cost_usd: float | None = None) -> Output:
+    """A completion as assertions see it."""
+    logprobs = completion.details.get("logprobs")
+    return Output(
+        text=completion.text,
+        latency_ms=completion.latency_s * 1000,
+        cost_usd=cost_usd,
+        finish_reason=completion.finish_reason,
+        message=completion.message,
+        logprobs=tuple(logprobs) if logprobs else None,
+    )
+
+
+def _backoff_s(attempt: int) -> float:
+    spread = random.uniform(0.5, 1.0)  # noqa: S311 - workers do not all come back at once
+    return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**attempt) * spread
 
 
 def _is_cancelled() -> bool:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import NormalDist
 
 from prompts.errors import BadInput
 
 _EXACT_UP_TO = 4096  # trials: beyond, whole numbers of thousands of digits cost more than their last digits are worth
-_EXACT_POWER_UP_TO = 2000  # cases
+EXACT_POWER_UP_TO = 2000  # cases
 _NEGLIGIBLE = 1e-18  # of a binomial's mass: terms below it cannot change a sum's last digit
 
 
@@ -132,24 +133,66 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
 def cases_to_decide(broken: int, mended: int, paired: int, alpha: float = 0.05, power: float = 0.8) -> int | None:
     """How many paired cases would show a regression of the observed size, with probability `power`.
 
-    Takes the observed shares b/n and c/n for the true ones and finds the least number of cases at which the exact
-    one-sided McNemar test has that power; above 2,000 cases by Connor's formula (Biometrics 43, 1987), which comes
-    within some percent of it. None where nothing was broken on balance: no number of cases would show a regression.
+    Takes the observed shares b/n and c/n for the true ones. None where nothing was broken on balance: no number of
+    cases would show a regression.
     """
     if paired <= 0 or broken <= mended:
         return None
-    discordant, difference = (broken + mended) / paired, (broken - mended) / paired
+    return cases_for_power((broken + mended) / paired, (broken - mended) / paired, alpha, power)
+
+
+@lru_cache(maxsize=4096)
+def cases_for_power(discordant: float, difference: float, alpha: float = 0.05, power: float = 0.8) -> int:
+    """The least number of paired cases at which the exact one-sided McNemar test has this power.
+
+    `discordant` is the share of cases whose outcome differs between the variants, `difference` how much larger one
+    direction is than the other, as a share of all cases. Above 2,000 cases by Connor's formula (Biometrics 43, 1987),
+    which comes within some percent of it. Raises BadInput where the shares contradict each other.
+    """
+    _check_design(discordant, difference, alpha, power)
     close = _connor_cases(discordant, difference, alpha, power)
-    if close > _EXACT_POWER_UP_TO:
+    if close > EXACT_POWER_UP_TO:
         return close
     low, high = 0, close * 2 + 8
     while high - low > 1:
         middle = (low + high) // 2
-        if _mcnemar_power(middle, discordant, broken / (broken + mended), alpha) >= power:
+        if power_of(middle, discordant, difference, alpha) >= power:
             high = middle
         else:
             low = middle
     return high
+
+
+def power_of(cases: int, discordant: float, difference: float, alpha: float = 0.05) -> float:
+    """The chance that the exact one-sided McNemar test shows a true `difference` with this many paired cases.
+
+    Shares as in `cases_for_power`. Each case is discordant with one probability, and then one way with another. Exact
+    up to 2,000 cases, above by Connor's approximation.
+    """
+    _check_design(discordant, difference, alpha, 0.5)
+    if cases > EXACT_POWER_UP_TO:
+        return _connor_power(cases, discordant, difference, alpha)
+    share = min(1.0, (discordant + difference) / (2 * discordant))
+    total = 0.0
+    spread = 8 * math.sqrt(cases * discordant * (1 - discordant)) + 8
+    first = max(0, math.floor(cases * discordant - spread))
+    last = min(cases, math.ceil(cases * discordant + spread))
+    for pairs in range(first, last + 1):
+        mass = float(pairs == cases) if discordant >= 1 else _binomial_mass(pairs, cases, discordant)
+        total += mass * binomial_at_least(_critical(pairs, alpha), pairs, share)
+    return min(1.0, total)
+
+
+def _check_design(discordant: float, difference: float, alpha: float, power: float) -> None:
+    for name, value in (("alpha", alpha), ("power", power)):
+        if not 0 < value < 1:
+            raise BadInput(f"{name} lies between 0 and 1, not at {value:g}", param=name)
+    if not 0 < difference <= 1:
+        raise BadInput(f"a difference lies above 0 and is at most 1 (5 points are 0.05), not {difference:g}")
+    if not difference - 1e-12 <= discordant <= 1:
+        raise BadInput(
+            f"a difference of {difference:g} needs at least that share of discordant cases, not {discordant:g}"
+        )
 
 
 def _connor_cases(discordant: float, difference: float, alpha: float, power: float) -> int:
@@ -158,18 +201,13 @@ def _connor_cases(discordant: float, difference: float, alpha: float, power: flo
     return math.ceil(((z_alpha * math.sqrt(discordant) + z_power * math.sqrt(spread)) / difference) ** 2)
 
 
-def _mcnemar_power(cases: int, discordant: float, broken_share: float, alpha: float) -> float:
-    """P(the exact test rejects) when each case is discordant with one probability, and then broken with another."""
-    total = 0.0
-    spread = 8 * math.sqrt(cases * discordant * (1 - discordant)) + 8
-    first = max(0, math.floor(cases * discordant - spread))
-    last = min(cases, math.ceil(cases * discordant + spread))
-    for pairs in range(first, last + 1):
-        mass = float(pairs == cases) if discordant >= 1 else _binomial_mass(pairs, cases, discordant)
-        total += mass * binomial_at_least(_critical(pairs, alpha), pairs, broken_share)
-    return total
+def _connor_power(cases: int, discordant: float, difference: float, alpha: float) -> float:
+    spread = math.sqrt(max(0.0, discordant - difference**2))
+    excess = difference * math.sqrt(cases) - NormalDist().inv_cdf(1 - alpha) * math.sqrt(discordant)
+    return NormalDist().cdf(excess / spread) if spread else float(excess >= 0)
 
 
+@lru_cache(maxsize=16_384)
 def _critical(pairs: int, alpha: float) -> int:
     """The least number of broken among `pairs` discordant ones that is significant; pairs + 1 where none is."""
     start = min(pairs, math.ceil(pairs / 2 + 10 * math.sqrt(pairs)))  # beyond ten √pairs lies less than 1e-80

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from suites.case import GateSettings, Thresholds
 from suites.judge import Status
+from suites.policy import JudgeFloor
 from suites.results import CaseOutcome, RunSummary
 
 Verdict = Literal["pass", "fail", "inconclusive", "could_not_run"]
@@ -19,11 +21,30 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Repeats(NamedTuple):
+    """How a case's repeats went, those aside that were skipped."""
+
+    passed: int = 0
+    failed: int = 0
+    errored: int = 0
+
+    @property
+    def disagree(self) -> bool:
+        """Whether the case is flaky. An errored repeat says nothing of the variant."""
+        return self.passed > 0 and self.failed > 0
+
+    @property
+    def shown(self) -> str:
+        return f"{self.passed} of {sum(self)}"
+
+
 class Side(_Record):
     """One variant's run, as far as a verdict rests on it.
 
     `outcomes` are by case id; latency in milliseconds, cost in USD for a thousand completions, None where unknown;
-    `stopped` says why the run ended early, "" where it did not.
+    `stopped` says why the run ended early, "" where it did not. `repeats` and `scores` are by case id, there where the
+    suite repeats cases or is gated on scores. `metrics` are those with a threshold: by metric the mean score of each
+    case that has it, None where none of its repeats could be judged. `waiting` counts cases that people have yet to judge.
     """
 
     variant: str
@@ -32,16 +53,22 @@ class Side(_Record):
     cost_per_1k_usd: float | None = None
     run_id: str | None = None
     stopped: str = ""
+    repeats: Mapping[str, Repeats] = {}
+    scores: Mapping[str, float] = {}
+    metrics: Mapping[str, Mapping[str, float | None]] = {}
+    waiting: int = 0
 
     @classmethod
-    def from_run(cls, variant: str, summary: RunSummary, run_id: str | None = None) -> Side:
+    def from_run(cls, variant: str, summary: RunSummary, run_id: str | None = None, **more: Any) -> Self:
         return cls(
+            **{"outcomes": outcomes_by_id(summary.outcomes)} if cls is Side else {},
+            **more,
             variant=variant,
-            outcomes=outcomes_by_id(summary.outcomes),
             p95_latency_ms=summary.p95_ms,
             cost_per_1k_usd=summary.cost_per_1k_usd,
             run_id=run_id,
             stopped=summary.stopped,
+            waiting=summary.waiting,
         )
 
     def count(self, *statuses: Status) -> int:
@@ -56,13 +83,72 @@ class Side(_Record):
     def pass_rate(self) -> float | None:
         return self.count("passed") / self.judged if self.judged else None
 
+    def pass_rate_of(self, case_ids: Iterable[str]) -> float | None:
+        """The pass rate of some of the cases; None where none of them was judged."""
+        found = [status for i in case_ids if (status := self.outcomes.get(i, "skipped")) != "skipped"]
+        return found.count("passed") / len(found) if found else None
+
+    def metric(self, name: str) -> tuple[float | None, int]:
+        """The mean score of a metric over its cases, and how many of these errored, which count as 0.
+
+        None where none of them was asked.
+        """
+        asked = [
+            value for i, value in self.metrics.get(name, {}).items() if self.outcomes.get(i, "skipped") != "skipped"
+        ]
+        mean = math.fsum(value or 0.0 for value in asked) / len(asked) if asked else None
+        return mean, asked.count(None)
+
+
+class Counted(Side):
+    """A side of which the counts alone are held: they decide thresholds on all cases, however many these are."""
+
+    outcomes: Mapping[str, Status] = {}
+    counts: Mapping[Status, int]
+
+    def count(self, *statuses: Status) -> int:
+        return sum(self.counts.get(status, 0) for status in statuses)
+
 
 def outcomes_by_id(outcomes: Iterable[CaseOutcome]) -> dict[str, Status]:
     return {outcome.case_id: outcome.status for outcome in outcomes}
 
 
+class Measured(_Record):
+    """A grader of a suite, and how far it agrees with people; the figures are None where that was never measured.
+
+    A measurement holds for the same model, asked as often and by the same rubrics, and for no other.
+    """
+
+    type: str
+    metric: str | None
+    model: str
+    rubrics: tuple[str, ...]
+    calibration_id: str | None = None
+    n: int = 0
+    accuracy: float | None = None
+    kappa: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.type} ({self.metric})" if self.metric else self.type
+
+
+class JudgeStanding(_Record):
+    """What a suite asks of its judges, and how each of them does."""
+
+    floor: JudgeFloor
+    votes: int
+    graders: tuple[Measured, ...]
+
+
 class GateInput(_Record):
-    """All that a verdict on one suite depends on. `must_pass` holds case ids."""
+    """All that a verdict on one suite depends on. `must_pass` holds case ids.
+
+    `tags` are those with a threshold, with the ids of their cases. `clusters` names for each case that does not stand
+    alone the cluster it belongs to, where the gate is on scores. `titles` describes the cases that are quarantined.
+    `passes_needed` of `repeat` outcomes make a case a pass. `judge` is there where the suite has a floor for its judges.
+    """
 
     suite: str
     candidate: Side
@@ -70,15 +156,26 @@ class GateInput(_Record):
     thresholds: Thresholds = Thresholds()
     settings: GateSettings = GateSettings()
     must_pass: tuple[str, ...] = ()
+    repeat: int = 1
+    passes_needed: int = 1
+    tags: Mapping[str, tuple[str, ...]] = {}
+    clusters: Mapping[str, str] = {}
+    titles: Mapping[str, str] = {}
+    judge: JudgeStanding | None = None
 
 
 class ThresholdRow(_Record):
-    """One threshold: `met` is None where the value is unknown."""
+    """One threshold: `met` is None where the value is unknown. Named as in `Thresholds.given`."""
 
     name: str
     bound: float
     value: float | None
     met: bool | None
+
+    @property
+    def shown(self) -> str:
+        """The value as reports write it."""
+        return "unknown" if self.value is None else f"{self.value:.6g}"
 
 
 class Pairs(_Record):
@@ -94,10 +191,38 @@ class Pairs(_Record):
         return (len(self.broken) - len(self.mended)) / self.paired if self.paired else 0.0
 
 
+class Quarantined(_Record):
+    """A case on which the baseline's own repeats disagree: it is left out of the comparison, and named here."""
+
+    case_id: str
+    title: str
+    baseline: Repeats
+    candidate: Repeats
+
+    def in_words(self) -> str:
+        return (
+            f"flaky on the baseline, which passed {self.baseline.shown} repeats; the candidate {self.candidate.shown}"
+        )
+
+
+class ScoreComparison(_Record):
+    """The paired scores of both sides, and the BCa interval of the mean difference, candidate minus baseline."""
+
+    candidate: float
+    baseline: float
+    difference: float
+    ci95: tuple[float, float]
+    error: float
+    clusters: int
+    resamples: int
+    seed: int
+
+
 class GateDecision(_Record):
     """The verdict on one suite. `p_value` is adjusted over the suites of the gate, None without a baseline.
 
-    `cases_needed` says how many cases would decide an inconclusive gate, where that can be said.
+    `cases_needed` says how many cases would decide an inconclusive gate, where that can be said. `scores` is there
+    where the gate is on scores.
     """
 
     suite: str
@@ -114,6 +239,8 @@ class GateDecision(_Record):
     newly_mended: tuple[str, ...]
     p_value: float | None
     cases_needed: int | None = None
+    quarantined: tuple[Quarantined, ...] = ()
+    scores: ScoreComparison | None = None
 
     def as_dict(self, evidence_id: str | None = None) -> dict[str, Any]:
         """The JSON of one suite in a gate's answer."""
@@ -140,6 +267,8 @@ class PromotionDecision(_Record):
     look: int
     alpha_look: float
     alpha_left: float
+    quarantined: tuple[Quarantined, ...] = ()
+    scores: ScoreComparison | None = None
 
 
 class GateEvidence(_Record):

@@ -103,6 +103,7 @@ def test_no_modules_import_each_other_in_a_circle():
         "from service.cli.main import run; assert run(['--help']) == 0",
         "from service.cli.main import run; assert run(['check', '--json']) == 0",
         "from service.cli.main import run; assert run(['render', 'hello', '--local', '--json', '-v', 'n=x']) == 0",
+        "from service.cli.main import run; assert run(['power', '--gain', '0.05', '--json']) == 0",
         "from service.cli.work import LocalWork",
         "import finetune.data, finetune.plan, finetune.adapter",
         "import service.engine.spec, service.engine.process, service.engine.weights",

@@ -8,6 +8,7 @@ import pydantic
 from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
+from sqlmodel import Session
 
 from prompts.errors import BadInput
 from service.api.threads import in_thread
@@ -15,6 +16,7 @@ from service.context import Context
 from service.errors import Forbidden, NotFound
 from service.identity import Principal, create_key, revoke_key
 from service.ids import new_id, now
+from service.ratings import is_rating, rated_run
 from service.store import keys, requests, routes
 
 ADMIN = {"role": "admin"}
@@ -103,18 +105,28 @@ def list_requests(
 def give_feedback(
     context: NamedDependency[Context], principal: NamedDependency[Principal], data: JSONBody[FeedbackBody]
 ) -> dict[str, Any]:
-    """Rate or correct a completion that this key asked for; durable before the reply."""
+    """Rate or correct a completion that this key asked for, or (authors) a run's answer; durable before the reply."""
     if data.value is None and data.comment is None and data.correction is None:
         raise BadInput("feedback needs a value, a comment or a correction", param="value")
     with context.database.write() as session:
-        row = context.request_log.find(data.completion_id) or requests.get(session, data.completion_id)
-        if row is None:
-            raise NotFound("completion", data.completion_id)
-        if row["key_id"] != principal.id and not principal.may("author"):
-            raise Forbidden("a key of role 'app' rates the completions that it asked for")
+        row = _rated(context, principal, session, data)
         record = {"id": new_id("fb"), **data.model_dump(), "key_id": principal.id, "at": now()}
         requests.add_feedback(session, record)
     return {**record, "variant": row["variant"]}
+
+
+def _rated(context: Context, principal: Principal, session: Session, data: FeedbackBody) -> dict[str, Any]:
+    """What the feedback is on: a completion, or a run's answer, which authors rate."""
+    if is_rating(data.completion_id):
+        if not principal.may("author"):
+            raise Forbidden("answers of runs are rated by authors")
+        return rated_run(session, data.completion_id, data.value)
+    row = context.request_log.find(data.completion_id) or requests.get(session, data.completion_id)
+    if row is None:
+        raise NotFound("completion", data.completion_id)
+    if row["key_id"] != principal.id and not principal.may("author"):
+        raise Forbidden("a key of role 'app' rates the completions that it asked for")
+    return row
 
 
 def _changed(context: Context) -> None:

@@ -82,7 +82,7 @@ def start_run(
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Queue a run; what can be known to be wrong is refused now."""
-    start = _starter(context, principal, "run", lambda: context.gates.pinned_run(data))
+    start = starter(context, principal, "run", lambda: context.gates.pinned_run(data))
     answer = once(context, principal, idempotency_key, data.model_dump(), start)
     return {"run_id": run_id_of(answer["job_id"]), **answer}
 
@@ -133,7 +133,7 @@ def start_gate(
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Queue a gate; what can be known to be wrong is refused now."""
-    start = _starter(context, principal, "gate", lambda: context.gates.pinned(data))
+    start = starter(context, principal, "gate", lambda: context.gates.pinned(data))
     answer = once(context, principal, idempotency_key, data.model_dump(), start)
     return {"gate_id": answer["job_id"], **answer}
 
@@ -156,7 +156,7 @@ def start_finetune(
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Queue a fine-tune of a suite's prompt; what can be known to be wrong is refused now."""
-    start = _starter(context, principal, "finetune", lambda: plan_finetune(context, data))
+    start = starter(context, principal, "finetune", lambda: plan_finetune(context, data))
     return once(context, principal, idempotency_key, data.model_dump(), start)
 
 
@@ -197,7 +197,7 @@ def public_run(record: dict[str, Any]) -> dict[str, Any]:
     return {"run_id": record["id"], "variant": record["variant"], **kept, **summary}
 
 
-def _starter(
+def starter(
     context: Context, principal: Principal, kind: Kind, make_spec: Callable[[], pydantic.BaseModel]
 ) -> Callable[[str | None], dict[str, Any]]:
     """What starts a job; `make_spec` raises what can be known to be wrong. Work that was started is not checked again."""

@@ -133,7 +133,7 @@ def push(
     project = Project(settings)
     sources, suites = project.check(paths or [])
     prompts = {name: source.document.data for name, source in sources.items()}
-    resolved = {suite.name: suite.suite.as_data() for suite in suites}
+    resolved = {suite.name: suite.suite for suite in suites}
     work = connect_work(settings, local=local)
     origin = git_origin(project.root)
     if origin:

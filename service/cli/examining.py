@@ -132,6 +132,7 @@ class _Examined:
             message = f"two suites are called {found.name!r}; the other is {self.project.shown(twin.path)}"
             self.faults.append(found.document.fault(message, fix=fix, rule="name"))
         self.suites.append(found)
+        self.faults += self._rule_faults(found)
         source = self.tree.sources.get(found.suite.prompt)
         if source is None:
             self.faults += self._absent_prompt(found)
@@ -176,6 +177,18 @@ class _Examined:
             yield from _given_fault("variable", content.variables, case.vars, place, source.name)
             yield from _given_fault("placeholder", optional, case.placeholders, place, source.name)
             yield from _message_faults(content, case.placeholders, place)
+
+    def _rule_faults(self, found: ResolvedSuite) -> Iterator[Fault]:
+        """What the settings do not allow: scripts of folders that are not listed, judges that are no models."""
+        settings = self.project.settings
+        try:
+            found.check_scripts(settings.script_folders)
+        except BadFile as error:
+            yield from error.faults
+        try:
+            found.check_judges(settings.models)
+        except BadFile as error:
+            yield from error.faults
 
     def _price_faults(self, found: ResolvedSuite, source: PromptSource) -> Iterable[Fault]:
         spec = self.project.settings.models.get(source.model)

@@ -8,7 +8,21 @@ from typing import Any
 
 import typer
 
-from service.cli import authoring, importing, operating, rendering, schemas, testing, training, versions, watching
+from service.cli import (
+    authoring,
+    evidence,
+    importing,
+    judging,
+    operating,
+    power,
+    rendering,
+    running,
+    schemas,
+    testing,
+    training,
+    versions,
+    watching,
+)
 
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]  # ClickException: typer has a click of its own, and no name for it
 app = typer.Typer(
@@ -22,7 +36,7 @@ app = typer.Typer(
 for command in (
     authoring.init, operating.demo, operating.serve, operating.worker, operating.doctor, authoring.check,
     authoring.push, versions.log, versions.show, versions.diff, versions.blame, versions.label, rendering.render,
-    schemas.schema, watching.watch, testing.run, testing.gate, testing.evidence,
+    schemas.schema, watching.watch, running.run, testing.gate, power.power, evidence.evidence,
     training.finetune, training.jobs, training.job, training.route, operating.audit,
 ):  # fmt: skip
     app.command()(command)
@@ -31,6 +45,7 @@ app.command()(importing.export)
 app.command("list")(versions.list_prompts)
 app.add_typer(operating.models, name="models")
 app.add_typer(operating.key, name="key")
+app.add_typer(judging.judge, name="judge")
 
 
 def main() -> None:

@@ -24,9 +24,11 @@ def decisions_of(answer: dict[str, Any]) -> list[GateDecision]:
 
 def show_gate(answer: dict[str, Any]) -> None:
     """Tables on stdout."""
-    from service.cli.output import out
+    from service.cli.output import err, out
     from suites.report.terminal import print_gate
 
+    for note in answer.get("notes", ()):
+        err().print(note, markup=False)
     print_gate(out(), decisions_of(answer))
     for entry in answer["suites"]:
         out().print(f"evidence {entry['evidence_id']}", markup=False)
@@ -60,7 +62,7 @@ def write_reports(
     if junit is not None:
         _write(junit, render_junit(decisions, results))
     if markdown is not None:
-        _write(markdown, render_markdown(decisions, views))
+        _write(markdown, render_markdown(decisions, views, answer.get("notes", ())))
 
 
 def _cases(work: Work, run_id: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,9 @@ from service.cli.options import Concurrency, Json, Local, Model, NoCache, Prompt
 if TYPE_CHECKING:
     from service.cli.project import Project
     from service.cli.work import Work
+    from suites.case import Suite
+
+GIT = "git:"
 
 Candidate = Annotated[
     list[str] | None, typer.Option("--candidate", help="NAME@SEL to test; by default the working tree.")
@@ -19,41 +23,6 @@ Candidate = Annotated[
 Baseline = Annotated[
     list[str] | None, typer.Option("--baseline", help="NAME@SEL, run:ID, git:REF or none; by default production.")
 ]
-
-
-def run(
-    suites: Suites = None,
-    prompt: PromptOption = None,
-    model: Model = None,
-    concurrency: Concurrency = 16,
-    no_cache: NoCache = False,
-    rerun_failed: RerunFailed = False,
-    as_json: Json = False,
-    local: Local = False,
-) -> int:
-    """Run a suite: exit 1 on a missed threshold or, without thresholds, on a failed case."""
-    from service.cli.exits import OF_VERDICT, of_several
-    from service.cli.output import bar, print_json
-    from service.gates import RunRequest
-
-    _, work, plans, versions = prepare(suites or [], (prompt,) if prompt else (), local=local)
-    results = []
-    for plan in plans:
-        request = RunRequest(
-            suite=versions.get(("suite", plan.suite), plan.suite),
-            prompt=plan.candidate or versions.get(("prompt", plan.prompt)),
-            model=model,
-            concurrency=concurrency,
-            no_cache=no_cache,
-            rerun_failed=rerun_failed,
-        )
-        with bar(plan.suite) as advance:
-            results.append({k: v for k, v in work.run(request, advance).items() if k != "case_status"})
-    if as_json:
-        print_json(results[0] if len(results) == 1 else results)
-    else:
-        _show_runs(work, results)
-    return of_several(OF_VERDICT[result["verdict"]] for result in results)
 
 
 def gate(
@@ -81,22 +50,21 @@ def gate(
     from prompts.errors import BadInput
     from service.cli.exits import OF_VERDICT
     from service.cli.output import bar, print_json
-    from service.cli.project import git
     from service.cli.reports import show_gate, write_reports
     from service.gates import GateRequest
 
+    if against and baseline:
+        raise BadInput("--against and --baseline both name a baseline: give one of them", param="baseline")
     if fallback and local:
         raise BadInput("--fallback needs a service, which trains in the background: drop --local")
     named = (*(candidate or ()), *((prompt,) if prompt else ()))
     project, work, plans, versions = prepare(suites or [], named, local=local)
-    base = list(baseline or ())
-    if against:
-        merge_base = git(project.root, "merge-base", against, "HEAD") or ""
-        base.append(f"git:{merge_base.strip()}")
+    base = [*(baseline or ()), *([f"{GIT}{_merge_base(project, against)}"] if against else ())]
+    baselines, notes = _baselines(work, project, base, plans)
     request = GateRequest(
         suites=tuple(versions.get(("suite", plan.suite), plan.suite) for plan in plans),
         candidate=tuple(dict.fromkeys(c for p in plans if (c := p.candidate or versions.get(("prompt", p.prompt))))),
-        baseline=tuple(_baselines(work, project, base, [plan.prompt for plan in plans])),
+        baseline=tuple(baselines),
         model=model,
         concurrency=concurrency,
         no_cache=no_cache,
@@ -104,7 +72,7 @@ def gate(
         fallback=fallback,
     )
     with bar("gate") as advance:
-        answer = work.gate(request, advance)
+        answer = {**work.gate(request, advance), "notes": notes}
     write_reports(work, answer, junit=junit, markdown=markdown, json_file=json_file)
     if as_json:
         print_json(answer)
@@ -113,31 +81,17 @@ def gate(
     return OF_VERDICT[answer["verdict"]]
 
 
-def evidence(evidence_id: str, as_json: Json = False, local: Local = False) -> int:
-    """The stored record that a verdict or a promotion rests on, recomputed and compared."""
-    from service.cli.output import err, print_json
-    from service.cli.work import connect_work
-    from service.settings import load_settings
-    from suites.gate import read_evidence, recompute
-
-    record = connect_work(load_settings(), local=local).evidence(evidence_id)
-    holds = True
-    if record["kind"] in ("gate", "promotion"):
-        found = read_evidence(record["content"])
-        holds = recompute(found) == found.decision
-        err().print("recomputed: the same decision" if holds else "recomputed: ANOTHER decision; it was tampered with")
-    print_json({**record, "recomputed_equal": holds} if as_json else record)
-    return 0 if holds else 1
-
-
 class Plan:
-    """One suite of a command: from a file, with its content, or by a name of the registry."""
+    """One suite of a command: from files, with its content, or by a name of the registry."""
 
-    def __init__(self, suite: str, prompt: str, data: dict[str, Any] | None, candidate: str | None) -> None:
+    def __init__(
+        self, suite: str, prompt: str, data: Suite | None, candidate: str | None, sources: Sequence[Path] = ()
+    ) -> None:
         self.suite = suite
         self.prompt = prompt
         self.data = data
         self.candidate = candidate
+        self.sources = sources
 
 
 Prepared = tuple["Project", "Work", list[Plan], dict[tuple[str, str], str]]
@@ -175,7 +129,7 @@ def plan_suites(work: Work, project: Project, given: list[str], candidates: tupl
             plans.append(Plan(text, prompt, None, named.get(prompt)))
     for suite in project.suites_of(files) if files else []:
         prompt = suite.suite.prompt
-        plans.append(Plan(suite.name, prompt, suite.suite.as_data(), named.get(prompt)))
+        plans.append(Plan(suite.name, prompt, suite.suite, named.get(prompt), suite.sources))
     untested = sorted(named.keys() - {plan.prompt for plan in plans})
     if untested:
         raise BadInput(
@@ -201,57 +155,69 @@ def push_plans(work: Work, project: Project, plans: list[Plan]) -> dict[tuple[st
     return {(entry["kind"], entry["name"]): f"{entry['name']}@{entry['version']}" for entry in written}
 
 
-def _baselines(work: Work, project: Project, given: list[str], prompts: list[str]) -> list[str]:
-    """Baselines as the registry knows them: a git revision is pushed first, as a draft.
-
-    Raises BadInput for a revision that git does not know. A prompt that was not there then has no baseline.
-    """
+def _merge_base(project: Project, ref: str) -> str:
+    """The commit that HEAD and `ref` have in common. Raises BadInput where git finds none."""
+    from prompts.errors import BadInput
     from service.cli.project import git
 
+    found = git(project.root, "merge-base", ref, "HEAD", check=False)
+    if found is None:
+        git(project.root, "rev-parse", "--verify", f"{ref}^{{commit}}")  # an unknown ref is told by git
+        raise BadInput(
+            f"--against {ref}: it has no commit in common with HEAD: fetch its history (git fetch --unshallow)",
+            param="against",
+        )
+    return found.strip()
+
+
+def _baselines(work: Work, project: Project, given: list[str], plans: list[Plan]) -> tuple[list[str], list[str]]:
+    """Baselines as the registry knows them, and notes on them: a git revision is pushed first, as a draft.
+
+    Raises BadInput for a revision that git does not know. A prompt that was not there then has no baseline, and a suite
+    that was another then is not used: both sides are asked what the candidate's suite asks.
+    """
     found: list[str] = []
+    notes: list[str] = []
     for text in given:
-        if not text.startswith("git:"):
+        if not text.startswith(GIT):
             found.append(text)
             continue
-        commit = (git(project.root, "rev-parse", "--verify", f"{text.removeprefix('git:')}^{{commit}}") or "").strip()
-        for name in dict.fromkeys(prompts):
-            files = project.at(commit, name)
-            if files is None:
-                found.append(f"{name}@none")
-                continue
-            origin = {"moves_labels": False, "draft": True, "git_sha": commit, "message": f"as of {text}"}
-            written = work.push(files, {}, origin)
-            found += [f"{name}@{e['version']}" for e in written if (e["kind"], e["name"]) == ("prompt", name)]
-    return found
+        commit = _commit(project, text.removeprefix(GIT))
+        for name in dict.fromkeys(plan.prompt for plan in plans):
+            pushed = _push_revision(work, project, name, commit, text)
+            found.append(pushed or f"{name}@none")
+            notes += [] if pushed else [f"{name} was not there at {text}: it has no baseline"]
+        changed = [plan.suite for plan in plans if not _is_as_at(project, plan.sources, commit)]
+        notes += [f"suite {name} was another at {text}: both sides are tested by it as it is now" for name in changed]
+    return found, notes
 
 
-def _show_runs(work: Work, results: list[dict[str, Any]]) -> None:
-    from rich.text import Text
+def _commit(project: Project, ref: str) -> str:
+    from service.cli.project import git
 
-    from service.cli.output import err, out, table
+    return (git(project.root, "rev-parse", "--verify", f"{ref}^{{commit}}") or "").strip()
 
-    def percent(value: float | None) -> str:
-        return "–" if value is None else f"{value:.1%}"
 
-    rows = [
-        {
-            **result,
-            "pass rate": percent(result["pass_rate"]),
-            "95%": "–" if not result["ci95"] else " … ".join(percent(bound) for bound in result["ci95"]),
-            "p50 ms": round(result["p50_ms"]) if result["p50_ms"] is not None else "–",
-        }
-        for result in results
-    ]
-    columns = ("variant", "passed", "failed", "errored", "skipped", "pass rate", "95%", "p50 ms", "verdict", "run_id")
-    table(rows, columns)
-    for result in results:
-        for reason in result["reasons"]:
-            style = "green" if result["verdict"] == "pass" else "red"
-            out().print(Text(f"{result['suite']}: {reason}", style=style))
-        if result["failed"] or result["errored"]:
-            bad = [case for case in work.cases(result["run_id"]) if case["status"] in ("failed", "errored")]
-            for case in bad[:5]:
-                why = case["error"] or "; ".join(o["reason"] for o in case["outcomes"] if o["status"] != "passed")
-                err().print(Text(f"  case {case['index'] + 1} {case['status']}: {why[:200]}"))
-            if len(bad) > 5:
-                err().print(f"  … and {len(bad) - 5} more")
+def _push_revision(work: Work, project: Project, name: str, commit: str, shown: str) -> str | None:
+    """A prompt as it was at a commit, as `NAME@N`; None where it was not there."""
+    files = project.at(commit, name)
+    if files is None:
+        return None
+    origin = {"moves_labels": False, "draft": True, "git_sha": commit, "message": f"as of {shown}"}
+    written = work.push(files, {}, origin)
+    return next(f"{name}@{entry['version']}" for entry in written if (entry["kind"], entry["name"]) == ("prompt", name))
+
+
+def _is_as_at(project: Project, files: Sequence[Path], commit: str) -> bool:
+    """Whether these files of the working tree are what they were at a commit, by git's own digests."""
+    from service.cli.project import git
+
+    root = project.root.resolve()
+    for file in files:
+        if not file.resolve().is_relative_to(root):
+            return False
+        path = str(file.resolve().relative_to(root))
+        before = git(project.root, "rev-parse", "--verify", "--quiet", f"{commit}:./{path}", check=False)
+        if before is None or before != git(project.root, "hash-object", "--", path):
+            return False
+    return True

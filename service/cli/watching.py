@@ -194,6 +194,7 @@ class Watcher:
     def _run(self, project: Project, found: Checked, suite: ResolvedSuite) -> None:
         from prompts.errors import TurnoutError
         from service.cli.output import err, show_error
+        from suites.results import statuses_of
 
         at_fault = self._files_at_fault(project, found, suite)
         if at_fault:
@@ -204,9 +205,9 @@ class Watcher:
         except TurnoutError as error:
             show_error(f"{suite.name}: {error}")
             return
-        status = result["case_status"]
+        status = statuses_of(result["case_status"])
         before = self._status.get(suite.name)
-        self._status[suite.name] = status
+        self._status[suite.name] = dict(status)
         self._show(result, moved(before or {}, status), first=before is None)
 
     def _files_at_fault(self, project: Project, found: Checked, suite: ResolvedSuite) -> list[str]:
@@ -224,7 +225,7 @@ class Watcher:
         from service.gates import RunRequest
 
         self._work = self._work or connect_work(project.settings, local=self._local)
-        plan = Plan(suite.name, suite.suite.prompt, suite.suite.as_data(), None)
+        plan = Plan(suite.name, suite.suite.prompt, suite.suite, None)
         versions = push_plans(self._work, project, [plan])
         tested, prompt = versions[("suite", suite.name)], versions[("prompt", plan.prompt)]
         with bar(suite.name) as advance:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Iterable
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
 
-from prompts.errors import TurnoutError
+from prompts.errors import BadInput, TurnoutError
 from prompts.names import parse_selector
-from service.cli.client import Remote, follow
-from service.cli.output import Advance
+from service.calibration import CalibrationRequest, Calibrations
+from service.cli.output import Advance, err
 from service.errors import CannotRun, NotFound
-from service.evaluation import Evaluator
+from service.evaluation import Evaluator, RunSpec
 from service.gates import GateRequest, Gates, RunRequest
 from service.identity import LOCAL_ADMIN
-from service.ids import new_id
+from service.ids import new_id, now
 from service.pool import ModelPool
 from service.registry import Origin, Push, Registry
 from service.settings import Settings
 from service.store import routes, runs
 from service.store.database import Database
+from suites.case import Suite
 from suites.results import CaseResult
+
+if TYPE_CHECKING:
+    from service.cli.client import Remote
 
 
 class Work(Protocol):
@@ -29,15 +35,17 @@ class Work(Protocol):
 
     def push(self, prompts: dict[str, Any], suites: dict[str, Any], origin: dict[str, Any]) -> list[dict[str, Any]]: ...
 
-    def run(self, request: RunRequest, advance: Advance) -> dict[str, Any]: ...
+    def run(self, request: RunRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]: ...
 
     def gate(self, request: GateRequest, advance: Advance) -> dict[str, Any]: ...
+
+    def calibrate(self, request: CalibrationRequest, advance: Advance) -> dict[str, Any]: ...
 
     def suite(self, text: str) -> dict[str, Any]: ...
 
     def evidence(self, evidence_id: str) -> dict[str, Any]: ...
 
-    def cases(self, run_id: str) -> Iterable[dict[str, Any]]: ...
+    def cases(self, run_id: str, statuses: tuple[str, ...] = ()) -> Iterable[dict[str, Any]]: ...
 
 
 class RemoteWork:
@@ -47,19 +55,30 @@ class RemoteWork:
         self._remote = remote
 
     def push(self, prompts: dict[str, Any], suites: dict[str, Any], origin: dict[str, Any]) -> list[dict[str, Any]]:
-        body = {"prompts": prompts, "suites": suites, "allow_secrets": True, **origin}  # `check` has seen the files
+        sent = {name: suite.as_data() if isinstance(suite, Suite) else suite for name, suite in suites.items()}
+        body = {"prompts": prompts, "suites": sent, "allow_secrets": True, **origin}  # `check` has seen the files
         answer: list[dict[str, Any]] = self._remote.call("POST", "/api/push", body=body)
         return answer
 
-    def run(self, request: RunRequest, advance: Advance) -> dict[str, Any]:
-        started = self._remote.call("POST", "/api/runs", body=request.model_dump(exclude_none=True))
+    def run(self, request: RunRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]:
+        if resume:
+            raise BadInput("a run of a service is resumed by its job: turnout job ID --resume", param="resume")
+        started = self._remote.call("POST", "/api/runs", body=request.model_dump(mode="json", exclude_none=True))
         return self._result(started["job_id"], advance)
 
     def gate(self, request: GateRequest, advance: Advance) -> dict[str, Any]:
         started = self._remote.call("POST", "/api/gates", body=request.model_dump(exclude_none=True))
         return self._result(started["job_id"], advance)
 
+    def calibrate(self, request: CalibrationRequest, advance: Advance) -> dict[str, Any]:
+        started = self._remote.call(
+            "POST", "/api/calibrations", body=request.model_dump(mode="json", exclude_none=True)
+        )
+        return self._result(started["job_id"], advance)
+
     def _result(self, job_id: str, advance: Advance) -> dict[str, Any]:
+        from service.cli.client import follow
+
         def on_event(event: dict[str, Any]) -> None:
             if event["type"] == "cases":
                 advance(event["data"]["done"], event["data"]["total"])
@@ -85,8 +104,9 @@ class RemoteWork:
         record: dict[str, Any] = self._remote.call("GET", f"/api/evidence/{evidence_id}")
         return record
 
-    def cases(self, run_id: str) -> Iterable[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._remote.call("GET", f"/api/runs/{run_id}/cases")
+    def cases(self, run_id: str, statuses: tuple[str, ...] = ()) -> Iterable[dict[str, Any]]:
+        params = {"status": ",".join(statuses)} if statuses else {}
+        found: list[dict[str, Any]] = self._remote.call("GET", f"/api/runs/{run_id}/cases", params=params)
         return found
 
 
@@ -102,13 +122,34 @@ class LocalWork:
     def push(self, prompts: dict[str, Any], suites: dict[str, Any], origin: dict[str, Any]) -> list[dict[str, Any]]:
         return self._registry.push(Push(prompts, suites, Origin(allow_secrets=True, **origin)), LOCAL_ADMIN)
 
-    def run(self, request: RunRequest, advance: Advance) -> dict[str, Any]:
-        async def work(gates: Gates, evaluator: Evaluator) -> dict[str, Any]:
-            plan = gates.plan_run(request, new_id("run"))
-            count = _Count(advance, len(plan.suite.tests) * plan.suite.repeat)
-            return (await evaluator.run(plan.spec, plan.suite, count)).data
+    def run(self, request: RunRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]:
+        run_id = new_id("run")
 
-        return asyncio.run(self._with_models(work))
+        async def work(gates: Gates, evaluator: Evaluator) -> dict[str, Any]:
+            nonlocal run_id
+            plan = gates.plan_run(request, run_id)
+            if resume:
+                run_id = self._cut_short(plan.spec) or run_id
+            count = _Count(advance, len(plan.spec.chosen(plan.suite)) * plan.suite.repeat)
+            return (await evaluator.run(replace(plan.spec, run_id=run_id), plan.suite, count)).data
+
+        try:
+            return asyncio.run(self._with_models(work))
+        except KeyboardInterrupt:
+            self._tell_interrupted(run_id)
+            raise
+
+    def _cut_short(self, spec: RunSpec) -> str | None:
+        """The newest run of the same cases and variant that did not end, if any."""
+        with self._database.read() as session:
+            found = runs.unfinished(session, spec.suite, spec.suite_version, str(spec.variant))
+        wanted = spec.filter.as_data()
+        return next((run["id"] for run in found if (run["summary"] or {}).get("filter", {}) == wanted), None)
+
+    def _tell_interrupted(self, run_id: str) -> None:
+        with self._database.write() as session:
+            kept = runs.interrupt(session, run_id, now())
+        err().print(f"{kept} results are kept as {run_id}: --resume asks the rest", markup=False)
 
     def gate(self, request: GateRequest, advance: Advance) -> dict[str, Any]:
         async def work(gates: Gates, _: Evaluator) -> dict[str, Any]:
@@ -120,7 +161,19 @@ class LocalWork:
 
         return asyncio.run(self._with_models(work))
 
+    def calibrate(self, request: CalibrationRequest, advance: Advance) -> dict[str, Any]:
+        async def work() -> dict[str, Any]:
+            pool = ModelPool(self._settings)
+            judges = Calibrations(self._database, self._settings, pool, self._registry)
+            try:
+                return await judges.run(request, new_id("cal"), LOCAL_ADMIN, advance)
+            finally:
+                await pool.aclose()
+
+        return asyncio.run(work())
+
     async def _with_models(self, work: Any) -> dict[str, Any]:
+        gc.freeze()  # what start-up made lives as long as this process: garbage of the run is found sooner and cheaper
         pool = ModelPool(self._settings)
         evaluator = Evaluator(self._database, self._settings, pool)
         try:
@@ -130,7 +183,7 @@ class LocalWork:
             await pool.aclose()
 
     def suite(self, text: str) -> dict[str, Any]:
-        return self._registry.suite(text)
+        return self._registry.suite_head(text)
 
     def evidence(self, evidence_id: str) -> dict[str, Any]:
         with self._database.read() as session:
@@ -139,9 +192,9 @@ class LocalWork:
             raise NotFound("evidence", evidence_id)
         return record
 
-    def cases(self, run_id: str) -> Iterable[dict[str, Any]]:
+    def cases(self, run_id: str, statuses: tuple[str, ...] = ()) -> Iterable[dict[str, Any]]:
         with self._database.read() as session:
-            return list(runs.cases(session, run_id))
+            yield from runs.cases(session, run_id, statuses)
 
 
 class _Count:
@@ -159,4 +212,8 @@ class _Count:
 
 def connect_work(settings: Settings, *, local: bool) -> Work:
     """The service at TURNOUT_URL, or this process."""
-    return LocalWork(settings) if local else RemoteWork(Remote(settings))
+    if local:
+        return LocalWork(settings)
+    from service.cli.client import Remote  # httpx: a tenth of a second that --local does not need
+
+    return RemoteWork(Remote(settings))

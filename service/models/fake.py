@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from prompts.errors import ModelError
 from prompts.messages import Completion, CompletionRequest, Usage
 from service.errors import BadSetting
+from service.models.embedding import Embeddings
 
 Answer = Callable[[CompletionRequest], str] | Mapping[str, str] | str
+T = TypeVar("T")
+DIMENSIONS = 256
+_WORD = re.compile(r"\w+")
 Fail = Callable[[CompletionRequest], ModelError | None] | ModelError | None
 
 
@@ -33,6 +39,8 @@ class FakeModel:
     def from_config(cls, config: Mapping[str, Any]) -> FakeModel:
         """From `turnout.yaml`: `answers` by part of the last user message, else `echo` it, else `default`; `latency_s`.
 
+        An answer that is a list gives its items in turn by the request's `seed`: judges that vote can disagree.
+
         Raises BadSetting for another key or a value of the wrong type.
         """
         kinds: dict[str, type | tuple[type, ...]] = {
@@ -46,12 +54,13 @@ class FakeModel:
                 raise BadSetting(f"{key!r} is no setting of a fake model; these are: {', '.join(kinds)}", param=key)
             if not isinstance(value, kinds[key]):
                 raise BadSetting(f"{key} of a fake model cannot be {value!r}", param=key)
-        answers = {str(part): str(text) for part, text in config.get("answers", {}).items()}
+        answers = {str(part): text for part, text in config.get("answers", {}).items()}
         echo, default = config.get("echo", False), config.get("default", "")
 
         def answer(request: CompletionRequest) -> str:
             said = last_user_text(request)
-            return _first_fitting(answers, said, said if echo else default)
+            found = _first_fitting(answers, said, said if echo else default)
+            return str(found[request.parameters.get("seed", 0) % len(found)]) if isinstance(found, list) else str(found)
 
         return cls(answer, latency_s=float(config.get("latency_s", 0)))
 
@@ -71,6 +80,14 @@ class FakeModel:
             latency_s=time.monotonic() - started,
             message={"role": "assistant", "content": text},
         )
+
+    async def embed(self, texts: Sequence[str], _timeout_s: float) -> Embeddings:
+        """See `service.models.embedding.Embedder`: texts with the same words are near, whatever they mean."""
+        error = self._fail if isinstance(self._fail, ModelError) else None
+        if error is not None:
+            raise error
+        words = [_WORD.findall(text.lower()) for text in texts]
+        return Embeddings(tuple(map(_counted, words)), Usage(sum(map(len, words))))
 
     async def aclose(self) -> None:
         """Nothing to give back."""
@@ -94,5 +111,13 @@ def _text_of(content: Any) -> str:
     return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in parts)
 
 
-def _first_fitting(answers: Mapping[str, str], said: str, otherwise: str) -> str:
+def _counted(words: Sequence[str]) -> tuple[float, ...]:
+    """How often words of each of `DIMENSIONS` kinds occur."""
+    counts = [0.0] * DIMENSIONS
+    for word in words:
+        counts[zlib.crc32(word.encode()) % DIMENSIONS] += 1
+    return tuple(counts)
+
+
+def _first_fitting(answers: Mapping[str, T], said: str, otherwise: T) -> T:
     return next((answer for part, answer in answers.items() if part in said), otherwise)

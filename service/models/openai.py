@@ -6,13 +6,15 @@ import asyncio
 import email.utils
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import aiohttp
+import yarl
 
 from prompts.errors import ModelOverloaded, ModelRefused, ModelTimeout, ModelUnavailable
 from prompts.messages import Completion, CompletionRequest, Usage
+from service.models.embedding import Embeddings
 
 _MOST_MESSAGE = 500  # characters of an upstream's message that are passed on
 _MOST_BYTES = 32 << 20  # of a reply
@@ -28,6 +30,8 @@ class OpenAIModel:
 
     def __init__(self, base_url: str, model: str, api_key: str | None = None) -> None:
         self._url = base_url.rstrip("/") + "/chat/completions"
+        self._target = yarl.URL(self._url)  # parsed once
+        self._embeddings = yarl.URL(base_url.rstrip("/") + "/embeddings")
         self._model = model
         self._api_key = api_key
         self._session: aiohttp.ClientSession | None = None
@@ -44,15 +48,34 @@ class OpenAIModel:
             "messages": [message.as_dict() for message in request.messages],
         }
         started = time.monotonic()
-        try:
-            status, headers, raw = await self._post(body, request.timeout_s)
-        except TimeoutError as error:
-            raise ModelTimeout(f"{self._url}: no complete answer within {request.timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise ModelUnavailable(f"{self._url}: {self._clean(str(error) or type(error).__name__)}") from error
-        if status != 200:
-            self._raise_for(status, headers, raw)
+        raw = await self._asked(self._target, body, request.timeout_s)
         return self._read(raw, time.monotonic() - started)
+
+    async def embed(self, texts: Sequence[str], timeout_s: float) -> Embeddings:
+        """See `service.models.embedding.Embedder`."""
+        raw = await self._asked(self._embeddings, {"model": self._model, "input": list(texts)}, timeout_s)
+        reply = _json_object(raw)
+        try:
+            found = sorted(reply["data"], key=lambda item: item["index"])
+            vectors = tuple(tuple(map(float, item["embedding"])) for item in found)
+        except (KeyError, TypeError, ValueError) as error:
+            shown = self._clean(raw[:200].decode("utf-8", "replace"))
+            raise ModelRefused(f"{self._embeddings}: not embeddings ({error!r}): {shown}", status=200) from error
+        if len(vectors) != len(texts):
+            raise ModelRefused(f"{self._embeddings}: {len(vectors)} vectors for {len(texts)} texts", status=200)
+        return Embeddings(vectors, _usage(reply.get("usage")))
+
+    async def _asked(self, target: yarl.URL, body: Mapping[str, Any], timeout_s: float) -> bytes:
+        """The body of a good answer; raises the ModelError that a bad one, or none, means."""
+        try:
+            status, headers, raw = await self._post(target, body, timeout_s)
+        except TimeoutError as error:
+            raise ModelTimeout(f"{target}: no complete answer within {timeout_s:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise ModelUnavailable(f"{target}: {self._clean(str(error) or type(error).__name__)}") from error
+        if status != 200:
+            self._raise_for(target, status, headers, raw)
+        return raw
 
     async def aclose(self) -> None:
         """Close the connections, for good. Safe to call twice."""
@@ -61,15 +84,17 @@ class OpenAIModel:
             await self._session.close()
             self._session = None
 
-    async def _post(self, body: Mapping[str, Any], timeout_s: float) -> tuple[int, Mapping[str, str], bytes]:
+    async def _post(
+        self, target: yarl.URL, body: Mapping[str, Any], timeout_s: float
+    ) -> tuple[int, Mapping[str, str], bytes]:
         if self._closed:
-            raise ModelUnavailable(f"{self._url}: this model was closed")
+            raise ModelUnavailable(f"{target}: this model was closed")
         if self._session is None:
             self._session = self._open()
         data = json.dumps(body).encode()
         async with (
             asyncio.timeout(timeout_s),
-            self._session.post(self._url, data=data, allow_redirects=False) as reply,
+            self._session.post(target, data=data, allow_redirects=False) as reply,
         ):
             return reply.status, reply.headers, await self._bounded(reply)
 
@@ -86,6 +111,8 @@ class OpenAIModel:
         )
 
     async def _bounded(self, reply: aiohttp.ClientResponse) -> bytes:
+        if (reply.content_length or _MOST_BYTES) < _MOST_BYTES:
+            return await reply.read()
         raw = bytearray()
         async for chunk in reply.content.iter_any():
             raw += chunk
@@ -107,18 +134,20 @@ class OpenAIModel:
             shown = self._clean(raw[:200].decode("utf-8", "replace"))
             raise ModelRefused(f"{self._url}: not a chat completion ({error!r}): {shown}", status=200) from error
         details = reply.get("turnout")
+        details = dict(details) if isinstance(details, dict) else {}
+        logprobs = _logprobs(choice)
         return Completion(
             text=text,
             finish_reason=str(choice.get("finish_reason") or "stop"),
             usage=usage,
             latency_s=latency_s,
             message=message,
-            details=details if isinstance(details, dict) else {},
+            details={**details, "logprobs": logprobs} if logprobs else details,
         )
 
-    def _raise_for(self, status: int, headers: Mapping[str, str], raw: bytes) -> NoReturn:
+    def _raise_for(self, target: yarl.URL, status: int, headers: Mapping[str, str], raw: bytes) -> NoReturn:
         message, code = _upstream_error(raw)
-        said = f"{self._url}: HTTP {status}: {self._clean(message)}"
+        said = f"{target}: HTTP {status}: {self._clean(message)}"
         if status in (429, 503):
             raise ModelOverloaded(said, retry_after_s=retry_after_s(headers.get("Retry-After")))
         if status in (408, 504):
@@ -148,6 +177,14 @@ def _upstream_error(raw: bytes) -> tuple[str, str | None]:
         code = error.get("code")
         return str(error.get("message") or error), str(code) if code is not None else None
     return str(error or raw.decode("utf-8", "replace")), None
+
+
+def _logprobs(choice: Mapping[str, Any]) -> list[float]:
+    """The natural log-probability of each token of an answer; none where they were not asked for, or not given."""
+    given = choice.get("logprobs")
+    tokens = given.get("content") if isinstance(given, dict) else None
+    found = [token.get("logprob") for token in tokens if isinstance(token, dict)] if isinstance(tokens, list) else []
+    return [float(value) for value in found if isinstance(value, int | float)]
 
 
 def _usage(usage: Any) -> Usage:

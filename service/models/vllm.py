@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
 
 from prompts.errors import ModelRefused, ModelTimeout, ModelUnavailable
 from prompts.messages import Completion, CompletionRequest
+from service.models.embedding import Embeddings
 from service.models.openai import OpenAIModel
 
 LOAD_S = 60.0
@@ -27,6 +29,10 @@ class VllmModel:
         self._model = OpenAIModel(base_url, model, api_key)
         self._loaded: set[str] = set()
         self._loading = asyncio.Lock()
+
+    async def embed(self, texts: Sequence[str], timeout_s: float) -> Embeddings:
+        """See `service.models.embedding.Embedder`: a server that serves a model of embeddings answers."""
+        return await self._model.embed(texts, timeout_s)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """See `prompts.messages.Model`; a server that was restarted is given its adapter again, once."""

@@ -38,6 +38,12 @@ def add_feedback(session: Session, record: dict[str, Any]) -> None:
     session.flush()
 
 
+def feedback_on(session: Session, prefix: str) -> list[dict[str, Any]]:
+    """Feedback on everything whose id begins so, oldest first."""
+    query = select(Feedback).where(col(Feedback.completion_id).startswith(prefix, autoescape=True))
+    return [row.model_dump() for row in session.exec(query.order_by(col(Feedback.at)))]
+
+
 def feedback(session: Session, completion_id: str) -> list[dict[str, Any]]:
     query = select(Feedback).where(Feedback.completion_id == completion_id).order_by(col(Feedback.at))
     return [row.model_dump() for row in session.exec(query)]

@@ -1,14 +1,18 @@
-"""Suite versions: numbered and content-addressed like prompts."""
+"""Suite versions: numbered and content-addressed like prompts.
+
+Where a suite has many cases, `tests` of its stored content is their number, and they stand in chunks by its digest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, overload
 
 from sqlalchemy import insert
 from sqlmodel import Session, col, select
 
-from service.store.tables import SuiteVersion
+from service.store.database import Database, insert_once
+from service.store.tables import SuiteCases, SuiteVersion
 
 
 def numbers(session: Session, names: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -76,6 +80,36 @@ def _of(session: Session, query: Any, names: Sequence[str]) -> list[Any]:
     """Rows of these suites, some hundred names a query: SQLite bounds the variables of a statement."""
     parts = (names[start : start + 500] for start in range(0, len(names), 500))
     return [row for part in parts for row in session.execute(query.where(col(SuiteVersion.name).in_(part)))]
+
+
+def add_chunks(session: Session, digest: str, chunks: Iterable[bytes]) -> None:
+    """Keep the cases of a suite, one chunk after another: they are never all in memory."""
+    for number, chunk in enumerate(chunks):
+        insert_once(session, SuiteCases, [{"digest": digest, "number": number, "cases": chunk}])
+
+
+class Chunks(Sequence[bytes]):
+    """The chunks of a stored suite, each read when it is needed."""
+
+    def __init__(self, database: Database, digest: str, count: int) -> None:
+        self._database = database
+        self._digest = digest
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(self._count))]
+        with self._database.read() as session:
+            return session.get_one(SuiteCases, (self._digest, range(self._count)[index])).cases
 
 
 def _plain(row: SuiteVersion | None) -> dict[str, Any] | None:

@@ -97,6 +97,15 @@ class SuiteVersion(SQLModel, table=True):
     pushed_at: str | None = None  # when it last became what the bare name means; None for a draft
 
 
+class SuiteCases(SQLModel, table=True):
+    """Cases of a suite with many, by the suite's digest: compressed chunks of them in order."""
+
+    __tablename__ = "suite_cases"
+    digest: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    cases: bytes
+
+
 class Run(SQLModel, table=True):
     __tablename__ = "run"
     id: str = Field(primary_key=True)
@@ -263,6 +272,23 @@ class Feedback(SQLModel, table=True):
     comment: str | None = Field(default=None, sa_column=Column(Text))
     correction: str | None = Field(default=None, sa_column=Column(Text))
     key_id: str
+    at: str
+
+
+class JudgeCalibration(SQLModel, table=True):
+    """Append-only: how far one grader of a suite agreed with people. `key` is made of all that its figures depend on."""
+
+    __tablename__ = "judge_calibration"
+    __table_args__ = (Index("judge_calibration_by_grader", "suite", "key"),)
+    id: str = Field(primary_key=True)
+    suite: str
+    key: str
+    suite_version: int
+    suite_digest: str
+    grader: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    figures: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    labels_digest: str
+    actor: str
     at: str
 
 

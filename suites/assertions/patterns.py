@@ -8,6 +8,7 @@ import re
 from suites.assertions.spec import AssertionErrored, refuse, shorten
 
 REGEX_TIMEOUT_S = 1.0
+SHORT_CHARACTERS = 10_000
 MAX_PATTERN_CHARACTERS = 10_000
 MAX_UNROLLED_CHARACTERS = 2_000_000  # `regex` writes out counted repeats: "((a{1000}){1000}){1000}" takes all memory
 _COUNTED = re.compile(r"\{\s*([0-9]+)")
@@ -21,7 +22,9 @@ def search(pattern: str, text: str) -> bool:
     import regex  # type: ignore[import-untyped, unused-ignore]  # its stubs come with the extra `dev`
 
     try:
-        return regex.search(pattern, text, timeout=REGEX_TIMEOUT_S) is not None
+        # for a short text, letting other threads run meanwhile takes longer than the search
+        concurrent = len(text) > SHORT_CHARACTERS
+        return regex.search(pattern, text, timeout=REGEX_TIMEOUT_S, concurrent=concurrent) is not None
     except TimeoutError as error:
         message = f"the pattern {shorten(pattern)} took more than {REGEX_TIMEOUT_S:g} s"
         raise AssertionErrored(message) from error

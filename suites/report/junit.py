@@ -22,6 +22,7 @@ def render_junit(
     root = ET.Element("testsuites", name="turnout")
     for decision in decisions:
         suite = ET.SubElement(root, "testsuite", name=xml_text(decision.suite))
+        _properties(suite, decision)
         _gate(suite, decision)
         for result in (results or {}).get(decision.suite, ()):
             _case(suite, decision, result, titles or {})
@@ -34,6 +35,20 @@ def render_junit(
 def xml_text(text: str, limit: int = MAX_TEXT_CHARACTERS) -> str:
     """`text` without what XML 1.0 cannot hold, cut to `limit` characters."""
     return _NOT_XML.sub("�", text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def _properties(suite: ET.Element, decision: GateDecision) -> None:
+    """Thresholds, and cases that were left out of the comparison: what is no test case of its own."""
+    found = {
+        f"threshold.{row.name}": f"{row.shown} for {row.bound:g}: {'met' if row.met else 'missed'}"
+        for row in decision.thresholds
+    }
+    for case in decision.quarantined:
+        found[f"quarantined.{case.case_id}"] = f"{case.title}: {case.in_words()}" if case.title else case.in_words()
+    if found:
+        properties = ET.SubElement(suite, "properties")
+        for name, value in found.items():
+            ET.SubElement(properties, "property", name=xml_text(name, 200), value=xml_text(value, 300))
 
 
 def _gate(suite: ET.Element, decision: GateDecision) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from suites.policy import PLAIN_BOUNDS
 from suites.verdicts import GateDecision, ThresholdRow, Verdict, worst
 
 MARKER = "<!-- turnout:gate -->"  # by it the comment is found again and updated
@@ -38,16 +39,18 @@ class CaseView:
 Views = Mapping[str, CaseView]  # by case id
 
 
-def render_markdown(decisions: Sequence[GateDecision], views: Views | None = None) -> str:
-    """The comment. Cases without a view are shown by their id alone."""
+def render_markdown(decisions: Sequence[GateDecision], views: Views | None = None, notes: Sequence[str] = ()) -> str:
+    """The comment. Cases without a view are shown by their id alone; `notes` are said first."""
     verdict = worst(decision.verdict for decision in decisions)
     parts = [MARKER, f"## {_SIGNS[verdict]} Turnout gate {_WORDS[verdict]}", ""]
+    head = [*parts, *(f"- {escape(note)}" for note in notes[:MAX_CASES]), *([""] if notes else [])]
+    parts = list(head)
     for decision in decisions:
         parts += _suite(decision, views or {})
     text = "\n".join(parts).rstrip() + "\n"
     if len(text) <= MAX_CHARACTERS:
         return text
-    return _cut("\n".join(parts[:3] + [line for decision in decisions for line in _suite(decision, None)]))
+    return _cut("\n".join(head + [line for decision in decisions for line in _suite(decision, None)]))
 
 
 def _cut(text: str) -> str:
@@ -64,6 +67,7 @@ def _suite(decision: GateDecision, views: Views | None) -> list[str]:
         lines += ["| threshold | bound | value | |", "|---|---:|---:|---|"]
         lines += [_threshold(row) for row in decision.thresholds]
         lines.append("")
+    lines += _quarantined(decision, views)
     if views is not None:
         lines += _cases("Newly broken", decision.newly_broken, views)
         lines += _cases("Newly mended", decision.newly_mended, views)
@@ -76,6 +80,8 @@ def _comparison(decision: GateDecision) -> list[str]:
     lines.append(f"| candidate | {code(decision.candidate)} | {_percent(decision.pass_rate)} | {interval} |")
     if decision.baseline is not None:
         lines.append(f"| baseline | {code(decision.baseline)} | {_percent(decision.baseline_pass_rate)} | |")
+    if decision.scores is not None:
+        lines += ["", _scores(decision)]
     if decision.p_value is not None:
         broken, mended = len(decision.newly_broken), len(decision.newly_mended)
         counts = f"{broken} newly broken, {mended} newly mended of {decision.paired} paired cases"
@@ -88,8 +94,40 @@ def _percent(share: float | None) -> str:
 
 
 def _threshold(row: ThresholdRow) -> str:
-    value = "unknown" if row.value is None else f"{row.value:.6g}"
-    return f"| {row.name} | {row.bound:g} | {value} | {'met' if row.met else '**missed**'} |"
+    name = row.name if row.name in PLAIN_BOUNDS else code(row.name)  # metrics and tags are called as authors like
+    return f"| {name} | {row.bound:g} | {row.shown} | {'met' if row.met else '**missed**'} |"
+
+
+def _scores(decision: GateDecision) -> str:
+    scores = decision.scores
+    if scores is None:
+        return ""
+    means = f"mean score {scores.candidate:.3f} against {scores.baseline:.3f}"
+    interval = f"difference {scores.difference:+.3f}, 95% {scores.ci95[0]:+.3f} to {scores.ci95[1]:+.3f}"
+    return f"{means}, {interval} (bootstrap over {scores.clusters} clusters)"
+
+
+def _quarantined(decision: GateDecision, views: Views | None) -> list[str]:
+    """The cases that were left out of the comparison; their number alone where the comment would be too long."""
+    cases = decision.quarantined
+    if not cases:
+        return []
+    title = f"Flaky on the baseline, left out of the comparison: {len(cases)}"
+    if views is None:
+        return [title, ""]
+    lines = [
+        f"<details><summary>{title}</summary>",
+        "",
+        "| case | baseline passed | candidate passed |",
+        "|---|---:|---:|",
+    ]
+    lines += [
+        f"| {code(case.title or case.case_id)} | {case.baseline.shown} | {case.candidate.shown} |"
+        for case in cases[:MAX_CASES]
+    ]
+    if len(cases) > MAX_CASES:
+        lines += ["", f"… and {len(cases) - MAX_CASES} more"]
+    return [*lines, "", "</details>", ""]
 
 
 def _cases(title: str, case_ids: Sequence[str], views: Views) -> list[str]:

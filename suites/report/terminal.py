@@ -11,6 +11,8 @@ from rich.text import Text
 from suites.results import RunSummary
 from suites.verdicts import GateDecision, PromotionDecision, Verdict
 
+MAX_QUARANTINED = 10  # of a suite
+
 _STYLES: dict[Verdict, str] = {"pass": "green", "fail": "red", "inconclusive": "yellow", "could_not_run": "red"}
 
 
@@ -35,7 +37,7 @@ def print_run(console: Console, variant: str, summary: RunSummary) -> None:
 
 
 def print_gate(console: Console, decisions: Sequence[GateDecision]) -> None:
-    """One gate: a row for each suite, then thresholds that were missed and every reason in words."""
+    """One gate: a row for each suite, its thresholds, every reason in words, and the cases that were left out."""
     table = Table("suite", "verdict", "pass rate", "95%", "baseline", "broken", "mended", "paired", "p")
     for decision in decisions:
         cells = [percent(decision.pass_rate), interval(decision.ci95), percent(decision.baseline_pass_rate)]
@@ -44,9 +46,25 @@ def print_gate(console: Console, decisions: Sequence[GateDecision]) -> None:
         cells += [*map(str, counts), number(decision.p_value)]
         table.add_row(Text(decision.suite), verdict, *map(Text, cells))
     console.print(table)
+    _print_thresholds(console, decisions)
     for decision in decisions:
         for reason in decision.reasons:
             console.print(Text(f"{decision.suite}: {reason}", style=_STYLES[decision.verdict]))
+        for case in decision.quarantined[:MAX_QUARANTINED]:
+            name = f"{case.title} ({case.case_id})" if case.title else case.case_id
+            console.print(Text(f"{decision.suite}: left out, {name}: {case.in_words()}", style="yellow"))
+        if len(decision.quarantined) > MAX_QUARANTINED:
+            console.print(Text(f"  … and {len(decision.quarantined) - MAX_QUARANTINED} more", style="yellow"))
+
+
+def _print_thresholds(console: Console, decisions: Sequence[GateDecision]) -> None:
+    rows = [(decision.suite, row) for decision in decisions for row in decision.thresholds]
+    if rows:
+        table = Table("suite", "threshold", "bound", "value", "")
+        for suite, row in rows:
+            met = Text("met" if row.met else "missed", style="green" if row.met else "red")
+            table.add_row(Text(suite), Text(row.name), f"{row.bound:g}", row.shown, met)
+        console.print(table)
 
 
 def print_promotion(console: Console, decision: PromotionDecision) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from prompts.messages import CompletionRequest
 from service.cli import exits
+from service.models.fake import FakeModel
 from service.store.tables import Job
 from suites.gate import read_evidence, recompute
+from suites.results import CaseResult
+from suites.verification import verify_record, verify_side
 from tests.service.conftest import Service, case, make_settings, suite, triage
 
 PASSES = [case(f"charged, ticket {number}", "billing") for number in range(20)]
@@ -262,3 +267,86 @@ def test_a_gate_with_fallback_queues_the_fine_tune_of_a_suite_that_asks_for_it(s
 )
 def test_of_several_exit_codes_the_first_of_2_4_1_3_0_counts(codes: tuple[int, ...], code: int) -> None:
     assert exits.of_several(codes) == code
+
+
+QUEUE = {"type": "equals", "value": "billing", "metric": "queue"}
+
+
+def test_thresholds_of_metrics_and_tags_are_judged_by_runs_and_gates_alike(service: Service) -> None:
+    tests = [
+        {"vars": {"ticket": "charged once"}, "assert": [QUEUE], "tags": ["money"]},
+        {"vars": {"ticket": "password lost"}, "assert": [QUEUE], "tags": ["access"]},
+    ]
+    thresholds = {"metrics": {"queue": 0.5}, "tags": {"money": 1.0, "access": 0.5}}
+    service.put_suite("parts", {**suite(thresholds=thresholds), "tests": tests})
+
+    decided = gate(service, "parts", baseline="none")
+    started = service.call("POST", "/api/runs", "ci", json={"suite": "parts"}).json()
+    run = service.work(started["job_id"])["result"]
+
+    rows = [("metrics.queue", 0.5, 0.5, True), ("tags.money", 1.0, 1.0, True), ("tags.access", 0.5, 0.0, False)]
+    expected = [dict(zip(("name", "bound", "value", "met"), row, strict=True)) for row in rows]
+    assert decided["suites"][0]["thresholds"] == run["thresholds"] == expected
+    assert decided["suites"][0]["reasons"] == run["reasons"] == ["tags.access 0 < 0.5"]
+    assert (decided["verdict"], run["verdict"]) == ("fail", "fail")
+
+
+def test_a_threshold_that_no_case_has_is_refused_over_http_too(service: Service) -> None:
+    answer = service.call("PUT", "/api/suites/none", "author", json=suite(*PASSES, thresholds={"tags": {"money": 0.5}}))
+
+    assert answer.status_code == 400
+    assert "thresholds.tags.money: no case has this tag" in answer.text
+
+
+def test_a_case_that_is_flaky_on_the_baseline_is_quarantined_and_told(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model answers the ticket of chance wrong at every third time."""
+    asked = itertools.count()
+    plain = FakeModel._text
+
+    def text(model: FakeModel, request: CompletionRequest) -> str:
+        lucky = "by chance" not in str(request.messages[-1].content) or next(asked) % 3
+        return plain(model, request) if lucky else "other"
+
+    monkeypatch.setattr(FakeModel, "_text", text)
+    by_chance = case("charged by chance", "billing", description="a ticket of chance")
+    service.put_suite("flaky", suite(by_chance, *PASSES, repeat=3))
+    service.push("support.triage", triage(messages=[{"role": "user", "content": "again {{ ticket }}"}]))
+
+    decided = gate(service, "flaky", candidate="support.triage@latest", no_cache=True)
+
+    [entry] = decided["suites"]
+    [left_out] = entry["quarantined"]
+    assert (left_out["title"], left_out["baseline"], left_out["candidate"]) == (
+        "a ticket of chance", [2, 1, 0], [2, 1, 0],
+    )  # fmt: skip
+    assert (entry["paired"], entry["pass_rate"], entry["verdict"]) == (20, 20 / 21, "pass")
+    assert "1 flaky on the baseline left out" in entry["reasons"][0]
+    record = service.call("GET", f"/api/evidence/{entry['evidence_id']}", "author").json()
+    assert verify_record(record) == []
+
+
+def test_a_gate_on_scores_compares_with_the_scores_of_a_stored_run(service: Service) -> None:
+    halves = [
+        {
+            "vars": {"ticket": f"charged, ticket {number}"},
+            "assert": [{"type": "contains", "value": "ing"}, {"type": "contains", "value": "bill"}, QUEUE],
+            "threshold": 0.0,
+        }
+        for number in range(20)
+    ]
+    service.put_suite("graded", {**suite(gate={"on": "score"}), "tests": halves})
+    started = service.call("POST", "/api/runs", "ci", json={"suite": "graded"}).json()
+    service.work(started["job_id"])
+
+    decided = gate(service, "graded", candidate="support.triage@2", baseline=f"run:{started['run_id']}")
+
+    [entry] = decided["suites"]
+    assert (decided["verdict"], entry["newly_broken"]) == ("fail", [])
+    assert (entry["scores"]["candidate"], entry["scores"]["baseline"], entry["scores"]["ci95"]) == (0.0, 1.0, [-1, -1])
+    record = service.call("GET", f"/api/evidence/{entry['evidence_id']}", "author").json()
+    assert verify_record(record) == []
+    stored = service.call("GET", f"/api/runs/{started['run_id']}/cases", "author").json()
+    given = read_evidence(record["content"]).given
+    assert verify_side(given, "baseline", map(CaseResult.from_dict, stored)) == []

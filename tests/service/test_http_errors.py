@@ -94,7 +94,11 @@ def test_no_error_is_made_outside_the_tree() -> None:
         "service/client/turnout/errors.py:TurnoutError",
         "service/fallback.py:Cancelled",  # signals within a job and within a case: counted there, they leave neither
         "service/workflow.py:StepFailed",
+        "suites/assertions/children.py:ScriptDied",
+        "suites/assertions/children.py:ScriptTimedOut",
         "suites/assertions/spec.py:AssertionErrored",
+        "suites/assertions/spec.py:AssertionWaits",
+        "suites/judges.py:Unreadable",
     }
 
 

@@ -55,6 +55,8 @@ LEAST_ROLE: dict[str, str] = {
     "POST /api/gates": "ci",
     "GET /api/gates/{gate_id}": "author",
     "POST /api/finetunes": "author",
+    "POST /api/calibrations": "author",
+    "GET /api/calibrations": "author",
     "GET /api/evidence/{evidence_id}": "author",
     "GET /api/jobs": "author",
     "GET /api/jobs/{job_id}": "author",

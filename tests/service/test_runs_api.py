@@ -194,3 +194,49 @@ def test_runs_are_listed_newest_first(service: Service) -> None:
     listed = service.call("GET", "/api/runs?suite=triage&limit=2", "author").json()
 
     assert [run["run_id"] for run in listed] == [second["run_id"], first["run_id"]]
+
+
+def test_a_run_of_some_cases_is_marked_and_no_gate_takes_it_for_a_baseline(service: Service) -> None:
+    tagged = suite(case("charged twice", "billing", tags=["money"]), case("my password", "account"))
+    service.put_suite("tagged", {**tagged, "thresholds": {"pass_rate": 0.5}})
+
+    run = finish(service, suite="tagged", filter={"tags": ["money"]})
+    gate = {"suites": ["tagged"], "candidate": "support.triage@1", "baseline": f"run:{run['run_id']}"}
+    refused = service.call("POST", "/api/gates", "ci", json=gate)
+
+    assert (run["total"], run["passed"], run["filter"]) == (1, 1, {"tags": ["money"]})
+    assert refused.status_code == 400
+    assert "has some of the cases only" in refused.json()["detail"]
+    assert service.call("POST", "/api/gates", "ci", json={**gate, "filter": {"first": 1}}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"filter": {"tags": ["none-such"]}}, "the suite's tags are none"),
+        ({"filter": {"first": 1}, "rerun_failed": True}, "leave the filter out"),
+        ({"filter": {"first": 0}}, "filter"),
+        ({"filter": {"frist": 1}}, "frist"),
+    ],
+)
+def test_a_filter_that_cannot_be_is_refused_before_anything_is_queued(
+    service: Service, body: dict[str, Any], told: str
+) -> None:
+    answer = service.call("POST", "/api/runs", "author", json={"suite": "triage", **body})
+    assert answer.status_code == 400
+    assert told in answer.text
+
+
+def test_a_suite_of_many_cases_is_stored_in_chunks_and_read_whole(service: Service) -> None:
+    many = suite(*(case(f"charged {number}", "billing", tags=[str(number)]) for number in range(600)))
+    version = service.put_suite("many", many)
+    assert service.put_suite("many", many) == version
+
+    shown = service.call("GET", "/api/suites/many", "author").json()
+    run = finish(service, suite="many", concurrency=64)
+    last = finish(service, suite="many", filter={"tags": ["599"]})
+
+    assert shown["content"]["tests"] == many["tests"]
+    assert (run["total"], run["passed"]) == (600, 600)
+    cases = service.call("GET", f"/api/runs/{last['run_id']}/cases", "author").json()
+    assert [row["index"] for row in cases] == [599]

@@ -148,6 +148,7 @@ def test_no_secret_of_a_url_is_repeated_in_an_error(load: Load) -> None:
         ("TURNOUT_STORAGE_URL", "postgresql://u@/db", "storage.url", "postgresql://u@/db"),
         ("TURNOUT_STORAGE_JOBS_URL", "sqlite:////x.db", "storage.jobs_url", "sqlite:////x.db"),
         ("TURNOUT_RETENTION_REQUEST_DAYS", "3", "retention.request_days", 3),
+        ("TURNOUT_ASSERTIONS_PYTHON_DIRS", "checks,/srv/x", "assertions.python_dirs", (Path("checks"), Path("/srv/x"))),
     ],
 )
 def test_every_setting_is_also_read_from_the_environment_which_goes_first(

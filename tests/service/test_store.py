@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -620,8 +622,8 @@ def test_cases_of_a_run_are_written_once_and_read_in_the_order_of_the_suite(kind
     cases = [{"case_id": f"c{index}", "repeat": 0, "index": index, "status": "passed"} for index in (2, 0, 1)]
     with database.write() as session:
         runs.start(session, run)
-        for result in (*cases, cases[0]):
-            runs.add_case(session, "run_1", result)
+        runs.add_cases(session, "run_1", cases)
+        runs.add_cases(session, "run_1", [{**cases[0], "status": "failed"}])
         runs.start(session, {**run, "variant": "another"})
         runs.finish(session, "run_1", "finished", {"passed": 3}, LATER)
 
@@ -635,13 +637,80 @@ def test_cases_of_a_run_are_written_once_and_read_in_the_order_of_the_suite(kind
 
 
 def test_the_cache_gives_back_what_was_answered(kind: str, database: Database) -> None:
+    with database.read() as session:
+        assert not runs.has_cached(session)
     with database.write() as session:
-        runs.remember(session, "key", {"text": "é"}, AT)
-        runs.remember(session, "key", {"text": "ü"}, AT)
+        runs.remember(session, [("key", {"text": "é"}), ("key", {"text": "ü"}), ("another", {"text": "🚆"})], AT)
 
     with database.read() as session:
-        assert runs.cached(session, "key") == {"text": "ü"}
-        assert runs.cached(session, "other") is None
+        assert runs.has_cached(session)
+        found = runs.cached(session, ["key", "other"])
+    assert {key: json.loads(text) for key, text in found.items()} == {"key": {"text": "é"}}
+
+
+def test_a_run_can_be_given_what_passed_in_another(kind: str, database: Database) -> None:
+    run = {"suite": "s", "suite_version": 1, "variant": "a@1+m", "status": "running", "started_at": AT}
+    statuses = ("passed", "failed", "passed")
+    cases = [{"case_id": f"c{i}", "repeat": 0, "index": i, "status": status} for i, status in enumerate(statuses)]
+    with database.write() as session:
+        for run_id in ("run_1", "run_2"):
+            runs.start(session, {**run, "id": run_id})
+        runs.add_cases(session, "run_1", cases)
+        runs.copy_passed(session, "run_1", "run_2")
+        runs.copy_passed(session, "run_1", "run_2")
+
+    with database.read() as session:
+        assert [row["case_id"] for row in runs.cases(session, "run_2")] == ["c0", "c2"]
+
+
+def test_a_run_of_some_cases_is_not_the_last_run_of_a_suite(kind: str, database: Database) -> None:
+    run = {"suite": "s", "suite_version": 1, "variant": "a@1+m", "status": "running"}
+    with database.write() as session:
+        for number, summary in enumerate(({"passed": 3}, {"passed": 1, "filter": {"first": 1}})):
+            runs.start(session, {**run, "id": f"run_{number}", "started_at": f"{number}"})
+            runs.finish(session, f"run_{number}", "finished", summary, LATER)
+        runs.start(session, {**run, "id": "run_2", "started_at": "2"})
+        assert runs.interrupt(session, "run_2", LATER) == 0
+
+    with database.read() as session:
+        found = runs.newest_finished(session, "s", "a@1+m")
+        assert found is not None
+        assert found["id"] == "run_0"
+        assert [row["id"] for row in runs.unfinished(session, "s", 1, "a@1+m")] == ["run_2"]
+        assert runs.unfinished(session, "s", 2, "a@1+m") == []
+
+
+def test_cases_of_a_large_suite_are_read_in_chunks_by_its_digest(kind: str, database: Database) -> None:
+    with database.write() as session:
+        suites.add_chunks(session, "sha256:1", [b"one", b"two", b"three"])
+        suites.add_chunks(session, "sha256:1", [b"one", b"two", b"three"])  # the same suite by another name
+
+    chunks = suites.Chunks(database, "sha256:1", 3)
+    assert list(chunks) == [b"one", b"two", b"three"]
+    assert (chunks[-1], chunks[0:2]) == (b"three", [b"one", b"two"])
+
+
+def test_the_tables_of_an_empty_file_are_those_that_the_migrations_make(kind: str, tmp_path: Path) -> None:
+    if kind != "sqlite":
+        return  # migrated by Alembic alone
+    shapes = []
+    for name, make in (("described", Database.migrate), ("migrated", Database.upgrade)):
+        database = Database(f"sqlite:///{tmp_path / name}.db")
+        make(database)
+        with database.read() as session:
+            revision = session.connection().exec_driver_sql("SELECT * FROM revision").fetchall()
+            version = session.connection().exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        found = inspect(create_engine(database.url))
+        columns = {
+            table: sorted(
+                (c["name"], str(c["type"]), c["nullable"], c["primary_key"]) for c in found.get_columns(table)
+            )
+            for table in found.get_table_names()
+        }
+        indexes = {t: sorted(i["name"] or "" for i in found.get_indexes(t)) for t in columns}
+        shapes.append((columns, indexes, revision, version))
+        database.close()
+    assert shapes[0] == shapes[1]
 
 
 def test_request_rows_older_than_their_retention_are_forgotten(kind: str, database: Database) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import time
 
 import pytest
@@ -5,9 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
-from suites.assertions import ASSERTIONS, AssertionErrored, AssertionSpec, Output, check, evaluate
+from suites.assertions import ASSERTIONS, Assertion, AssertionErrored, AssertionSpec, Output, Scene, assess, check
 
 SCHEMA = {"type": "object", "required": ["queue"], "properties": {"queue": {"type": "string", "pattern": "^b"}}}
+
+
+def evaluate(output, spec):
+    return asyncio.run(assess(Scene(output), spec))
 
 
 def holds(kind, text, value=None, **spec):
@@ -95,7 +100,7 @@ def test_a_crash_inside_an_assertion_is_errored(monkeypatch):
     ("spec", "message", "fix"),
     [
         ({"type": "contians", "value": "x"}, "unknown assertion type 'contians'", "did you mean 'contains'?"),
-        ({"type": "llm-rubric", "value": "x"}, "unknown assertion type 'llm-rubric'", "known: equals"),
+        ({"type": "g-trajectory", "value": "x"}, "unknown assertion type 'g-trajectory'", "known: equals"),
         ({"type": "contains-any", "value": "x"}, "needs a list", "[one, another]"),
         ({"type": "contains-all", "value": []}, "needs a list", "[one, another]"),
         ({"type": "contains", "value": ["x"]}, "needs one text", "contains-any"),
@@ -125,13 +130,31 @@ def test_a_spec_that_could_not_be_judged_is_refused_before_any_model_is_called(s
     assert fix in refused.value.context["fix"]
 
 
-@given(text=st.text(max_size=200), kind=st.sampled_from(sorted(ASSERTIONS)), value=st.text(min_size=1, max_size=20))
+OF_TEXT = [kind for kind, found in sorted(ASSERTIONS.items()) if isinstance(found, Assertion)]
+NO_VALUE = {
+    "is-json", "contains-json", "latency", "cost", "is-xml", "contains-xml", "is-sql", "contains-sql", "is-html",
+    "contains-html", "is-refusal", "perplexity", "perplexity-score",
+}  # fmt: skip
+PIECES = [
+    "<", ">", "</", "a", "<a>", "<!--", "&", '"', "'", "{", "[", "]", "SELECT ", "(", ")", "```sql\n", "\0", "\ud800", "é", " ",
+]  # fmt: skip
+
+
+@given(
+    text=st.text(max_size=200) | st.lists(st.sampled_from(PIECES), max_size=60).map("".join),
+    kind=st.sampled_from(OF_TEXT),
+    value=st.text(min_size=1, max_size=20),
+)
 def test_no_text_makes_an_assertion_crash(text, kind, value):
-    values = {"regex": "a+b", "is-json": None, "contains-json": None, "latency": None, "cost": None}
+    values = {"regex": "a+b", "word-count": 3, "character-count": {"min": 1}}
     listed = kind.endswith(("-any", "-all"))
-    spec = AssertionSpec(type=kind, value=[value] if listed else values.get(kind, value), threshold=1)
-    outcome = evaluate(Output(text, 1.0, 0.1), spec)
-    assert outcome.score == float(outcome.passed)
+    chosen = None if kind in NO_VALUE else [value] if listed else values.get(kind, value)
+    if kind == "tool-call-f1":
+        chosen = ["t"]
+    spec = AssertionSpec(type=kind, value=chosen, threshold=1)
+    outcome = evaluate(Output(text, 1.0, 0.1, logprobs=(-0.5,)), spec)
+    assert 0 <= outcome.score <= 1
+    assert outcome.reason
 
 
 def test_thousands_of_braces_are_given_up_on():

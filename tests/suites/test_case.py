@@ -88,7 +88,9 @@ def test_default_asserts_are_added_and_default_variables_overridden():
 
 def test_defaults_are_the_contracts():
     suite = Suite.from_data(MINIMAL)
-    assert suite.gate.model_dump() == {"alpha": 0.05, "margin": 0.02, "min_cases": 1, "max_error_share": 0.02}
+    assert suite.gate.model_dump() == {
+        "alpha": 0.05, "margin": 0.02, "min_cases": 1, "max_error_share": 0.02, "on": "pass",
+    }  # fmt: skip
     assert (suite.repeat, suite.passes_needed, suite.fallback, suite.schedule) == (1, 1, None, None)
     assert not suite.thresholds.given()
 

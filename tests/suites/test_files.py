@@ -1,9 +1,12 @@
 import json
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from prompts.errors import BadFile, BadName
+from suites.assertions.folders import ScriptFolders
 from suites.case import Suite
 from suites.csv_cases import assertion_from_text
 from suites.files import load_suite, suite_name
@@ -179,12 +182,82 @@ def test_short_forms_of_csv_mean_what_promptfoo_means(cell, spec):
 
 
 def test_bad_rows_of_csv_are_faults_of_their_lines(project):
-    table = "t,__expectd,__expected\na,,x\nb,x\nc,,javascript:1\nd,,is-json:{\n"
+    table = "t,__expectd,__expected\na,,x\nb,x\nc,,webhook:1\nd,,is-json:{\n"
     faults = faults_of(project, "tests: [file://a.csv]\n", a__csv=table)
     assert "a.csv:1: unknown column '__expectd' (did you mean '__expected'?)" in faults[0]
     assert "a.csv:3: the row has 2 cells, the header 3" in faults[1]
-    assert "a.csv:4: the assertion type 'javascript' is not supported" in faults[2]
-    assert "a.csv:5: the schema of `is-json` is not valid JSON" in faults[3]
+    assert "a.csv:4: the assertion type 'webhook' is not supported" in faults[2]
+    assert "a.csv:5: the value of `is-json` is not valid JSON" in faults[3]
+
+
+def only_assert(project, text, **files):
+    found = load(project, f"tests:\n  - vars: {{t: a}}\n    assert: [{text}]\n", **files)
+    return found, found.suite.tests[0].asserts[0]
+
+
+def test_javascript_of_a_file_is_put_in_and_one_of_its_functions_may_be_named(project):
+    code = "module.exports = {yes: () => true, no: () => false};\n"
+    _, spec = only_assert(project, "{type: javascript, value: file://a.js}", a__js=code)
+    assert spec.value == code.strip()
+    _, spec = only_assert(project, "{type: javascript, value: 'file://a.js:no'}", a__js=code)
+    assert spec.value == code.strip() + "\nmodule.exports = module.exports.no;"
+    _, spec = only_assert(project, "{type: equals, value: x, transform: 'file://a.js:yes'}", a__js=code)
+    assert spec.transform == code.strip() + "\nmodule.exports = module.exports.yes;"
+
+
+def test_a_python_file_is_named_by_its_path_in_the_project_and_never_put_in(project):
+    text = "def get_assert(output, context):\n    return True\n"
+    found, spec = only_assert(project, "{type: python, value: 'file://a.py:get_assert'}", a__py=text)
+    assert spec.value == "suites/support/a.py:get_assert"
+    assert project / "suites" / "support" / "a.py" in found.sources
+    found.check_scripts(ScriptFolders(project, (Path("suites"),)))
+    with pytest.raises(BadFile) as raised:
+        found.check_scripts(ScriptFolders(project))
+    assert str(raised.value).startswith("suites/support/triage.suite.yml:3: `python`: no Python is run here (an admin")
+
+
+def test_a_script_that_is_missing_or_broken_is_a_fault_of_its_line(project):
+    body = "tests:\n  - vars: {t: a}\n    assert: [{type: %s}]\n"
+    (fault,) = faults_of(project, body % "python, value: 'file://none.py:f'")
+    assert fault.startswith("suites/support/triage.suite.yml:4: file://none.py: there is no such file")
+    (fault,) = faults_of(project, body % "javascript, value: file://a.js", a__js="module.exports = (;")
+    assert "triage.suite.yml:4" in fault
+    assert "is no JavaScript: SyntaxError" in fault
+
+
+def test_a_transform_of_the_default_holds_where_a_case_has_none_of_its_own(project):
+    body = """defaultTest: {options: {transform: output.trim()}}
+tests:
+  - {vars: {t: a}, assert: [{type: is-json}]}
+  - {vars: {t: b}, assert: [{type: is-json}], options: {transform: "output.slice(1)"}}
+"""
+    found = load(project, body)
+    assert [case.options.transform for case in found.suite.tests] == ["output.trim()", "output.slice(1)"]
+    again = Suite.from_data(found.suite.as_data())
+    assert [case.options.transform for case in again.tests] == ["output.trim()", "output.slice(1)"]
+    assert again.digest == found.suite.digest
+    (fault,) = faults_of(project, "tests: [{vars: {}, assert: [{type: is-json}], options: {transform: 'output.'}}]\n")
+    assert "the script of `transform` is no JavaScript" in fault
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("levenshtein(2):billing", {"type": "levenshtein", "threshold": 2.0, "value": "billing"}),
+        ("is-xml", {"type": "is-xml"}),
+        ("not-is-refusal", {"type": "not-is-refusal"}),
+        ("contains-xml:a.b,a.c", {"type": "contains-xml", "value": "a.b,a.c"}),
+        ("word-count:5", {"type": "word-count", "value": "5"}),
+        ('word-count:{"min": 5}', {"type": "word-count", "value": {"min": 5}}),
+        ('is-sql:{"databaseType": "SQLite"}', {"type": "is-sql", "value": {"databaseType": "SQLite"}}),
+        ("javascript: output.length < 5", {"type": "javascript", "value": "output.length < 5"}),
+        ("fn:output === 'x'", {"type": "javascript", "value": "output === 'x'"}),
+        ("not-eval:output === 'x'", {"type": "not-javascript", "value": "output === 'x'"}),
+        ("perplexity(5)", {"type": "perplexity", "threshold": 5.0}),
+    ],
+)
+def test_the_short_form_of_csv_knows_the_same_types(text, spec):
+    assert assertion_from_text(text) == spec
 
 
 def test_a_name_is_the_path_below_suites(project):
@@ -206,3 +279,116 @@ def test_ten_thousand_cases_load_in_seconds(project):
     found = load(project, "tests: [file://a.jsonl]\n", a__jsonl="\n".join(case(str(n)) for n in range(10_000)))
     assert len(found.suite.tests) == 10_000
     assert time.perf_counter() - started < 30
+
+
+def test_a_pattern_stands_for_every_file_that_fits_in_the_order_of_their_names(project):
+    (project / "suites" / "support" / "cases").mkdir()
+    for name in ("b", "a", "c"):
+        (project / "suites" / "support" / "cases" / f"{name}.jsonl").write_text(case(name) + "\n")
+    found = load(project, "tests: [file://cases/*.jsonl]\n")
+    assert [each.vars["t"] for each in found.suite.tests] == ["a", "b", "c"]
+    assert [path.name for path in found.sources] == ["triage.suite.yml", "a.jsonl", "b.jsonl", "c.jsonl"]
+    assert len(load(project, "tests: file://cases/[ab].jsonl\n").suite.tests) == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fault"),
+    [
+        ("cases/*.jsonl", "file://cases/*.jsonl: no file fits (it is looked for in suites/support/)"),
+        ("/etc/*.jsonl", "file:///etc/*.jsonl: Non-relative patterns are unsupported (write a path relative"),
+    ],
+)
+def test_a_pattern_that_fits_nothing_is_a_fault(project, pattern, fault):
+    (found,) = faults_of(project, f"tests: ['file://{pattern}']\n")
+    assert fault in found
+
+
+def test_a_pattern_does_not_leave_the_project(project):
+    (project.parent / "outside.jsonl").write_text(case("a"))
+    (found,) = faults_of(project, "tests: ['file://../../../outsid*.jsonl']\n")
+    assert "lies outside the project" in found
+
+
+def test_json_lines_are_read_one_by_one_and_each_fault_has_its_line(project):
+    good = case("a").encode()
+    found = faults_of(project, "tests: [file://a.jsonl]\n", a__jsonl=good + b"\n{\n" + b'{"vars": "\xff"}\n')
+    assert "suites/support/a.jsonl:2: not valid JSON" in found[0]
+    assert "suites/support/a.jsonl:3: is not UTF-8 text" in found[1]
+
+
+def test_metadata_is_there_to_filter_by(project):
+    rows = json.dumps({**CASE, "metadata": {"category": "math", "level": 2, "tags": ["x"]}, "tags": ["own"]})
+    (only,) = load(project, "tests: [file://a.jsonl]\n", a__jsonl=rows).suite.tests
+    assert only.tags == ("own", "category=math", "level=2", "x")
+
+
+@pytest.mark.parametrize("metadata", ['"math"', '{"a": {"b": 1}}', '{"a": [[1]]}'])
+def test_metadata_that_is_no_list_of_plain_values_is_a_fault(project, metadata):
+    row = '{"vars": {"t": "a"}, "assert": [{"type": "is-json"}], "metadata": ' + metadata + "}"
+    (found,) = faults_of(project, "tests: [file://a.jsonl]\n", a__jsonl=row)
+    assert "`metadata`" in found
+
+
+def test_metadata_of_csv_are_tags_and_a_column_with_brackets_holds_several(project):
+    table = 't,__expected,__metadata:category,__metadata:topics[]\na,x,math,"one, two\\, three"\n'
+    (only,) = load(project, "tests: [file://a.csv]\n", a__csv=table).suite.tests
+    assert only.tags == ("category=math", "topics=one", "topics=two, three")
+
+
+@pytest.mark.parametrize(
+    ("column", "fix"),
+    [
+        ("__prefix", "write it into the prompt"),
+        ("__suffix", "write it into the prompt"),
+        ("__providerOutput", "an answer comes from a model here"),
+        ("__metadata", "name the field: __metadata:category"),
+    ],
+)
+def test_columns_of_promptfoo_that_would_test_something_else_are_refused(project, column, fix):
+    (found,) = faults_of(project, "tests: [file://a.csv]\n", a__csv=f"t,__expected,{column}\na,x,y\n")
+    assert f"the column {column!r} is not read ({fix}" in found
+
+
+def test_parquet_without_its_extra_says_what_to_install(project, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (found,) = faults_of(project, "tests: [file://a.parquet]\n", a__parquet=b"PAR1")
+    assert "Parquet needs the extra `parquet`" in found
+    assert "pip install 'turnout[parquet]'" in found
+
+
+def test_parquet_holds_the_columns_of_csv(project):
+    arrow = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {"t": ["a", "b"], "n": [1, 2], "__expected": ["x", "contains:y"], "__tags": ["one,two", None]}
+    parquet.write_table(arrow.table(columns), project / "suites" / "support" / "a.parquet")
+    found = load(project, "tests: [file://a.parquet]\n")
+    first, second = found.suite.tests
+    assert (first.vars, first.tags, first.asserts[0].type) == ({"t": "a", "n": 1}, ("one", "two"), "equals")
+    assert (second.vars, second.tags, second.asserts[0].type) == ({"t": "b", "n": 2}, (), "contains")
+    assert [place.line for place in found.places] == [1, 2]
+    (broken,) = faults_of(project, "tests: [file://b.parquet]\n", b__parquet=b"no table")
+    assert "not a Parquet file" in broken
+
+
+def test_the_default_test_may_stand_in_a_file(project):
+    default = "assert: [{type: equals, value: x}]\n"
+    body = "defaultTest: file://default.yaml\ntests: [{vars: {t: a}}]\n"
+    (only,) = load(project, body, default__yaml=default).suite.tests
+    assert [spec.type for spec in only.asserts] == ["equals"]
+    (missing,) = faults_of(
+        project, "defaultTest: file://none.yaml\ntests: [{vars: {t: a}, assert: [{type: is-json}]}]\n"
+    )
+    assert "file://none.yaml: there is no such file" in missing
+
+
+@pytest.mark.parametrize(
+    ("reference", "fault"),
+    [
+        ("https://docs.google.com/spreadsheets/d/1", "cases are not fetched from the network"),
+        ("huggingface://datasets/a/b", "cases are not fetched from the network"),
+        ("cases.csv", "'cases.csv' holds no cases (write file://cases.csv, or a case with `vars:`)"),
+    ],
+)
+@pytest.mark.parametrize("body", ["tests: [{reference!r}]\n", "tests: {reference!r}\n"])
+def test_what_is_no_file_reference_holds_no_cases(project, body, reference, fault):
+    assert any(fault in found for found in faults_of(project, body.format(reference=reference)))

@@ -1,13 +1,19 @@
 import json
 import random
+import statistics
+from collections import Counter
 
 import pytest
 from hypothesis import given as given_that
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from prompts.errors import BadInput
 from suites.case import GateSettings, Thresholds
-from suites.gate import decide, decide_all, decide_promotion, pair, promotion_evidence, read_evidence, recompute
+from suites.gate import decide, decide_all, decide_promotion, promotion_evidence, read_evidence, recompute
+from suites.paired import compare, pair
+from suites.results import case_status
+from suites.statistics import cases_to_decide
 from suites.verdicts import GateInput, Side, worst
 
 LETTERS = {"p": "passed", "f": "failed", "e": "errored", "s": "skipped"}
@@ -201,3 +207,192 @@ def test_identical_variants_fail_at_most_alpha_of_their_gates():
         verdicts.append(decide(gate(*drawn)).verdict)
     assert 0 < verdicts.count("fail") / trials <= 0.05
     assert verdicts.count("pass") / trials > 0.5
+
+
+def repeated(rows, variant="support.triage@2+m", passes_needed=None):
+    """A side from rows of letters, one for each repeat of a case."""
+    outcomes, repeats = {}, {}
+    for number, letters_ in enumerate(rows):
+        counts = Counter(LETTERS[letter] for letter in letters_)
+        outcomes[f"c{number:03}"] = case_status(counts, passes_needed or len(letters_))
+        repeats[f"c{number:03}"] = (counts["passed"], counts["failed"], counts["errored"])
+    return Side(variant=variant, outcomes=outcomes, repeats=repeats)
+
+
+def test_a_case_that_is_flaky_on_the_baseline_is_left_out_and_named():
+    baseline = repeated(["ppp"] * 46 + ["ppf", "fpf", "fff", "eep"], "support.triage@1+m")
+    candidate = repeated(["ppp"] * 46 + ["ppp", "fff", "ppp", "ppp"])
+    given = gate(candidate, baseline, max_error_share=0.1).model_copy(update={"titles": {"c046": "late parcel"}})
+    decision = decide(given)
+    assert [(case.case_id, case.title, case.baseline, case.candidate) for case in decision.quarantined] == [
+        ("c046", "late parcel", (2, 1, 0), (3, 0, 0)),
+        ("c047", "", (1, 2, 0), (0, 3, 0)),
+    ]
+    assert (decision.paired, decision.newly_mended) == (48, ("c048", "c049"))
+    assert decision.pass_rate == 49 / 50  # thresholds count every case
+    assert "2 flaky on the baseline left out" in decision.reasons[0]
+
+
+def test_a_candidate_is_not_excused_for_what_it_has_made_flaky():
+    baseline, candidate = repeated(["ppp"] * 60, "support.triage@1+m"), repeated(["ppf"] * 6 + ["ppp"] * 54)
+    decision = decide(gate(candidate, baseline))
+    assert (decision.verdict, decision.quarantined) == ("fail", ())
+    assert decision.p_value == 1 / 64
+
+
+def test_a_must_pass_case_is_never_quarantined():
+    baseline, candidate = repeated(["ppf", "ppp"], "support.triage@1+m", 2), repeated(["fff", "ppp"], passes_needed=2)
+    decision = decide(gate(candidate, baseline, must_pass=("c000",)))
+    assert decision.quarantined == ()
+    assert "must_pass case c000 failed" in decision.reasons
+
+
+def test_a_loss_that_is_only_there_without_the_flaky_cases_is_none():
+    """Six broken alone are a regression; eight flaky cases that the candidate passes say that it is luck."""
+    baseline = repeated(["ppp"] * 46 + ["ppf"] * 8, "support.triage@1+m")
+    candidate = repeated(["ppf"] * 6 + ["ppp"] * 48)
+    decision = decide(gate(candidate, baseline))
+    assert decision.verdict == "pass"
+    assert decision.p_value == pytest.approx(0.7880, abs=5e-5)  # P(Bin(14, ½) ≥ 6)
+    assert len(decision.newly_broken) == 6
+
+
+def test_a_loss_that_is_in_doubt_with_the_flaky_cases_is_inconclusive():
+    baseline = repeated(["ppp"] * 46 + ["ppf"] * 2, "support.triage@1+m")
+    candidate = repeated(["ppf"] * 6 + ["ppp"] * 42)
+    decision = decide(gate(candidate, baseline))
+    assert decision.verdict == "inconclusive"
+    assert decision.p_value == pytest.approx(37 / 256)  # P(Bin(8, ½) ≥ 6)
+    assert "(flaky cases counted: 6 broken and 2 mended of 48 paired cases)" in decision.reasons[0]
+    assert decision.cases_needed == cases_to_decide(6, 2, 48)
+
+
+def test_a_loss_that_only_flaky_cases_show_is_none():
+    baseline = repeated(["ppp"] * 40 + ["ppf"] * 6, "support.triage@1+m", 2)
+    candidate = repeated(["ppp"] * 40 + ["fff"] * 6, passes_needed=2)
+    decision = decide(gate(candidate, baseline, min_cases=40))
+    assert (decision.verdict, decision.newly_broken, len(decision.quarantined)) == ("pass", (), 6)
+
+
+def test_identical_variants_whose_cases_are_flaky_fail_at_most_alpha_of_their_gates():
+    """Left to itself the quarantine would fail nearly all: it keeps cases on which the baseline was lucky."""
+    rng = random.Random(9)  # noqa: S311 - a seeded simulation holds no secret
+
+    def drawn(chances, variant):
+        return repeated(["".join("p" if rng.random() < p else "f" for _ in range(3)) for p in chances], variant)
+
+    trials, failed, alone = 120, 0, 0
+    for _ in range(trials):
+        chances = [rng.choice((0.5, 0.8, 0.9, 1.0)) for _ in range(60)]
+        given = gate(drawn(chances, "support.triage@2+m"), drawn(chances, "support.triage@1+m"))
+        failed += decide(given).verdict == "fail"
+        alone += compare(given).without.p_loss <= 0.05
+    assert failed / trials <= 0.05
+    assert alone / trials > 0.5
+
+
+def test_thresholds_of_metrics_and_tags_are_met_by_point_estimates():
+    candidate = side("ppppf", metrics={"queue": {"c000": 1.0, "c001": 0.5, "c002": 0.9}})
+    given = gate(candidate, thresholds={"metrics": {"queue": 0.8}, "tags": {"billing": 0.5, "late": 0.9}})
+    given = given.model_copy(update={"tags": {"billing": ("c003", "c004"), "late": ("c000", "c004")}})
+    decision = decide(given)
+    assert [(row.name, row.bound, row.met) for row in decision.thresholds] == [
+        ("metrics.queue", 0.8, True), ("tags.billing", 0.5, True), ("tags.late", 0.9, False),
+    ]  # fmt: skip
+    assert [row.value for row in decision.thresholds] == [pytest.approx(0.8), 0.5, 0.5]
+    assert (decision.verdict, decision.reasons) == ("fail", ("tags.late 0.5 < 0.9",))
+
+
+def test_what_errored_counts_as_nothing_in_a_metric_and_is_told():
+    candidate = side("ppe", metrics={"queue": {"c000": 1.0, "c001": 1.0, "c002": None}})
+    decision = decide(gate(candidate, thresholds={"metrics": {"queue": 0.9}}, max_error_share=1))
+    assert decision.thresholds[0].value == pytest.approx(2 / 3)
+    assert decision.reasons == ("metrics.queue 0.666667 < 0.9 (1 of its cases errored and count as 0)",)
+
+
+def test_a_metric_or_tag_of_which_nothing_was_asked_is_unknown():
+    candidate = side("ps", metrics={"queue": {"c001": None}})
+    given = gate(candidate, thresholds={"metrics": {"queue": 0.9}, "tags": {"late": 0.9}})
+    decision = decide(given.model_copy(update={"tags": {"late": ("c001",)}}))
+    assert decision.verdict == "could_not_run"
+    assert decision.reasons == (
+        "metrics.queue is unknown, and its threshold is 0.9",
+        "tags.late is unknown, and its threshold is 0.9",
+    )
+
+
+def scored(values, variant="support.triage@2+m"):
+    ids = [f"c{number:03}" for number in range(len(values))]
+    outcomes = {i: "passed" if value >= 0.5 else "failed" for i, value in zip(ids, values, strict=True)}
+    return Side(variant=variant, outcomes=outcomes, scores=dict(zip(ids, values, strict=True)))
+
+
+def test_a_gate_on_scores_fails_on_a_loss_that_no_case_shows_as_broken():
+    given = gate(scored([0.7] * 40), scored([0.9] * 30 + [0.7] * 10, "support.triage@1+m"), on="score")
+    decision = decide(given)
+    assert (decision.verdict, decision.newly_broken) == ("fail", ())
+    assert (decision.scores.candidate, decision.scores.baseline) == (pytest.approx(0.7), pytest.approx(0.85))
+    assert decision.scores.difference == pytest.approx(-0.15)
+    assert decision.scores.ci95 == pytest.approx((-0.175, -0.115), abs=0.011)
+    assert decision.p_value < 0.001
+    assert "mean score 0.700 against 0.850 over 40 paired cases" in decision.reasons[0]
+    assert "a loss of 0.150 (margin 0.020)" in decision.reasons[0]
+    assert decide(given.model_copy(update={"settings": GateSettings()})).verdict == "pass"
+
+
+def test_a_loss_of_score_without_significance_says_how_many_cases_would_show_it():
+    rng = random.Random(1)  # noqa: S311 - a seeded simulation holds no secret
+    before = [rng.uniform(0.4, 1) for _ in range(30)]
+    after = [min(1.0, max(0.0, value + rng.gauss(-0.05, 0.3))) for value in before]
+    decision = decide(gate(scored(after), scored(before, "support.triage@1+m"), on="score"))
+    differences = [now - then for now, then in zip(after, before, strict=True)]
+    sigma, loss = statistics.stdev(differences), -statistics.mean(differences)
+    assert decision.verdict == "inconclusive"
+    assert decision.cases_needed == pytest.approx(((1.6449 + 0.8416) * sigma / loss) ** 2, rel=0.02)
+    assert f"about {decision.cases_needed} cases would decide" in decision.reasons[0]
+
+
+def test_cases_of_one_cluster_show_a_loss_less_than_as_many_that_stand_alone():
+    given = gate(scored([0.5] * 8 + [0.9] * 20), scored([0.9] * 28, "support.triage@1+m"), on="score")
+    clustered = given.model_copy(update={"clusters": {f"c{number:03}": "same" for number in range(8)}})
+    assert decide(given).verdict == "fail"
+    decision = decide(clustered)
+    assert (decision.verdict, decision.scores.clusters, decision.p_value) == ("inconclusive", 21, 0.5)
+
+
+def test_a_promotion_on_scores_asks_for_a_gain_of_the_mean():
+    given = gate(scored([0.9] * 40), scored([0.7] * 30 + [0.9] * 10, "support.triage@1+m"), on="score")
+    won = decide_promotion(given, look=1)
+    assert won.promote
+    assert "a gain of 0.150" in won.reasons[0]
+    few = gate(scored([0.9] * 40), scored([0.7] * 4 + [0.9] * 36, "support.triage@1+m"), on="score", margin=0)
+    assert "the gain is not shown, p = 0.062" in decide_promotion(few, look=1).reasons[0]
+
+
+def test_an_errored_case_of_the_baseline_is_no_gain_of_score():
+    before = {f"c{number:03}": "errored" if number < 8 else "passed" for number in range(400)}
+    scores = {i: 0.0 if status == "errored" else 0.6 for i, status in before.items()}
+    baseline = Side(variant="support.triage@1+m", outcomes=before, scores=scores)
+    won = decide_promotion(gate(scored([0.7] * 8 + [0.6] * 392), baseline, on="score", margin=0.0), look=1)
+    assert not won.promote
+    assert "rests on cases on which the baseline errored; without them p = 1" in won.reasons[0]
+
+
+graded = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.7, 1.0]), min_size=1, max_size=12)
+
+
+@settings(deadline=None, max_examples=15)
+@given_that(after=graded, before=graded)
+def test_figures_on_scores_can_be_recomputed_from_stored_evidence(after, before):
+    given = gate(scored(after), scored(before, "support.triage@1+m"), on="score")
+    for evidence in (*decide_all([given]), promotion_evidence(given, 2)):
+        again = read_evidence(json.loads(json.dumps(evidence.model_dump(mode="json"), sort_keys=True)))
+        assert recompute(again) == again.decision == evidence.decision
+
+
+@given_that(rows=st.lists(st.text(st.sampled_from("pfe"), min_size=3, max_size=3), min_size=2, max_size=12))
+def test_figures_with_quarantine_can_be_recomputed_from_stored_evidence(rows):
+    given = gate(repeated(rows[::-1]), repeated(rows, "support.triage@1+m"), max_error_share=1)
+    [evidence] = decide_all([given])
+    again = read_evidence(json.loads(json.dumps(evidence.model_dump(mode="json"), sort_keys=True)))
+    assert recompute(again) == again.decision == evidence.decision

@@ -153,3 +153,57 @@ def test_a_promotion_on_a_terminal_shows_the_alpha_that_is_left():
 @pytest.mark.parametrize(("verdict_of", "sign"), [({}, "❌"), ({"broken": 0}, "✅"), ({"broken": 3, "mended": 0}, "⚠️")])
 def test_the_heading_shows_the_worst_verdict(verdict_of, sign):
     assert f"## {sign} Turnout gate" in render_markdown([decision(broken=0), decision(**verdict_of)])
+
+
+def graded_decision():
+    ids = [f"c{i:02}" for i in range(20)]
+    before = {i: (2, 1, 0) if i == "c00" else (3, 0, 0) for i in ids}
+    given = GateInput(
+        suite="support.triage",
+        candidate=Side(
+            variant="support.triage@2+m", outcomes=dict.fromkeys(ids, "passed"), scores=dict.fromkeys(ids, 0.6),
+            repeats=dict.fromkeys(ids, (3, 0, 0)), metrics={EVIL: {"c01": 0.25}},
+        ),
+        baseline=Side(
+            variant="support.triage@1+m", outcomes=dict.fromkeys(ids, "passed"), scores=dict.fromkeys(ids, 0.9),
+            repeats=before,
+        ),
+        thresholds=Thresholds(metrics={EVIL: 0.5}, tags={"billing": 0.8}),
+        settings=GateSettings(on="score"),
+        tags={"billing": ("c01", "c02")},
+        titles={"c00": EVIL},
+        repeat=3,
+    )  # fmt: skip
+    return decide(given)
+
+
+def test_the_comment_holds_thresholds_of_metrics_and_tags_scores_and_quarantined_cases():
+    text = render_markdown([graded_decision()], {}, ["suite s was another at main"])
+    assert "\n- suite s was another at main\n" in text
+    assert "| <code>tags.billing</code> | 0.8 | 1 | met |" in text
+    assert (
+        "mean score 0.600 against 0.900, difference -0.300, 95% -0.300 to -0.300 (bootstrap over 19 clusters)" in text
+    )
+    assert "Flaky on the baseline, left out of the comparison: 1" in text
+    assert "| 2 of 3 | 3 of 3 |" in text
+    rows = [line for line in text.splitlines() if "octocat" in line and line.startswith("|")]
+    assert [row.count("|") for row in rows] == [5, 4]
+    assert not any("@octocat" in row or "<img" in row for row in rows)
+
+
+def test_junit_tells_thresholds_and_quarantined_cases_as_properties():
+    root = ET.fromstring(render_junit([graded_decision(), decision()]))  # noqa: S314 - made here
+    found = {element.get("name"): element.get("value") for element in root.iter("property")}
+    assert found["threshold.tags.billing"] == "1 for 0.8: met"
+    assert found[f"threshold.metrics.{EVIL}"] == "0.25 for 0.5: missed"
+    assert found["quarantined.c00"].endswith("flaky on the baseline, which passed 2 of 3 repeats; the candidate 3 of 3")
+    assert root.get("tests") == "2"
+    assert len(list(root.iter("properties"))) == 1
+
+
+def test_a_terminal_shows_every_threshold_and_who_was_left_out():
+    text = printed(print_gate, [graded_decision()])
+    assert "tags.billing" in text
+    assert "left out, " in text
+    assert "which passed 2 of 3 repeats; the candidate 3 of 3" in text
+    assert "mean score 0.600 against 0.900 over 19 paired cases" in text

@@ -12,10 +12,12 @@ from suites.statistics import (
     alpha_left,
     binomial_at_least,
     binomial_at_most,
+    cases_for_power,
     cases_to_decide,
     holm,
     mcnemar_p,
     percentile,
+    power_of,
     wilson_interval,
 )
 
@@ -160,3 +162,83 @@ def test_an_a_a_comparison_is_called_a_regression_in_at_most_alpha_of_the_trials
         mended = sum(after and not before for before, after in sides)
         false_fails += (broken - mended) / cases > 0.02 and mcnemar_p(broken, mended) <= 0.05
     assert 0 < false_fails / trials <= 0.05
+
+
+def test_every_tail_of_up_to_sixty_fair_trials_is_scipys():
+    for trials in range(61):
+        counts = range(trials + 1)
+        ours = [binomial_at_least(successes, trials) for successes in counts]
+        assert ours == pytest.approx(list(scipy.stats.binom.sf([n - 1 for n in counts], trials, 0.5)), rel=1e-12)
+
+
+def test_mcnemar_is_scipys_one_sided_binomial_test_for_up_to_sixty_discordant_pairs():
+    for discordant in range(1, 61):
+        for broken in range(discordant + 1):
+            known = scipy.stats.binomtest(broken, discordant, alternative="greater").pvalue
+            assert mcnemar_p(broken, discordant - broken) == pytest.approx(known, rel=1e-12)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_holm_is_the_closed_test_of_bonferronis(p_values):
+    """A hypothesis falls where every set that holds it falls: its adjusted p is the largest of theirs (Marcus 1976)."""
+    indices = range(len(p_values))
+    sets = [[i for i in indices if mask >> i & 1] for mask in range(1, 1 << len(p_values))]
+    of_set = {tuple(some): min(1.0, len(some) * min(p_values[i] for i in some)) for some in sets}
+    closed = [max(p for some, p in of_set.items() if i in some) for i in indices]
+    assert holm(p_values) == pytest.approx(closed)
+
+
+@pytest.mark.parametrize(
+    ("discordant", "gain", "cases"),
+    [(0.1, 0.05, 268), (0.3, 0.05, 776), (0.1, 0.1, 66), (0.3, 0.1, 199), (0.2, 0.2, 33), (0.3, 0.2, 50)],
+)
+def test_cases_for_power_are_the_least_that_have_it(discordant, gain, cases):
+    assert cases_for_power(discordant, gain) == cases
+    assert power_of(cases, discordant, gain) >= 0.8
+    assert all(power_of(fewer, discordant, gain) < 0.8 for fewer in range(max(1, cases - 12), cases))
+
+
+@pytest.mark.parametrize(
+    ("cases", "discordant", "gain", "alpha"), [(33, 0.2, 0.2, 0.05), (50, 0.3, 0.2, 0.05), (120, 0.25, 0.1, 0.01)]
+)
+def test_power_is_scipys_sum_over_all_numbers_of_discordant_pairs(cases, discordant, gain, alpha):
+    total = 0.0
+    for pairs in range(cases + 1):
+        critical = next((b for b in range(pairs + 1) if scipy.stats.binom.sf(b - 1, pairs, 0.5) <= alpha), pairs + 1)
+        share = (discordant + gain) / (2 * discordant)
+        reject = scipy.stats.binom.sf(critical - 1, pairs, share)
+        total += scipy.stats.binom.pmf(pairs, cases, discordant) * reject
+    assert power_of(cases, discordant, gain, alpha) == pytest.approx(total, rel=1e-9)
+
+
+def test_simulated_gates_of_the_size_that_would_decide_show_the_loss_as_often_as_promised():
+    cases = cases_to_decide(9, 3, 60)  # a loss of 10 points, 20% discordant
+    assert cases == 134
+    rng = random.Random(5)  # noqa: S311 - a seeded simulation holds no secret
+    trials, shown = 2000, 0
+    for _ in range(trials):
+        lots = [rng.random() for _ in range(cases)]
+        shown += mcnemar_p(sum(lot < 0.15 for lot in lots), sum(0.15 <= lot < 0.2 for lot in lots)) <= 0.05
+    assert shown / trials == pytest.approx(0.8, abs=0.021)  # 2.33 standard errors
+
+
+def test_power_beyond_the_exact_range_joins_it():
+    exact, approximate = power_of(2000, 0.2, 0.025), power_of(2001, 0.2, 0.025)
+    assert approximate == pytest.approx(exact, abs=0.015)
+    assert power_of(100_000, 0.3, 0.01) > 0.999
+
+
+@pytest.mark.parametrize(
+    ("design", "told"),
+    [
+        ({"discordant": 0.1, "difference": 0.2}, "0.2 needs at least that share of discordant cases, not 0.1"),
+        ({"discordant": 1.2, "difference": 0.2}, "not 1.2"),
+        ({"discordant": 0.3, "difference": 5}, "5 points are 0.05"),
+        ({"discordant": 0.3, "difference": 0}, "not 0"),
+        ({"discordant": 0.3, "difference": 0.1, "alpha": 0}, "alpha lies between 0 and 1"),
+        ({"discordant": 0.3, "difference": 0.1, "power": 1}, "power lies between 0 and 1"),
+    ],
+)
+def test_a_design_that_cannot_be_is_refused(design, told):
+    with pytest.raises(BadInput, match=told):
+        cases_for_power(**design)

@@ -271,6 +271,48 @@ def test_rerun_failed_asks_only_what_did_not_pass(project: Project) -> None:
     assert (again["total"], again["passed"]) == (3, 2)
 
 
+def test_several_prompts_and_models_make_one_table_compared_with_the_first(project: Project) -> None:
+    project.json("push", "--local")
+    project.write(
+        "turnout.yaml",
+        CONFIG + "  better: {engine: fake, answers: {no password: other, charged: billing, password: account}}\n",
+    )
+
+    rows = project.json("run", "suites/support/triage.suite.yml", "--model", "model-a", "--model", "better", "--local")
+    shown = project.turnout("run", "support.triage", "--prompt", "support.triage@1", "--model", "model-a", "--model",
+                            "better", "--local")  # fmt: skip
+
+    assert [(row["variant"], row["passed"]) for row in rows] == [
+        ("support.triage@1+model-a", 2),
+        ("support.triage@1+better", 3),
+    ]
+    assert "against_first" not in rows[0]
+    assert rows[1]["against_first"] == {
+        "paired": 3, "broken": 0, "mended": 1, "difference": pytest.approx(1 / 3), "p_value": 1.0,
+    }  # fmt: skip
+    assert "+33.3%" in shown.stdout
+
+
+def test_some_of_the_cases_can_be_run_and_say_that_they_are_no_evidence(project: Project) -> None:
+    result = project.json("run", "--case", "password", "--first", "1", "--local")
+    shown = project.turnout("run", "--sample", "2", "--seed", "3", "--local")
+
+    assert (result["total"], result["filter"]) == (1, {"cases": ["password"], "first": 1})
+    assert "no evidence for a gate" in shown.stderr
+    assert project.turnout("run", "--tag", "none-such", "--local").returncode == 2
+    assert project.turnout("run", "--first", "1", "--rerun-failed", "--local").returncode == 2
+    assert project.turnout("gate", "--first", "1", "--local").returncode == 2
+
+
+def test_a_run_of_a_service_is_resumed_by_its_job() -> None:
+    from prompts.errors import BadInput
+    from service.cli.work import RemoteWork
+    from service.gates import RunRequest
+
+    with pytest.raises(BadInput, match="turnout job ID --resume"):
+        RemoteWork(None).run(RunRequest(suite="s"), lambda *_: None, resume=True)  # type: ignore[arg-type]  # never asked
+
+
 def test_an_interrupted_run_exits_130_with_an_empty_stdout(project: Project) -> None:
     process = project.start("run", "--model", "slow", "--local", "--json")
     with process:

@@ -30,6 +30,7 @@ def test_it_answers_alike_by_part_or_by_function() -> None:
     ("config", "answer"),
     [
         ({"answers": {"red": "colour"}, "default": "none"}, "colour"),
+        ({"answers": {"red": ["colour", "paint"]}}, "colour"),
         ({"answers": {"blue": "colour"}, "default": "none"}, "none"),
         ({"answers": {"blue": "colour"}, "echo": True}, "red car"),
         ({}, ""),
@@ -43,6 +44,20 @@ def test_it_is_made_from_config(config: dict[str, Any], answer: str) -> None:
 def test_a_bad_config_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(BadSetting, match=next(iter(config))):
         FakeModel.from_config(config)
+
+
+def test_an_answer_that_is_a_list_is_taken_by_the_seed() -> None:
+    model = FakeModel.from_config({"answers": {"red": ["colour", "paint", "hue"]}})
+    asked = [CompletionRequest((Message("user", "red"),), {"seed": seed}) for seed in range(4)]
+    assert [asyncio.run(model.complete(one)).text for one in asked] == ["colour", "paint", "hue", "colour"]
+
+
+def test_it_embeds_texts_by_their_words() -> None:
+    found = asyncio.run(FakeModel("").embed(["Red car", "car, red", "blue"], 1.0))
+    first, same, other = found.vectors
+    assert first == same
+    assert sum(a * b for a, b in zip(first, other, strict=True)) == 0
+    assert found.usage == Usage(5)
 
 
 def test_it_fails_when_told_to() -> None:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from prompts.errors import ModelError, ModelOverloaded, ModelRefused, ModelTimeout, ModelUnavailable
 from prompts.messages import Completion, CompletionRequest, Message, Usage
+from service.models.embedding import Embeddings
 from service.models.openai import OpenAIModel, retry_after_s
 
 KEY = "sk-very-secret"
@@ -30,17 +31,24 @@ def request(**changes: Any) -> CompletionRequest:
 
 def ask(handler: Handler, one: CompletionRequest | None = None) -> Completion:
     """Ask a server on loopback that answers with `handler`."""
+    found: Completion = at(handler, lambda model: model.complete(one or request()))
+    return found
 
-    async def run() -> Completion:
+
+def at(handler: Handler, work: Callable[[OpenAIModel], Awaitable[Any]]) -> Any:
+    """What `work` makes of a server on loopback that answers with `handler`."""
+
+    async def run() -> Any:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", handler)
+        app.router.add_post("/v1/embeddings", handler)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         model = OpenAIModel(f"http://127.0.0.1:{runner.addresses[0][1]}/v1/", "upstream", KEY)
         try:
-            return await model.complete(one or request())
+            return await work(model)
         finally:
             await model.aclose()
             await model.aclose()
@@ -55,6 +63,39 @@ def says(status: int, body: Any, **headers: str) -> Handler:
         return web.Response(status=status, text=text, headers=headers)
 
     return handler
+
+
+def test_embeddings_come_in_the_order_of_their_texts() -> None:
+    bodies = []
+
+    async def handler(asked: web.Request) -> web.Response:
+        bodies.append((asked.path, await asked.json()))
+        data = [{"index": 1, "embedding": [0, 1]}, {"index": 0, "embedding": [1, 0.5]}]
+        return web.json_response({"data": data, "usage": {"prompt_tokens": 7, "total_tokens": 7}})
+
+    found = at(handler, lambda model: model.embed(["a", "b"], 5.0))
+    assert found == Embeddings(((1.0, 0.5), (0.0, 1.0)), Usage(7, 0))
+    assert bodies == [("/v1/embeddings", {"model": "upstream", "input": ["a", "b"]})]
+
+
+@pytest.mark.parametrize(
+    ("handler", "error", "told"),
+    [
+        (says(200, {"data": [{"index": 0}]}), ModelRefused, "not embeddings"),
+        (says(200, {"data": []}), ModelRefused, "0 vectors for 2 texts"),
+        (says(429, "busy"), ModelOverloaded, "/v1/embeddings: HTTP 429"),
+        (says(404, {"error": {"message": f"no such route, {KEY}"}}), ModelRefused, "no such route, …"),
+    ],
+)
+def test_embeddings_that_do_not_come_say_why(handler: Handler, error: type[ModelError], told: str) -> None:
+    with pytest.raises(error, match=told):
+        at(handler, lambda model: model.embed(["a", "b"], 5.0))
+
+
+def test_log_probabilities_are_kept_where_the_upstream_gives_them() -> None:
+    choice = {**GOOD["choices"][0], "logprobs": {"content": [{"logprob": -0.5}, {"logprob": -1}, {"token": "x"}]}}
+    assert ask(says(200, {**GOOD, "choices": [choice]})).details == {"asked_again": True, "logprobs": [-0.5, -1.0]}
+    assert ask(says(200, {**GOOD, "choices": [{**choice, "logprobs": None}]})).details == {"asked_again": True}
 
 
 def test_a_completion_is_read_whole() -> None:

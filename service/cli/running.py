@@ -1,0 +1,182 @@
+"""`turnout run`: suites against one variant, or against every one of several prompts × models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli.options import Concurrency, Json, Local, NoCache, RerunFailed, Suites
+
+if TYPE_CHECKING:
+    from service.cli.testing import Plan
+    from service.cli.work import Work
+    from service.gates import RunRequest
+
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", help="NAME@SEL: a version of the registry in place of the working tree; several compare."),
+]
+Aliases = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="Ask this model alias in place of the prompt's own; several compare."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="With --local: ask what the last, interrupted run has left.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="Only cases with this tag; with !TAG those without it.")]
+Cases = Annotated[list[str] | None, typer.Option("--case", help="Only the case with this id, or cases with this text.")]
+First = Annotated[int | None, typer.Option("--first", min=1, help="Only the first so many cases.")]
+Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Only so many cases, drawn by --seed.")]
+Seed = Annotated[int, typer.Option("--seed", help="Which sample is drawn.")]
+MOST_SHOWN = 5  # cases that did not pass
+
+
+def run(
+    suites: Suites = None,
+    prompt: Prompts = None,
+    model: Aliases = None,
+    concurrency: Concurrency = 16,
+    no_cache: NoCache = False,
+    rerun_failed: RerunFailed = False,
+    resume: Resume = False,
+    tag: Tags = None,
+    case: Cases = None,
+    first: First = None,
+    sample: Sample = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    local: Local = False,
+) -> int:
+    """Run a suite: exit 1 on a missed threshold or, without thresholds, on a failed case."""
+    from prompts.names import parse_selector
+    from service.cli.exits import OF_VERDICT, of_several
+    from service.cli.output import bar, print_json
+    from service.cli.testing import prepare
+    from service.gates import RunRequest
+    from suites.filters import Filter
+
+    one_each = {parse_selector(text).name: text for text in prompt or ()}
+    _, work, plans, versions = prepare(suites or [], tuple(one_each.values()), local=local)
+    chosen = Filter(tags=tuple(tag or ()), cases=tuple(case or ()), first=first, sample=sample, seed=seed)
+    asked: dict[str, Any] = {"concurrency": concurrency, "no_cache": no_cache, "rerun_failed": rerun_failed}
+    results = []
+    for plan in plans:
+        for variant in _variants(plan, versions, prompt or [], model or []):
+            request = RunRequest(**asked, **variant, filter=chosen)
+            with bar(_label(request)) as advance:
+                results.append(work.run(request, advance, resume=resume))
+    shown = [{k: v for k, v in result.items() if k != "case_status"} for result in _compared(results)]
+    if as_json:
+        print_json(shown[0] if len(shown) == 1 else shown)
+    else:
+        _show_runs(work, shown)
+    return of_several(OF_VERDICT[result["verdict"]] for result in results)
+
+
+def _variants(
+    plan: Plan, versions: dict[tuple[str, str], str], prompts: list[str], models: list[str]
+) -> Iterator[dict[str, Any]]:
+    """What to run of one suite: every prompt that it tests with every model."""
+    from prompts.names import parse_selector
+
+    suite = versions.get(("suite", plan.suite), plan.suite)
+    own = [text for text in dict.fromkeys(prompts) if parse_selector(text).name == plan.prompt]
+    for prompt in own or (versions.get(("prompt", plan.prompt)),):
+        for model in dict.fromkeys(models) or (None,):
+            yield {"suite": suite, "prompt": prompt, "model": model}
+
+
+def _label(request: RunRequest) -> str:
+    return " ".join(part for part in (request.suite, request.prompt, request.model) if part)
+
+
+def _compared(results: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Each result, and beside the first of its suite what changed against that."""
+    firsts: dict[str, dict[str, Any]] = {}
+    for result in results:
+        first = firsts.setdefault(result["suite"], result)
+        yield result if first is result else {**result, "against_first": _difference(first, result)}
+
+
+def _difference(first: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Paired by case: how many broke, how many mended, and the exact two-sided p-value of that."""
+    from suites.results import statuses_of
+    from suites.statistics import mcnemar_p
+
+    before, now = statuses_of(first["case_status"]), statuses_of(other["case_status"])
+    both = [i for i in before if before[i] != "skipped" and now.get(i, "skipped") != "skipped"]
+    broken = sum(before[i] == "passed" and now[i] != "passed" for i in both)
+    mended = sum(before[i] != "passed" and now[i] == "passed" for i in both)
+    p_value = min(1.0, 2 * min(mcnemar_p(broken, mended), mcnemar_p(mended, broken)))
+    difference = (mended - broken) / len(both) if both else None
+    return {"paired": len(both), "broken": broken, "mended": mended, "difference": difference, "p_value": p_value}
+
+
+def _show_runs(work: Work, results: list[dict[str, Any]]) -> None:
+    from rich.text import Text
+
+    from service.cli.output import err, out, table
+
+    table([_row(result) for result in results], _columns(results))
+    for result in results:
+        if result.get("filter"):
+            err().print(Text(f"{result['run_id']}: some of the cases only, which is no evidence for a gate"))
+        if result["retries"]:
+            err().print(Text(f"{result['run_id']}: {result['retries']} attempts failed and were repeated"))
+        if result["judges"]:
+            err().print(Text(f"{result['run_id']}: judges took {judges_in_words(result['judges'])}"))
+        if result["waiting"]:
+            cases = "1 case waits" if result["waiting"] == 1 else f"{result['waiting']} cases wait"
+            told = f"{result['suite']}: {cases} for people: turnout judge waiting {result['run_id']}"
+            out().print(Text(told, style="yellow"))
+        for reason in result["reasons"]:
+            style = "green" if result["verdict"] == "pass" else "red"
+            out().print(Text(f"{result['suite']}: {reason}", style=style))
+        if result["failed"] or result["errored"]:
+            _show_bad_cases(work, result)
+
+
+def judges_in_words(judges: dict[str, Any]) -> str:
+    """What judging took, apart from the model under test."""
+    cost = "" if judges["cost_usd"] is None else f", {judges['cost_usd']:.4f} USD"
+    return f"{judges['prompt']:,} + {judges['completion']:,} tokens{cost}"
+
+
+def _columns(results: list[dict[str, Any]]) -> tuple[str, ...]:
+    always = ("variant", "passed", "failed", "errored", "skipped", "pass rate", "95%", "p50 ms")
+    cost = ("$/1k",) if any(result["cost_per_1k_usd"] is not None for result in results) else ()
+    first = ("vs first", "p") if any("against_first" in result for result in results) else ()
+    return (*always, *cost, *first, "verdict", "run_id")
+
+
+def _row(result: dict[str, Any]) -> dict[str, Any]:
+    """One run as the table shows it."""
+    paired, cost = result.get("against_first"), result["cost_per_1k_usd"]
+    return {
+        **result,
+        "pass rate": _percent(result["pass_rate"]),
+        "95%": "–" if not result["ci95"] else " … ".join(_percent(bound) for bound in result["ci95"]),
+        "p50 ms": round(result["p50_ms"]) if result["p50_ms"] is not None else "–",
+        "$/1k": "–" if cost is None else f"{cost:.4g}",
+        "vs first": "–" if not paired or paired["difference"] is None else f"{paired['difference']:+.1%}",
+        "p": f"{paired['p_value']:.3f}" if paired else "–",
+    }
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _show_bad_cases(work: Work, result: dict[str, Any]) -> None:
+    """The first cases that did not pass, each with its reason."""
+    from rich.text import Text
+
+    from service.cli.output import err
+
+    for case in islice(work.cases(result["run_id"], ("failed", "errored")), MOST_SHOWN):
+        why = case["error"] or "; ".join(o["reason"] for o in case["outcomes"] if o["status"] != "passed")
+        err().print(Text(f"  case {case['index'] + 1} {case['status']}: {why[:200]}"))
+    left = result["failed"] + result["errored"] - MOST_SHOWN
+    if left > 0:
+        err().print(f"  … and {left} more")

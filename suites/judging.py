@@ -1,0 +1,139 @@
+"""What a suite asks of judges: whether it can be asked at all, and whose agreement with people its gate rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from prompts.errors import BadFile, Fault
+from prompts.yaml_source import Document, suggest
+from suites.assertions.embedded import EMBEDDED
+from suites.assertions.judged import CALIBRATED, JUDGED, NEED_CONTEXT, RELEVANCE, SELECT_BEST, grader_key
+from suites.assertions.people import HUMAN
+from suites.assertions.rubric import kind_of
+from suites.assertions.spec import AssertionSpec
+from suites.case import Case, Place, Suite
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the assertions of a suite look at beyond an answer, found in one pass over its cases.
+
+    `others` tells whether any model or person is asked, `repeats` whether repeats are compared. `graders` holds one
+    assertion for each grader whose agreement with people can be measured, `aliases` the models that are asked.
+    """
+
+    others: bool = False
+    repeats: bool = False
+    graders: tuple[AssertionSpec, ...] = ()
+    aliases: frozenset[str] = frozenset()
+
+    @classmethod
+    def of_suite(cls, suite: Suite) -> Needs:
+        specs = [spec for spec in _distinct(suite) if kind_of(spec) in JUDGED | EMBEDDED | {HUMAN}]
+        graders: dict[str, AssertionSpec] = {}
+        for spec in specs:
+            if kind_of(spec) in CALIBRATED:
+                graders.setdefault(grader_key(spec), spec)
+        repeats = any(spec.type == SELECT_BEST for spec in specs)
+        aliases = {alias for spec in specs for alias in _aliases_of(suite, spec) if alias}
+        return cls(bool(specs), repeats, tuple(graders.values()), frozenset(aliases))
+
+
+def _distinct(suite: Suite) -> Iterator[AssertionSpec]:
+    """Every assertion; those that many cases share once."""
+    seen: set[bytes] = set()
+    for case in suite.tests:
+        if case.shared.canonical not in seen:
+            seen.add(case.shared.canonical)
+            yield from case.shared.all
+
+
+def _aliases_of(suite: Suite, spec: AssertionSpec) -> Iterator[str | None]:
+    if kind_of(spec) in JUDGED:
+        yield spec.provider or suite.judge.model
+    if kind_of(spec) in EMBEDDED | {RELEVANCE}:
+        yield _embeddings_of(spec) or suite.judge.embeddings
+
+
+def _embeddings_of(spec: AssertionSpec) -> str | None:
+    """The model of embeddings that an assertion names itself."""
+    return (spec.config or {}).get("embeddings") if kind_of(spec) == RELEVANCE else spec.provider
+
+
+def check_judges(
+    suite: Suite, aliases: Collection[str], *, document: Document | None = None, places: Sequence[Place] = ()
+) -> None:
+    """Refuse judges that cannot be asked: unknown models, none at all, a comparison of what there is one of.
+
+    Raises BadFile with every such place, of which `document` and `places` know the lines; each fault names the first case
+    that has it.
+    """
+    where = document or Document("suite", {}, {(): 0})
+    faults = list(_head_faults(suite, aliases, where))
+    found: dict[tuple[str, str], Fault] = {}
+    read: dict[bytes, list[tuple[str, str]]] = {}
+    for index, case in enumerate(suite.tests):
+        told = read.get(case.shared.canonical)
+        if told is None:
+            told = read[case.shared.canonical] = list(_spec_faults(suite, case, aliases))
+        for message, fix in (*told, *_case_faults(case)):
+            place = places[index] if places else Place(where.path, where.line("tests", index))
+            found.setdefault((message, fix), Fault(*place, message, fix))
+    if faults or found:
+        raise BadFile([*faults, *found.values()])
+
+
+def _head_faults(suite: Suite, aliases: Collection[str], where: Document) -> Iterator[Fault]:
+    for name in ("model", "embeddings"):
+        alias = getattr(suite.judge, name)
+        if alias is not None and alias not in aliases:
+            yield where.fault(_unknown(f"judge.{name}", alias), "judge", name, fix=suggest(alias, aliases))
+    if suite.judge.floor is not None and not Needs.of_suite(suite).graders:
+        message = "judge.floor: no assertion of this suite is decided by a model"
+        yield where.fault(message, "judge", "floor", fix="remove it, or add an assertion such as llm-rubric")
+
+
+def _unknown(what: str, alias: str) -> str:
+    return f"{what}: turnout.yaml has no model {alias!r}"
+
+
+def _spec_faults(suite: Suite, case: Case, aliases: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Faults of assertions, with their fixes."""
+    for spec in case.shared.all:
+        if kind_of(spec) not in JUDGED | EMBEDDED:
+            continue
+        for what, alias in (("provider", spec.provider), ("config.embeddings", (spec.config or {}).get("embeddings"))):
+            if alias is not None and alias not in aliases:
+                yield _unknown(f"`{spec.type}`: {what}", alias), suggest(alias, aliases)
+        yield from _missing_models(suite, spec)
+        if spec.type == SELECT_BEST:
+            yield from _comparison_faults(suite, spec)
+
+
+def _missing_models(suite: Suite, spec: AssertionSpec) -> Iterator[tuple[str, str]]:
+    judge = suite.judge
+    if kind_of(spec) in JUDGED and not (spec.provider or judge.model):
+        fix = "add `judge: {model: ALIAS}` to the suite, or `provider: ALIAS` here"
+        yield f"`{spec.type}` names no model to judge", fix
+    if kind_of(spec) in EMBEDDED | {RELEVANCE} and not (_embeddings_of(spec) or judge.embeddings):
+        here = "`config: {embeddings: ALIAS}`" if kind_of(spec) == RELEVANCE else "`provider: ALIAS`"
+        yield (
+            f"`{spec.type}` names no model of embeddings",
+            f"add `judge: {{embeddings: ALIAS}}` to the suite, or {here} here",
+        )
+
+
+def _comparison_faults(suite: Suite, spec: AssertionSpec) -> Iterator[tuple[str, str]]:
+    if suite.repeat == 1:
+        yield f"`{spec.type}` compares the repeats of a case, and there is one", "add `repeat: 3` to the suite"
+    elif suite.passes_needed > 1 and spec.weight > 0:
+        message = f"`{spec.type}`: one of {suite.repeat} repeats is the best, and {suite.passes_needed} must pass"
+        yield message, "write `pass_k: 1`, or `weight: 0` to report without deciding"
+
+
+def _case_faults(case: Case) -> Iterator[tuple[str, str]]:
+    """Variables that a type needs of each case."""
+    needing = sorted(case.shared.types & NEED_CONTEXT)
+    if needing and not case.vars.get("context"):
+        yield f"`{needing[0]}` needs the variable `context`", "add `vars: {context: what was looked up}`"

@@ -1,0 +1,114 @@
+"""Whether a stored record of evidence holds: everything in it that follows from something else is computed anew.
+
+Numbers may differ by one part in a billion: sums are not always taken in the same order, nor on the same machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prompts.errors import BadInput
+from prompts.prompt import digest_of
+from suites.detail import Wanted, with_detail
+from suites.gate import raw_p_value, read_evidence, recompute
+from suites.results import CaseResult, case_status
+from suites.statistics import percentile
+from suites.verdicts import GateEvidence, GateInput, PromotionEvidence, Side
+
+DECIDED = ("gate", "promotion")  # kinds of evidence that hold a decision
+_ABSENT = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place of a record that does not follow from the rest; `path` as in `content.decision.p_value`."""
+
+    path: str
+    stored: Any
+    recomputed: Any
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def verify_record(record: Mapping[str, Any]) -> list[Difference]:
+    """A record by itself: its digest, its decision down to every figure, and what stands beside its content."""
+    content = record["content"]
+    found = list(differences(record["digest"], digest_of(content), "digest"))
+    if record["kind"] not in DECIDED:
+        return found
+    try:
+        evidence = read_evidence(content)
+        decision = recompute(evidence)
+    except (BadInput, ArithmeticError) as error:
+        return [*found, Difference("content", "what no decision follows from", str(error))]
+    found += differences(content["decision"], decision.model_dump(mode="json"), "content.decision")
+    beside = {"kind": evidence.kind, "verdict": decision.verdict, "candidate": evidence.given.candidate.variant}
+    return found + list(differences({name: record[name] for name in beside}, beside))
+
+
+def verify_family(evidence: GateEvidence, siblings: Sequence[GateEvidence]) -> list[Difference]:
+    """The p-values of the gate's other suites, which this one's is adjusted with, against their own evidence."""
+    raw = [raw_p_value(sibling.given) for sibling in siblings]
+    return list(differences(list(evidence.others), [p for p in raw if p is not None], "content.others"))
+
+
+def verify_side(given: GateInput, role: str, results: Iterable[CaseResult]) -> list[Difference]:
+    """One side, `candidate` or `baseline`, against the stored results of its run.
+
+    Why a run stopped early is not among its results, and stays unverified.
+    """
+    side: Side = getattr(given, role)
+    again = _side_again(given, side, list(results))
+    return list(differences(side.model_dump(mode="json"), again.model_dump(mode="json"), f"content.given.{role}"))
+
+
+def differences(stored: Any, recomputed: Any, path: str = "") -> Iterator[Difference]:
+    """Where two values of plain data differ, however deep within them."""
+    if isinstance(stored, dict) and isinstance(recomputed, dict):
+        for key in sorted(stored.keys() | recomputed.keys(), key=str):
+            below = f"{path}.{key}" if path else str(key)
+            yield from differences(stored.get(key, _ABSENT), recomputed.get(key, _ABSENT), below)
+    elif isinstance(stored, list) and isinstance(recomputed, list) and len(stored) == len(recomputed):
+        for index, (one, other) in enumerate(zip(stored, recomputed, strict=True)):
+            yield from differences(one, other, f"{path}[{index}]")
+    elif not _same(stored, recomputed):
+        yield Difference(path, stored, recomputed)
+
+
+def _same(stored: Any, recomputed: Any) -> bool:
+    if {type(stored), type(recomputed)} in ({float}, {float, int}):  # whole numbers are counts and seeds
+        return math.isclose(stored, recomputed, rel_tol=1e-9)
+    return type(stored) is type(recomputed) and bool(stored == recomputed)
+
+
+def _side_again(given: GateInput, side: Side, results: Sequence[CaseResult]) -> Side:
+    """The side as its run's results say it; a repeat without a result was skipped."""
+    counts: dict[str, Counter[str]] = {case_id: Counter() for case_id in side.outcomes}
+    for result in results:
+        counts.setdefault(result.case_id, Counter())[result.status] += 1
+    for found in counts.values():
+        found["skipped"] = max(0, given.repeat - found["passed"] - found["failed"] - found["errored"])
+    latencies_ms = [result.latency_ms for result in results if result.latency_ms is not None]
+    costs_usd = [result.cost_usd for result in results if result.cost_usd is not None]
+    again = side.model_copy(
+        update={
+            "outcomes": {case_id: case_status(found, given.passes_needed) for case_id, found in counts.items()},
+            "p95_latency_ms": percentile(latencies_ms, 95),
+            "cost_per_1k_usd": 1000 * math.fsum(costs_usd) / len(costs_usd) if costs_usd else None,
+            "waiting": len({result.case_id for result in results if result.waits}),
+        }
+    )
+    metrics = {name: frozenset(values) for name, values in side.metrics.items()}
+    wanted = Wanted(given.repeat > 1, given.settings.on == "score", metrics)
+    return with_detail(again, results, wanted)
+
+
+def sides_with_runs(evidence: GateEvidence | PromotionEvidence) -> dict[str, str]:
+    """The run that each side of a decision rests on, by `candidate` and `baseline`, where it is named."""
+    sides = {"candidate": evidence.given.candidate, "baseline": evidence.given.baseline}
+    return {role: side.run_id for role, side in sides.items() if side is not None and side.run_id is not None}

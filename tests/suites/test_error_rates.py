@@ -1,0 +1,29 @@
+"""The gate's promises by simulation, smaller than `benchmarks.statistics` and with the same code."""
+
+import math
+
+import pytest
+
+from benchmarks.statistics import drawn_pairs, drawn_repeats, verdicts
+from suites.statistics import power_of
+
+TRIALS = 300
+SLACK = 2.33 * math.sqrt(0.05 * 0.95 / TRIALS)  # of a binomial share, at 1%
+
+
+@pytest.mark.parametrize("suites", [1, 3])
+@pytest.mark.parametrize(("cases", "discordant"), [(60, 0.2), (200, 0.1)])
+def test_identical_variants_fail_at_most_alpha_of_their_gates(cases, discordant, suites):
+    found = verdicts(drawn_pairs(cases, discordant, 0.0), suites, "identical", TRIALS)
+    assert 0 < found["fail"] <= 0.05 + SLACK
+
+
+def test_identical_variants_with_flaky_cases_fail_at_most_alpha_of_their_gates_and_most_pass():
+    found = verdicts(drawn_repeats(60), 1, "flaky", TRIALS)
+    assert found["fail"] <= 0.05 + SLACK
+    assert found["pass"] > 0.5
+
+
+def test_a_true_loss_is_found_as_often_as_the_power_says():
+    found = verdicts(drawn_pairs(200, 0.2, 0.1), 1, "worse", TRIALS)
+    assert found["fail"] == pytest.approx(power_of(200, 0.2, 0.1), abs=0.035)
