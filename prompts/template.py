@@ -168,9 +168,12 @@ class Template:
         self.source = source
         _take_tokens(len(_lex(source)))  # here, so that a template that was compiled before costs as much as a new one
         self.names, self._compiled = (_compile_once if len(source) < MAX_REMEMBERED_CHARACTERS else _compile)(source)
+        self._is_text = "{" not in source and source.isascii() and "\r" not in source  # Jinja2 would change \r\n alone
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """The text for `variables`; raises MissingVariable, TemplateRefused or BudgetExceeded."""
+        if self._is_text:
+            return self.source
         try:
             with one_budget(_budget.get()):
                 return _whole("".join(_within_output(self._compiled.generate(self._seen(variables)))))
