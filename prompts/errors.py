@@ -137,6 +137,9 @@ class ModelOverloaded(ModelError):
         self.retry_after_s = retry_after_s
 
 
+NO_COMPLETION = "no_completion"  # the code of a good status whose answer was none
+
+
 class ModelRefused(ModelError):
     """The upstream answered with an error; asking the same again will not help."""
 

@@ -28,6 +28,7 @@ from suites.assertions.people import HUMAN
 from suites.assertions.spec import Aids, AssertionErrored, Rubric, Spending, Spent
 from suites.case import Case, Suite
 from suites.results import CaseResult, Price
+from suites.runner import FEWEST_ATTEMPTS
 
 DEFAULT_TIMEOUT_S = 120.0
 RETRIES = 2
@@ -62,6 +63,8 @@ class _Upstream:
     timeout_s: float
     unreachable: int = 0
     last_error: ModelError | None = None
+    answered: bool = False
+    failed: int = 0  # questions that were given up
     refused: int = 0  # how far along `_EXTRAS` it has to be spared
 
 
@@ -89,6 +92,7 @@ class Desk:
         self._models = models
         self._cache = CompletionCache(database) if use_cache else None
         self._room = asyncio.Semaphore(max(1, concurrency))
+        self._concurrency = concurrency
         self._upstreams: dict[str, _Upstream] = {}
         self._rubrics: dict[str, Rubric | None] = {}
         self._known: OrderedDict[str, asyncio.Task[tuple[Completion, bool]]] = OrderedDict()
@@ -118,6 +122,14 @@ class Desk:
             self.answers.forget(result.case_id)
         found = self.fresh.pop((result.case_id, result.repeat), {})
         return list(found.items()) if result.status in ("passed", "failed") else []
+
+    def hopeless(self) -> str:
+        """Why nothing more is to be asked for judges' sake: one has answered nothing, however often; "" for no reason."""
+        enough = max(FEWEST_ATTEMPTS, self._concurrency)
+        for each in self._upstreams.values():
+            if each.failed >= enough and not each.answered:
+                return f"judge unreachable: {each.alias}: {each.last_error}"
+        return ""
 
     def upstream(self, alias: str) -> _Upstream:
         """The model behind an alias; raises BadSetting."""
@@ -190,7 +202,7 @@ class Desk:
             except ModelError as raised:
                 error = raised
             else:
-                upstream.unreachable = 0
+                upstream.unreachable, upstream.answered = 0, True
                 return found
             upstream.last_error = error
             upstream.unreachable += isinstance(error, ModelUnavailable | ModelTimeout)
@@ -310,7 +322,11 @@ class _AnswerAids:
         return list(completion.details["embedding"])
 
     async def _once(self, key: str, upstream: _Upstream, ask: Callable[[], Awaitable[Completion]]) -> Completion:
-        completion, is_fresh = await self.desk.once(key, ask)
+        try:
+            completion, is_fresh = await self.desk.once(key, ask)
+        except ModelError:
+            upstream.failed += 1
+            raise
         price = upstream.price
         self._spending.add(completion.usage, price.cost_usd(completion.usage) if price else None)
         if is_fresh:

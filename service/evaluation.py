@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from prompts.messages import Completion, CompletionRequest
 from prompts.names import Variant
@@ -34,6 +34,13 @@ DEFAULT_CONCURRENCY = 16
 DEFAULT_TIMEOUT_S = 120.0  # of one attempt, on models whose settings have none
 ALL_CASES = Filter()
 Progress = Callable[[CaseResult], None]
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Progress that wants to hear, too, that a run waits for an overloaded model."""
+
+    def waits(self, reason: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,8 @@ class Evaluator:
                 tools=compiled.content.tools,
                 folders=self._settings.script_folders,
                 timeout_s=asker.timeout_s,
+                on_wait=progress.waits if isinstance(progress, Watcher) else None,
+                hopeless=desk.hopeless if desk else str,
             )
         data = await asyncio.to_thread(self._describe, spec, suite, summary)
         await asyncio.to_thread(self._finish, spec.run_id, data)

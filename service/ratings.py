@@ -11,6 +11,10 @@ from prompts.errors import BadInput
 from service.aids import RATED, rating_id
 from service.errors import NotFound
 from service.store import runs
+from suites.assertions import NOT
+from suites.assertions.judged import CALIBRATED
+from suites.assertions.people import HUMAN
+from suites.results import CaseResult
 
 _ID = re.compile(rf"{RATED}:(?P<case>[0-9a-f]{{16}}):(?P<run>run_[0-9A-Za-z_-]+):(?P<repeat>[0-9]{{1,3}})")
 
@@ -20,8 +24,12 @@ def is_rating(completion_id: str) -> bool:
     return completion_id.startswith(f"{RATED}:")
 
 
-def rated_run(session: Session, completion_id: str, value: Any) -> dict[str, Any]:
-    """The run whose answer is rated. Raises BadInput for an id or a score of another form, NotFound where there is none."""
+def rated_run(session: Session, completion_id: str, metric: str, value: Any) -> dict[str, Any]:
+    """The run whose answer is rated.
+
+    Raises BadInput for an id or a score of another form, or a metric that neither people nor a judge give this case;
+    NotFound where there is no such answer.
+    """
     found = _ID.fullmatch(completion_id)
     if found is None:
         raise BadInput(f"{completion_id!r}: write case:CASE:RUN:REPEAT", param="completion_id")
@@ -31,7 +39,20 @@ def rated_run(session: Session, completion_id: str, value: Any) -> dict[str, Any
     result = runs.case(session, found["run"], found["case"], int(found["repeat"])) if run else None
     if run is None or result is None or result["output"] is None:
         raise NotFound("answer", completion_id, "see `turnout judge waiting RUN`")
+    _refuse_other_metric(CaseResult.from_dict(result), metric)
     return run
+
+
+def _refuse_other_metric(result: CaseResult, metric: str) -> None:
+    """A rating decides a `human` assertion of its metric, or is a label for a judge of it; any other would be lost."""
+    outcomes = [part for whole in result.outcomes for part in whole.walk()]
+    rated = [one for one in outcomes if one.type.removeprefix(NOT) in CALIBRATED | {HUMAN}]
+    known = sorted({one.metric or HUMAN for one in rated})
+    if metric not in known:
+        fix = f"rate one of {', '.join(known)}" if known else "it has no `human` assertion and no judge"
+        raise BadInput(
+            f"case {result.index + 1} has no assertion that people rate as {metric!r}: {fix}", param="metric"
+        )
 
 
 __all__ = ["is_rating", "rated_run", "rating_id"]

@@ -72,7 +72,7 @@ class Recorder:
 
     def _write(self, batch: list[tuple[CaseResult, Sequence[Fresh]]]) -> None:
         asked = [(result, fresh) for result, fresh in batch if result.status != "skipped" or result.waits]
-        kept = [one for result, fresh in asked if result.status != "errored" for one in fresh]
+        kept = [one for _, fresh in asked for one in fresh]  # of errored ones, too: they were paid for
         with self._database.write() as session:
             runs.add_cases(session, self._run_id, [result.as_dict() for result, _ in asked])
             runs.remember(session, kept, now())

@@ -36,6 +36,7 @@ from service.store import prompts, runs, suites
 from service.store.database import Database, bump_revision
 from service.store.prompts import Filter, LabelRecord, VersionRecord
 from suites.case import Suite, check_prices, check_scripts
+from suites.files import suite_of_data
 from suites.judging import check_judges
 from suites.packs import ITEMS_A_CHUNK
 
@@ -96,7 +97,7 @@ class Registry:
         return written
 
     def _read_suite(self, name: str, data: Mapping[str, Any] | Suite) -> Suite:
-        suite = data if isinstance(data, Suite) else Suite.from_data(data, origin=f"suite {name}")
+        suite = data if isinstance(data, Suite) else suite_of_data(data, f"suite {name}")
         check_scripts(suite, self._settings.script_folders)
         check_judges(suite, self._settings.models)
         base = suite.fallback.base_model if suite.fallback else None

@@ -244,6 +244,10 @@ class _Progress:
         if self._done % max(1, self._total // 20) == 0 or self._done == self._total:
             self._claim.tell("cases", done=self._done, total=self._total, passed=self._passed)
 
+    def waits(self, reason: str) -> None:
+        if not self._claim.cancelled.is_set():
+            self._claim.tell("waits", reason=reason)
+
 
 async def _wait_for(flag: threading.Event) -> None:
     while not flag.is_set():  # noqa: ASYNC110 - the flag is shared with threads that have no loop

@@ -32,11 +32,11 @@ from prompts.yaml_source import Document, ModelT, parse_model, suggest
 from suites import assertions
 from suites.assertions.folders import ScriptFolders
 from suites.assertions.python import PYTHON, check_folders
-from suites.assertions.spec import AssertionSpec, refuse
+from suites.assertions.spec import AssertionSpec, refuse, shorten
 from suites.packs import Packed, Packer, expand
 from suites.policy import Example, Fallback, GateSettings, JudgeSettings, Label, Record, Share, Thresholds, Training
 from suites.schedule import check_schedule
-from suites.values import FILE, MAX_DEPTH, Keys, fill, names_in, too_deep, walk_texts
+from suites.values import FILE, MAX_DEPTH, Keys, fill, names_in, no_slot_in, too_deep, walk_texts
 
 __all__ = [
     "Case",
@@ -53,9 +53,11 @@ __all__ = [
     "Training",
     "check_prices",
     "check_scripts",
+    "undecided",
 ]
 
 MAX_SHARED = 1024  # sets of assertions that are looked for among those before
+_LITERAL = frozenset({"javascript", PYTHON, "regex", "is-json", "contains-json"})  # whose values are code or patterns
 ID_CHARACTERS = 16  # 64 bits of sha256: among a million cases two share an id with a chance of 3 in 100 million
 
 
@@ -70,9 +72,18 @@ def _checked(spec: AssertionSpec) -> AssertionSpec:
     """Check a spec while it is read; one that refers to variables only once these are known."""
     for each in assertions.walk(spec):
         assertions.check_type(each)
+        _check_slots(each)
         if not names_in(each.value):
             assertions.check(each)
     return spec
+
+
+def _check_slots(spec: AssertionSpec) -> None:
+    """Refuse what looks like a template and would be taken letter by letter; code, patterns and schemas may hold it."""
+    piece = "" if spec.type.removeprefix(assertions.NOT) in _LITERAL else no_slot_in(spec.value)
+    if piece:
+        fix = "write `{{ name }}` of a variable alone, and give the case a variable that holds what is meant"
+        refuse(f"`{spec.type}`: {shorten(piece, 60)} is not filled in: values are no templates", fix)
 
 
 def _checked_transform(code: str) -> str:
@@ -608,6 +619,30 @@ def check_scripts(
                 faults.setdefault(str(spec.value), Fault(*place, error.message(), fix))
     if faults:
         raise BadFile(list(faults.values()))
+
+
+def undecided(suite: Suite, places: Sequence[Place]) -> Iterator[Fault]:
+    """A warning for each case that passes whatever is answered, though it has assertions.
+
+    Not where answers are measured besides: by their latency or cost, or by a metric that the case adds to.
+    """
+    if _is_measured(suite.thresholds):
+        return
+    for case, place in zip(suite.tests, places, strict=True):
+        shared = case.shared
+        if not shared or shared.metrics & suite.thresholds.metrics.keys():
+            continue
+        if case.threshold == 0 or not any(map(_decides, shared)):
+            why = "its `threshold` is 0" if case.threshold == 0 else "its assertions decide nothing"
+            fix = "raise the threshold, or give an assertion a `weight` above 0"
+            yield Fault(*place, f"{why}: any answer passes", fix, level="warning", rule="no-assertion")
+
+
+def _decides(spec: AssertionSpec) -> bool:
+    """Whether some answer fails by this assertion."""
+    if spec.type != assertions.ASSERT_SET or spec.weight == 0:
+        return spec.weight > 0
+    return spec.threshold != 0 and any(map(_decides, spec.asserts))
 
 
 def check_prices(

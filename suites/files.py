@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -44,6 +44,8 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 _FUNCTION = re.compile(r"(?P<file>.+\.(?:[cm]?js|py)):(?P<function>[A-Za-z_$][\w$]*)")
 _PYTHON_TYPES = ("python", "not-python")
 MAX_LINE_BYTES = 16 * 1024 * 1024
+LINES = "tests_jsonl"  # in place of `tests`, where many cases are sent
+_UNKEPT = re.compile("[\0\ud800-\udfff]")
 _GLOB = re.compile(r"[*?\[]")
 _ALL_LISTED = "name a file that ends in .jsonl, .json, .yaml, .yml, .csv or .parquet"
 
@@ -128,6 +130,49 @@ def load_suite(path: Path, project: Path) -> ResolvedSuite:
     reader.faults += faults
     suite, places = assemble(document, reader.resolve(rows), reader.faults)
     return ResolvedSuite(name, path, suite, document, places, tuple(reader.sources))
+
+
+def suite_of_data(data: Mapping[str, Any], origin: str) -> Suite:
+    """A suite that came as data, its cases as a list or as lines. Raises BadFile as `Suite.from_data` does."""
+    return suite_from_lines(data, origin) if LINES in data else Suite.from_data(data, origin)
+
+
+def suite_from_lines(data: Mapping[str, Any], origin: str) -> Suite:
+    """A suite that came as data with its cases as JSON lines in one text, `tests_jsonl`, each held to what data is.
+
+    Raises BadFile as `Suite.from_data` does; the faults of cases name their lines.
+    """
+    head = {name: value for name, value in data.items() if name != LINES}
+    faults: list[Fault] = []
+    if "tests" in head or not isinstance(data[LINES], str) or too_deep(head):
+        message, fix = f"`{LINES}` is one text, a case on each line", "send it in place of `tests`"
+        raise BadFile([Fault(origin, 0, message, fix)])
+    document = Document(origin, head, {(): 0})
+    rows = _line_rows(data[LINES].split("\n"), f"{origin}: {LINES}", faults)
+    suite, _ = assemble(document, _own_rows(rows, faults), faults)
+    if not suite.tests:
+        raise BadFile([document.fault("a suite needs tests", fix=f"give `{LINES}` a case on each line")])
+    return suite
+
+
+def _own_rows(rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row]:
+    """Rows without what only files may hold: references to others, and characters that no database keeps."""
+    for document, keys in rows:
+        texts = [text for _, text in walk_texts(document.data)]
+        if isinstance(document.data, str) or any(text.startswith(FILE) for text in texts):
+            faults.append(document.fault("file:// is read by the command line alone", fix="send what the file holds"))
+        elif any(_UNKEPT.search(text) for text in (*texts, *map(str, _names(document.data)))):
+            faults.append(document.fault("holds a NUL, or half a character", fix="remove it"))
+        else:
+            yield document, keys
+
+
+def _names(value: Any) -> Iterator[Any]:
+    """The keys of all mappings within `value`."""
+    if isinstance(value, dict):
+        yield from value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _names(item)
 
 
 class _Reader:

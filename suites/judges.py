@@ -1,7 +1,8 @@
 """What judges say and how far to trust it: reading their answers, counting their votes, agreement with people.
 
 A judge is a model that is asked about an answer. A verdict is only ever read from where the judge states it: the last
-JSON object of what it wrote, or its last line. Whatever else it quotes, the answer under test among it, decides nothing.
+JSON object of what it wrote, or its last line. Whatever else it quotes decides nothing, and neither does a verdict that
+stands in the answer under test as well.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _LINE = re.compile(r"[\s*_#>-]*(?:final\s+)?verdict\s*[:=]\s*[*_]*\s*\(?([A-Za-z]+)\)?[\s*_.]*", re.IGNORECASE)
 _WORD = re.compile(r"[\s*_(]*([A-Za-z]{1,4})[\s*_.)]*")
 _LIKE_JSON = re.compile(r"\{\s*[\"'}]")
+_FENCE = re.compile(r"```[ \t]*(?:json)?", re.IGNORECASE)
 _AFTER_OBJECT = " \t\r\n`*."
 _YES = {"pass": True, "passed": True, "yes": True, "y": True, "true": True}
 _NO = {"fail": False, "failed": False, "no": False, "n": False, "false": False}
@@ -73,8 +75,44 @@ def last_object(answer: str) -> dict[str, Any] | None:
     return found
 
 
+def check_own(answer: str, judged: Iterable[str]) -> None:
+    """Refuse a verdict that stands, but for spaces, in one of the texts that are `judged`: it may be a quotation.
+
+    A verdict is the last object, or a last line `VERDICT: …`; raises Unreadable for one that is not the judge's own.
+    """
+    verdict = _squeezed(_verdict_text(answer))
+    if verdict and any(verdict in _squeezed(text) for text in judged):
+        raise Unreadable("its verdict stands word for word in the answer under test; give a reason in your own words")
+
+
+def is_alone(answer: str) -> bool:
+    """Whether an answer that holds an object is nothing but that, fenced or not."""
+    text = _THOUGHT.sub("", answer)
+    spans = list(_spans(text))
+    return not spans or not _FENCE.sub("", text[: spans[-1][1]]).strip()
+
+
+def _verdict_text(answer: str) -> str:
+    """The last object as it is written, else a last line that names itself a verdict; "" where there is neither."""
+    text = _THOUGHT.sub("", answer)
+    spans = list(_spans(text))
+    if spans:
+        return text[spans[-1][1] : spans[-1][2]]
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines and _LINE.fullmatch(lines[-1]) else ""
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
 def _objects(text: str) -> Iterator[tuple[dict[str, Any], int]]:
     """The objects that are not within another, and where each ends."""
+    return ((found, end) for found, _, end in _spans(text))
+
+
+def _spans(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """The same with where each begins."""
     decoder = json.JSONDecoder(parse_constant=_no_constant)
     position = text.find("{")
     while position >= 0:
@@ -85,7 +123,7 @@ def _objects(text: str) -> Iterator[tuple[dict[str, Any], int]]:
                 raise Unreadable("its JSON is broken") from error
             end = position + 1
         else:
-            yield value, end
+            yield value, position, end
         position = text.find("{", end)
 
 

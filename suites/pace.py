@@ -1,14 +1,18 @@
 """How many questions may be on their way at once: fewer after each refusal for overload, more with each answer.
 
-Additive increase and multiplicative decrease, as TCP does it: the share of an endpoint that a run takes settles where
-the endpoint refuses next to nothing. A Retry-After holds up every worker, not only the one that was told.
+Additive increase and multiplicative decrease, with a slow start after a burst of refusals, as TCP does it (RFC 5681): the
+share of an endpoint that a run takes settles where the endpoint refuses next to nothing. A Retry-After holds up the one
+question that was refused; the others go on, as many at once as the endpoint has just shown to take.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
+from collections.abc import Callable
+
+FIRST_TOLD_S = 2.0  # without an answer, until whoever watches is told that the run waits
+TOLD_EVERY_S = 15.0
 
 
 class Pace:
@@ -18,22 +22,19 @@ class Pace:
         self.most = max(1, most)
         self.limit = float(self.most)
         self.flying = 0
-        self._not_before_s = 0.0
-        self._slowed_at_s = 0.0
+        self._half = self.limit  # of what was refused last: up to it the pace grows fast, beyond it slowly
+        self._round = 0  # counts the times that the pace was slowed
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._stopped = asyncio.Event()
 
-    async def enter(self) -> bool:
-        """Wait for a turn to ask; False once the run has been stopped."""
+    async def enter(self) -> int | None:
+        """Wait for a turn to ask, and give its round, for `overloaded`; None once the run has been stopped."""
         while not self._stopped.is_set():
-            if self._not_before_s and (wait_s := self._not_before_s - time.monotonic()) > 0:
-                await self.sleep(wait_s)
-            elif self.flying < int(self.limit):
+            if self.flying < int(self.limit):
                 self.flying += 1
-                return True
-            else:
-                await self._queue()
-        return False
+                return self._round
+            await self._queue()
+        return None
 
     async def _queue(self) -> None:
         place = asyncio.get_running_loop().create_future()
@@ -58,18 +59,21 @@ class Pace:
                 free -= 1
 
     def answered(self) -> None:
-        """One more may be on its way for each round of answers."""
-        if self.limit < self.most:
-            self.limit = min(float(self.most), self.limit + 1 / self.limit)
+        """One more may be on its way for each round of answers that used all there was; for each answer below `_half`.
 
-    def overloaded(self, asked_at_s: float, retry_after_s: float | None) -> None:
-        """Half as many from now on, once for all that were on their way together; nobody asks before `retry_after_s`."""
-        now_s = time.monotonic()
-        if asked_at_s >= self._slowed_at_s:
-            self.limit = max(1.0, self.limit / 2)
-            self._slowed_at_s = now_s
-        if retry_after_s:
-            self._not_before_s = max(self._not_before_s, now_s + retry_after_s)
+        To be called before `leave`, like `overloaded`.
+        """
+        if self.flying >= int(self.limit):
+            more = 1.0 if self.limit < self._half else 1 / self.limit
+            self.limit = min(float(self.most), self.limit + more)
+
+    def overloaded(self, asked_in: int) -> None:
+        """Half as many from now on, once for all that were on their way together, and no more than are still on theirs."""
+        if asked_in == self._round:
+            self._half = max(1.0, (self.limit if self.limit > 1 else self._half) / 2)
+            self.limit = min(self.limit, self._half)
+            self._round += 1
+        self.limit = max(1.0, min(self.limit, self.flying - 1.0))
 
     async def sleep(self, seconds: float) -> bool:
         """Wait; False where the run was stopped meanwhile."""
@@ -86,3 +90,46 @@ class Pace:
             place = self._waiting.popleft()
             if not place.done():
                 place.set_result(None)
+
+
+class Patience:
+    """How long a run waits for an endpoint that only refuses: told while it waits, and given up in the end.
+
+    `tell` is given a line every so often, `give_up` the last refusal after `limit_s` without an answer.
+    """
+
+    def __init__(self, limit_s: float, tell: Callable[[str], object] | None, give_up: Callable[[str], None]) -> None:
+        self._limit_s = limit_s
+        self._tell = tell
+        self._give_up = give_up
+        self._said = ""
+        self._since_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def refused(self, said: str) -> None:
+        """The endpoint is overloaded: the wait begins, where it has not."""
+        self._said = said
+        if self._timer is None:
+            self._since_s = asyncio.get_running_loop().time()
+            self._look_in(FIRST_TOLD_S)
+
+    def end(self) -> None:
+        """There was an answer, or the run is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look_in(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        left_s = self._since_s + self._limit_s - loop.time()
+        self._timer = loop.call_later(max(0.0, min(seconds, left_s)), self._look)
+
+    def _look(self) -> None:
+        waited_s = asyncio.get_running_loop().time() - self._since_s
+        if waited_s >= self._limit_s - 0.001:
+            self._give_up(self._said)
+            return
+        self._look_in(TOLD_EVERY_S)
+        if self._tell is not None:
+            left_s = self._limit_s - waited_s
+            self._tell(f"waiting for an overloaded model, {left_s:.0f} s more at most: {self._said}")

@@ -78,7 +78,7 @@ class CaseResult:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CaseResult:
         """The result that `as_dict` was taken from."""
-        given = {name: value for name, value in data.items() if name != "metrics"}
+        given = {name: value for name, value in data.items() if name not in _BESIDE}
         given["outcomes"] = tuple(map(Judged.from_dict, given.get("outcomes", ())))
         given["tags"] = tuple(given.get("tags", ()))
         for name in ("usage", "judge_usage"):
@@ -87,6 +87,7 @@ class CaseResult:
 
 
 _FIELDS = tuple(field.name for field in fields(CaseResult))
+_BESIDE = ("metrics", "row_status")  # what data may hold besides, and no result does
 
 
 def usage_data(usage: Usage) -> dict[str, int]:

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from prompts.errors import ModelError, ModelOverloaded, ModelTimeout, ModelUnavailable, TurnoutError
+from prompts.errors import (
+    NO_COMPLETION,
+    ModelError,
+    ModelOverloaded,
+    ModelRefused,
+    ModelTimeout,
+    ModelUnavailable,
+    TurnoutError,
+)
 from prompts.messages import Completion
 from suites.assertions import Output, Scene
 from suites.assertions.folders import ScriptFolders
 from suites.assertions.spec import Aids
 from suites.case import Case
 from suites.judge import Judged, judge
-from suites.pace import Pace
+from suites.pace import Pace, Patience
 from suites.results import CaseResult, Price, RunSummary, Tally
 
 Ask = Callable[[Case, int], Awaitable[Completion]]
@@ -34,7 +43,8 @@ OVERLOADED_RETRIES = 12  # of one case: an endpoint that refuses for its load ha
 OVERLOADED_FOR_S = 120.0  # without a single answer
 _DEAD_AT_FIRST = 2  # rounds of all workers that found nothing, where nothing has ever answered
 _DEAD_LATER = 10  # the same after it had answered: it may be restarting
-_FEWEST_ATTEMPTS = 3
+FEWEST_ATTEMPTS = 3  # no run is stopped for less
+_ID = re.compile(r"\b(?=\w*\d)[\w-]{8,}")  # of a request: what tells one refusal from the next of the same cause
 
 
 async def run_suite(
@@ -53,6 +63,8 @@ async def run_suite(
     chosen: Collection[int] | None = None,
     tools: Sequence[Mapping[str, Any]] = (),
     folders: ScriptFolders | None = None,
+    on_wait: Callable[[str], object] | None = None,
+    hopeless: Callable[[], str] = str,
 ) -> RunSummary:
     """Ask every case `repeat` times, `concurrency` at once, and judge the answers.
 
@@ -61,9 +73,12 @@ async def run_suite(
     `retries` is how often a failed attempt is repeated where its error says that this may help; what was refused for
     overload is asked more often and by fewer at once (0: never). `aids` gives for each answer what
     assertions may ask of other models and of people, `tools` are the prompt's, `folders` those whose Python may be run.
+    `on_wait` is told, every few seconds, that all wait for an overloaded endpoint. `hopeless` is asked after each judged
+    answer: what it says, where it says anything, ends the run early.
     """
     given = Scene(Output(""), tools=tools, folders=folders)
     run = _Run(ask, Tally(repeat, pass_k), Pace(concurrency), price, on_result, timeout_s, retries, given, aids)
+    run.hopeless, run.patience = hopeless, Patience(OVERLOADED_FOR_S, on_wait, run.give_up)
     started = time.perf_counter()
     done = run.take_finished(finished)
     turns = _turns(cases, repeat, done, chosen)
@@ -73,6 +88,8 @@ async def run_suite(
                 group.create_task(run.work(turns))
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
+    finally:
+        run.patience.end()
     return run.tally.summary(time.perf_counter() - started, run.stopped)
 
 
@@ -112,9 +129,13 @@ class _Run:
         self.aids = aids
         self.stopped = ""
         self._busy = 0
+        self.hopeless: Callable[[], str] = str
+        self.patience = Patience(OVERLOADED_FOR_S, None, self.give_up)
         self._answered = False
+        self._succeeded = False
         self._unreachable = 0  # attempts in a row that found nothing
-        self._overloaded_since_s = 0.0
+        self._refusal: tuple[int | None, str] | None = None  # what was refused last, and how often in a row
+        self._refusals = 0
 
     def take_finished(self, finished: Iterable[CaseResult]) -> set[int]:
         """Count what was finished before; a few bytes are kept of each."""
@@ -124,6 +145,7 @@ class _Run:
             if result.status != "skipped" and key not in done:
                 done.add(key)
                 self.tally.add(result)
+                self._succeeded = self._succeeded or result.status in ("passed", "failed")
         return done
 
     async def work(self, turns: Iterator[Turn]) -> None:
@@ -146,8 +168,7 @@ class _Run:
     async def _with_retries(self, turn: Turn) -> CaseResult:
         attempt = 0
         error: BaseException | None = None
-        while await self.pace.enter():
-            asked_at_s = time.monotonic()
+        while (asked_in := await self.pace.enter()) is not None:
             try:
                 async with asyncio.timeout(self.timeout_s):
                     completion = await self.ask(turn[1], turn[2])
@@ -155,12 +176,12 @@ class _Run:
                 if _is_cancelled():
                     raise
                 error = self._timed(raised)
+                self._note(error, asked_in)
             else:
                 self._note_answer()
                 return await self._judged(turn, completion, attempt)
             finally:
                 self.pace.leave()
-            self._note(error, asked_at_s)
             if not await self._may_retry(error, attempt):
                 break
             attempt += 1
@@ -170,13 +191,17 @@ class _Run:
         return ModelTimeout(f"no answer within {self.timeout_s:g} s") if isinstance(error, TimeoutError) else error
 
     def _note_answer(self) -> None:
-        self._answered, self._unreachable, self._overloaded_since_s = True, 0, 0.0
+        self._answered, self._succeeded, self._unreachable = True, True, 0
+        self.patience.end()
         self.pace.answered()
 
-    def _note(self, error: BaseException, asked_at_s: float) -> None:
+    def _note(self, error: BaseException, asked_in: int) -> None:
         """Slow down for an overloaded endpoint; stop the run where there is no doubt that it is of no use."""
         if isinstance(error, ModelOverloaded):
-            self._note_overload(error, asked_at_s)
+            self.pace.overloaded(asked_in)
+            self.patience.refused(str(error))
+        if isinstance(error, ModelRefused):
+            self._note_refusal(error)
         if not isinstance(error, ModelUnavailable | ModelTimeout):
             self._answered = self._answered or isinstance(error, ModelError)  # it refused: so it is there
             self._unreachable = 0
@@ -185,15 +210,21 @@ class _Run:
             return  # slow on this case; it has shown that it lives
         self._unreachable += 1
         rounds = _DEAD_LATER if self._answered else _DEAD_AT_FIRST
-        if self._unreachable >= max(_FEWEST_ATTEMPTS, rounds * self._busy):
+        if self._unreachable >= max(FEWEST_ATTEMPTS, rounds * self._busy):
             self._stop(f"model unreachable: {error}")
 
-    def _note_overload(self, error: ModelOverloaded, asked_at_s: float) -> None:
-        wait_s = error.retry_after_s
-        self.pace.overloaded(asked_at_s, wait_s if wait_s and wait_s <= LONGEST_RETRY_AFTER_S else None)
-        self._overloaded_since_s = self._overloaded_since_s or asked_at_s
-        if time.monotonic() - self._overloaded_since_s > OVERLOADED_FOR_S:
-            self._stop(f"model overloaded for {OVERLOADED_FOR_S:g} s: {error}")
+    def _note_refusal(self, error: ModelRefused) -> None:
+        """A key, a name or an address that is wrong is so for every case; a case of its own is refused for itself."""
+        said = NO_COMPLETION if error.code == NO_COMPLETION else _ID.sub("", str(error))
+        cause = (error.status, said)
+        self._refusals = self._refusals + 1 if cause == self._refusal else 1
+        self._refusal = cause
+        if not self._succeeded and self._refusals >= max(FEWEST_ATTEMPTS, self._busy):
+            self._stop(f"model refused {self._refusals} cases in a row and answered none: {error}")
+
+    def give_up(self, said: str) -> None:
+        """Stop: the endpoint has only refused for too long."""
+        self._stop(f"model overloaded for {OVERLOADED_FOR_S:g} s: {said}")
 
     def _stop(self, reason: str) -> None:
         self.stopped = self.stopped or reason
@@ -207,9 +238,8 @@ class _Run:
             return attempt < self.retries and await self.pace.sleep(_backoff_s(attempt))
         if attempt >= (OVERLOADED_RETRIES if self.retries else 0):
             return False
-        if error.retry_after_s is None:
-            return await self.pace.sleep(_backoff_s(attempt))
-        return error.retry_after_s <= LONGEST_RETRY_AFTER_S  # the pace holds everybody up until then
+        wait_s = error.retry_after_s if error.retry_after_s is not None else _backoff_s(attempt)
+        return wait_s <= LONGEST_RETRY_AFTER_S and await self.pace.sleep(wait_s)
 
     async def _judged(self, turn: Turn, completion: Completion, attempt: int) -> CaseResult:
         index, case, repeat = turn
@@ -221,6 +251,8 @@ class _Run:
         scene = Scene(output, case.vars, case.id, repeat, aids, given.tools, given.folders)
         judgement = await judge(case, scene)
         spent = aids.spent if aids else None
+        if judgement.status == "errored" and (reason := self.hopeless()):
+            self._stop(reason)
         return CaseResult(
             case_id=case.id,
             index=index,

@@ -13,6 +13,7 @@ from typing import Any
 FILE = "file://"
 MAX_DEPTH = 64  # of lists and mappings; what reads them later may recurse
 _SLOT = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?(?:%\}|$)", re.DOTALL)
 
 Keys = tuple[str | int, ...]
 
@@ -20,6 +21,12 @@ Keys = tuple[str | int, ...]
 def names_in(value: Any) -> set[str]:
     """Names of the variables that `value` refers to, however deep within it."""
     return {name for _, text in walk_texts(value) for name in _SLOT.findall(text)}
+
+
+def no_slot_in(value: Any) -> str:
+    """The first piece of `value` that looks like a template and is no `{{ name }}`; "" where there is none."""
+    pieces = (found[0] for _, text in walk_texts(value) for found in _TEMPLATE.finditer(text))
+    return next((piece for piece in pieces if not _SLOT.fullmatch(piece)), "")
 
 
 def fill(value: Any, variables: Mapping[str, Any]) -> Any:

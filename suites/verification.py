@@ -67,6 +67,15 @@ def verify_side(given: GateInput, role: str, results: Iterable[CaseResult]) -> l
     return list(differences(side.model_dump(mode="json"), again.model_dump(mode="json"), f"content.given.{role}"))
 
 
+def verify_rows(run_id: str, rows: Iterable[Mapping[str, Any]]) -> list[Difference]:
+    """The status that stands beside each stored result of a run, by which results are chosen, against the result's own."""
+    return [
+        Difference(f"{run_id}.{row['case_id']}[{row['repeat']}].status", row["row_status"], row["status"])
+        for row in rows
+        if "row_status" in row
+    ]
+
+
 def differences(stored: Any, recomputed: Any, path: str = "") -> Iterator[Difference]:
     """Where two values of plain data differ, however deep within them."""
     if isinstance(stored, dict) and isinstance(recomputed, dict):

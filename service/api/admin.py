@@ -120,7 +120,7 @@ def _rated(context: Context, principal: Principal, session: Session, data: Feedb
     if is_rating(data.completion_id):
         if not principal.may("author"):
             raise Forbidden("answers of runs are rated by authors")
-        return rated_run(session, data.completion_id, data.value)
+        return rated_run(session, data.completion_id, data.metric, data.value)
     row = context.request_log.find(data.completion_id) or requests.get(session, data.completion_id)
     if row is None:
         raise NotFound("completion", data.completion_id)

@@ -68,7 +68,8 @@ def _refuse_extent(body: bytes) -> None:
         if depth > MAX_JSON_DEPTH:
             raise BadInput(f"the body nests deeper than {MAX_JSON_DEPTH} levels at byte {match.start()}: flatten it")
         if values > MAX_JSON_VALUES:
-            raise BadInput(f"the body has more than {MAX_JSON_VALUES:,} values: send them in several requests")
+            fix = "send them in several requests, or a suite's cases as lines of `tests_jsonl`"
+            raise BadInput(f"the body has more than {MAX_JSON_VALUES:,} values: {fix}")
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -65,16 +65,17 @@ def _against_the_rest(work: Work, record: dict[str, Any]) -> tuple[list[Differen
 def _against_runs(work: Work, found: GateEvidence | PromotionEvidence) -> tuple[list[Difference], list[str]]:
     from service.errors import NotFound
     from suites.results import CaseResult
-    from suites.verification import sides_with_runs, verify_side
+    from suites.verification import sides_with_runs, verify_rows, verify_side
 
     differences, checked = [], []
     for role, run_id in sides_with_runs(found).items():
         try:
-            results = [CaseResult.from_dict(row) for row in work.cases(run_id)]
+            rows = list(work.cases(run_id))
         except NotFound:
-            results = []
+            rows = []
+        results = [CaseResult.from_dict(row) for row in rows]
         if results:
-            differences += verify_side(found.given, role, results)
+            differences += [*verify_rows(run_id, rows), *verify_side(found.given, role, results)]
         checked.append(f"{role} {run_id}" if results else f"not the {role}'s run {run_id}, which is no longer there")
     return differences, checked
 

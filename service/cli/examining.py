@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +15,17 @@ from prompts.lint import lint_prompt
 from prompts.prompt import MessageTemplate, PromptContent, compile_prompt
 from prompts.registry import resolve
 from prompts.template import includes
-from prompts.variables import checked_placeholder
+from prompts.variables import VariableCheck, checked_placeholder
 from prompts.yaml_source import load_yaml
 from service.cli.linting import Linter, file_secrets, suite_secrets
-from suites.case import Place
+from suites.case import Place, undecided
 from suites.files import ResolvedSuite, brought_suite
 
 if TYPE_CHECKING:
     from service.cli.project import Project
+
+MAX_CASE_FAULTS = 100  # of one suite's cases
+_NO_MATRIX = "a list is one value, no matrix: write a case for each of its items"
 
 
 @dataclass(frozen=True)
@@ -133,11 +138,12 @@ class _Examined:
             self.faults.append(found.document.fault(message, fix=fix, rule="name"))
         self.suites.append(found)
         self.faults += self._rule_faults(found)
+        self.faults += islice(undecided(found.suite, found.places), MAX_CASE_FAULTS)
         source = self.tree.sources.get(found.suite.prompt)
         if source is None:
             self.faults += self._absent_prompt(found)
             return
-        self.faults += self._given_faults(found, source)
+        self.faults += _first(self._given_faults(found, source), found)
         self.faults += self._price_faults(found, source)
 
     def _content(self, name: str) -> PromptContent | None:
@@ -172,11 +178,13 @@ class _Examined:
             return  # told with the prompt
         if content is None:
             return
+        checks = _checks(content)
         optional = {name: {"default": 0} if p.default is not None else {} for name, p in content.placeholders.items()}
         for case, place in zip(found.suite.tests, found.places, strict=True):
             yield from _given_fault("variable", content.variables, case.vars, place, source.name)
             yield from _given_fault("placeholder", optional, case.placeholders, place, source.name)
             yield from _message_faults(content, case.placeholders, place)
+            yield from _value_faults(checks, case.vars, place)
 
     def _rule_faults(self, found: ResolvedSuite) -> Iterator[Fault]:
         """What the settings do not allow: scripts of folders that are not listed, judges that are no models."""
@@ -211,6 +219,38 @@ def _given_fault(
         if names:
             message = f"{what} {kind} {', '.join(sorted(names))}"
             yield Fault(place.path, place.line, message, fix, rule=f"{what}-{kind}")
+
+
+def _first(faults: Iterator[Fault], found: ResolvedSuite) -> Iterator[Fault]:
+    """The first of a suite's faults: what is wrong with every case of many is understood from a few."""
+    yield from islice(faults, MAX_CASE_FAULTS)
+    if next(faults, None) is not None:
+        message = f"more is wrong with its cases: the first {MAX_CASE_FAULTS} faults are told"
+        yield found.document.fault(message, "tests", fix="mend these, and check again", rule="cases")
+
+
+def _checks(content: PromptContent) -> dict[str, VariableCheck]:
+    """The checks of the variables whose schemas are good: what is wrong with one is told with the prompt."""
+    checks = {}
+    for name, schema in content.variables.items():
+        with contextlib.suppress(BadInput):
+            checks[name] = VariableCheck(name, schema)
+    return checks
+
+
+def _value_faults(checks: Mapping[str, VariableCheck], given: Mapping[str, Any], place: Place) -> Iterator[Fault]:
+    """Each variable that a case gives a value that its prompt's schema refuses, as a run would."""
+    for name, value in given.items():
+        check = checks.get(name)
+        if check is None:
+            continue
+        try:
+            check(value)
+        except BadInput as error:
+            fix = (
+                _NO_MATRIX if isinstance(value, list) else "give a value that the prompt's schema allows, or change it"
+            )
+            yield Fault(place.path, place.line, str(error), fix, rule="variable")
 
 
 def _message_faults(content: PromptContent, given: Mapping[str, Any], place: Place) -> Iterator[Fault]:

@@ -11,7 +11,7 @@ from service.cli.calling import call
 from service.cli.options import Concurrency, Json, Local, NoCache
 
 if TYPE_CHECKING:
-    from suites.case import Label
+    from suites.case import Case, Label, Suite
 
 judge = typer.Typer(
     help="Judges of a suite: their agreement with people, and answers that wait for people.", no_args_is_help=True
@@ -116,18 +116,42 @@ def waiting(
     from service.cli.output import print_json, table
 
     cases = call(local, "GET", f"/api/runs/{run}/cases", params={"status": "skipped"})
-    found = [_waiting(case) for case in cases if case["output"] is not None]
+    there = [case for case in cases if case["output"] is not None]
+    suite = _suite_of(run, local=local) if there else None
+    found = [_waiting(case, suite.tests[case["index"]]) for case in there] if suite else []
     if as_json:
         print_json(found)
     else:
-        table(found, ("case", "repeat", "metrics", "output"))
+        table(found, ("number", "case", "repeat", "metrics", "asked", "output"))
     return 0
 
 
-def _waiting(case: dict[str, Any]) -> dict[str, Any]:
-    waits = [outcome["metric"] for outcome in case["outcomes"] if outcome["status"] == "skipped"]
-    metrics = [metric or "human" for metric in waits]
-    return {"case": case["case_id"], "repeat": case["repeat"], "metrics": metrics, "output": case["output"]}
+def _suite_of(run: str, *, local: bool) -> Suite:
+    """The version of a suite that a run asked."""
+    from suites.case import Suite
+
+    name, _, number = call(local, "GET", f"/api/runs/{run}")["suite"].partition("@")
+    return Suite.from_data(call(local, "GET", f"/api/suites/{name}", params={"version": number})["content"])
+
+
+def _waiting(result: dict[str, Any], case: Case) -> dict[str, Any]:
+    """An answer that waits, with what is asked of it for each metric; "" where the assertion asks nothing."""
+    from suites.assertions import walk
+    from suites.assertions.people import HUMAN
+    from suites.results import CaseResult
+
+    outcomes = [part for whole in CaseResult.from_dict(result).outcomes for part in whole.walk()]
+    metrics = [one.metric or HUMAN for one in outcomes if one.status == "skipped" and one.type == HUMAN]
+    specs = [spec for whole in case.filled_asserts() for spec in walk(whole) if spec.type == HUMAN]
+    questions = {spec.metric or HUMAN: spec.value or "" for spec in specs}
+    return {
+        "number": result["index"] + 1,
+        "case": result["case_id"],
+        "repeat": result["repeat"],
+        "metrics": metrics,
+        "asked": [questions.get(metric, "") for metric in metrics],
+        "output": result["output"],
+    }
 
 
 @judge.command("rate")

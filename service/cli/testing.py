@@ -77,7 +77,7 @@ def gate(
     if as_json:
         print_json(answer)
     else:
-        show_gate(answer)
+        show_gate(work, answer)
     return OF_VERDICT[answer["verdict"]]
 
 

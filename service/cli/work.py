@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,10 +25,14 @@ from service.settings import Settings
 from service.store import routes, runs
 from service.store.database import Database
 from suites.case import Suite
+from suites.files import LINES
 from suites.results import CaseResult
 
 if TYPE_CHECKING:
     from service.cli.client import Remote
+
+
+MAX_LISTED_CASES = 1_000  # of a suite that is sent as a list
 
 
 class Work(Protocol):
@@ -55,9 +60,14 @@ class RemoteWork:
         self._remote = remote
 
     def push(self, prompts: dict[str, Any], suites: dict[str, Any], origin: dict[str, Any]) -> list[dict[str, Any]]:
-        sent = {name: suite.as_data() if isinstance(suite, Suite) else suite for name, suite in suites.items()}
+        sent = {name: _sent(suite) if isinstance(suite, Suite) else suite for name, suite in suites.items()}
         body = {"prompts": prompts, "suites": sent, "allow_secrets": True, **origin}  # `check` has seen the files
-        answer: list[dict[str, Any]] = self._remote.call("POST", "/api/push", body=body)
+        try:
+            answer: list[dict[str, Any]] = self._remote.call("POST", "/api/push", body=body)
+        except BadInput as error:
+            if "server.max_body_bytes" not in str(error):
+                raise
+            raise BadInput(f"{_largest(suites, sent)}: {error}; or add --local", param="suite") from error
         return answer
 
     def run(self, request: RunRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]:
@@ -82,6 +92,8 @@ class RemoteWork:
         def on_event(event: dict[str, Any]) -> None:
             if event["type"] == "cases":
                 advance(event["data"]["done"], event["data"]["total"])
+            elif event["type"] == "waits":
+                err().print(event["data"]["reason"], markup=False)
 
         try:
             job = follow(self._remote, job_id, on_event)
@@ -108,6 +120,24 @@ class RemoteWork:
         params = {"status": ",".join(statuses)} if statuses else {}
         found: list[dict[str, Any]] = self._remote.call("GET", f"/api/runs/{run_id}/cases", params=params)
         return found
+
+
+def _sent(suite: Suite) -> dict[str, Any]:
+    """A suite as it is sent: many cases as lines in one text, which a service reads one by one."""
+    if len(suite.tests) <= MAX_LISTED_CASES:
+        return suite.as_data()
+    lines = (json.dumps(case.as_data(), ensure_ascii=False) for case in suite.tests)
+    return {**suite.head_data(), LINES: "\n".join(lines)}
+
+
+def _largest(suites: dict[str, Any], sent: dict[str, Any]) -> str:
+    """The suite of a push that takes the most room, in words."""
+    sizes = {name: len(json.dumps(data, ensure_ascii=False).encode()) for name, data in sent.items()}
+    if not sizes:
+        return "the prompts"
+    name = max(sizes, key=lambda each: sizes[each])
+    count = f"{len(suites[name].tests):,} cases, " if isinstance(suites[name], Suite) else ""
+    return f"suite {name} ({count}{sizes[name]:,} bytes)"
 
 
 class LocalWork:
@@ -208,6 +238,9 @@ class _Count:
     def __call__(self, _: CaseResult) -> None:
         self._done += 1
         self._advance(self._done, self._total)
+
+    def waits(self, reason: str) -> None:
+        err().print(reason, markup=False)
 
 
 def connect_work(settings: Settings, *, local: bool) -> Work:

@@ -12,13 +12,19 @@ from typing import Any, NoReturn
 import aiohttp
 import yarl
 
-from prompts.errors import ModelOverloaded, ModelRefused, ModelTimeout, ModelUnavailable
+from prompts.errors import NO_COMPLETION, ModelOverloaded, ModelRefused, ModelTimeout, ModelUnavailable
 from prompts.messages import Completion, CompletionRequest, Usage
 from service.models.embedding import Embeddings
 
 _MOST_MESSAGE = 500  # characters of an upstream's message that are passed on
+_MOST_SHOWN = 80  # characters of an answer that is no completion
 _MOST_BYTES = 32 << 20  # of a reply
 _CONNECTIONS = 512
+_FIXES = {  # of what is wrong for every question to this model; all are keys of its entry in turnout.yaml
+    401: " (check the key that api_key_env names)",
+    403: " (check what the key that api_key_env names may do)",
+    404: " (check base_url and the model's name)",
+}
 
 
 class OpenAIModel:
@@ -48,25 +54,24 @@ class OpenAIModel:
             "messages": [message.as_dict() for message in request.messages],
         }
         started = time.monotonic()
-        raw = await self._asked(self._target, body, request.timeout_s)
-        return self._read(raw, time.monotonic() - started)
+        raw, kind = await self._asked(self._target, body, request.timeout_s)
+        return self._read(raw, kind, time.monotonic() - started)
 
     async def embed(self, texts: Sequence[str], timeout_s: float) -> Embeddings:
         """See `service.models.embedding.Embedder`."""
-        raw = await self._asked(self._embeddings, {"model": self._model, "input": list(texts)}, timeout_s)
+        raw, kind = await self._asked(self._embeddings, {"model": self._model, "input": list(texts)}, timeout_s)
         reply = _json_object(raw)
         try:
             found = sorted(reply["data"], key=lambda item: item["index"])
             vectors = tuple(tuple(map(float, item["embedding"])) for item in found)
         except (KeyError, TypeError, ValueError) as error:
-            shown = self._clean(raw[:200].decode("utf-8", "replace"))
-            raise ModelRefused(f"{self._embeddings}: not embeddings ({error!r}): {shown}", status=200) from error
+            raise self._not(f"{self._embeddings}: not embeddings", "/embeddings", raw, kind) from error
         if len(vectors) != len(texts):
             raise ModelRefused(f"{self._embeddings}: {len(vectors)} vectors for {len(texts)} texts", status=200)
         return Embeddings(vectors, _usage(reply.get("usage")))
 
-    async def _asked(self, target: yarl.URL, body: Mapping[str, Any], timeout_s: float) -> bytes:
-        """The body of a good answer; raises the ModelError that a bad one, or none, means."""
+    async def _asked(self, target: yarl.URL, body: Mapping[str, Any], timeout_s: float) -> tuple[bytes, str]:
+        """The body of a good answer, and its content type; raises the ModelError that a bad one, or none, means."""
         try:
             status, headers, raw = await self._post(target, body, timeout_s)
         except TimeoutError as error:
@@ -75,7 +80,7 @@ class OpenAIModel:
             raise ModelUnavailable(f"{target}: {self._clean(str(error) or type(error).__name__)}") from error
         if status != 200:
             self._raise_for(target, status, headers, raw)
-        return raw
+        return raw, headers.get("Content-Type", "").partition(";")[0].strip()
 
     async def aclose(self) -> None:
         """Close the connections, for good. Safe to call twice."""
@@ -122,7 +127,7 @@ class OpenAIModel:
 
     # ---------------------------------------------------------------------------- replies
 
-    def _read(self, raw: bytes, latency_s: float) -> Completion:
+    def _read(self, raw: bytes, kind: str, latency_s: float) -> Completion:
         reply = _json_object(raw)
         try:
             choice = reply["choices"][0]
@@ -131,8 +136,7 @@ class OpenAIModel:
             text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
             usage = _usage(reply.get("usage"))
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            shown = self._clean(raw[:200].decode("utf-8", "replace"))
-            raise ModelRefused(f"{self._url}: not a chat completion ({error!r}): {shown}", status=200) from error
+            raise self._not(f"{self._url}: not a chat completion", "/chat/completions", raw, kind) from error
         details = reply.get("turnout")
         details = dict(details) if isinstance(details, dict) else {}
         logprobs = _logprobs(choice)
@@ -145,6 +149,13 @@ class OpenAIModel:
             details={**details, "logprobs": logprobs} if logprobs else details,
         )
 
+    def _not(self, what: str, path: str, raw: bytes, kind: str) -> ModelRefused:
+        """The refusal for a good status whose body is of no use: what came, and where to look."""
+        shown = " ".join(self._clean(raw[:4096].decode("utf-8", "replace")).split())[:_MOST_SHOWN]
+        came = f"{kind or 'no content type'} came, beginning {shown!r}" if shown else "the body is empty"
+        fix = f"check that base_url is the address before {path} of a server that speaks OpenAI's API, often …/v1"
+        return ModelRefused(f"{what}: {came} ({fix})", status=200, code=NO_COMPLETION)
+
     def _raise_for(self, target: yarl.URL, status: int, headers: Mapping[str, str], raw: bytes) -> NoReturn:
         message, code = _upstream_error(raw)
         said = f"{target}: HTTP {status}: {self._clean(message)}"
@@ -154,7 +165,7 @@ class OpenAIModel:
             raise ModelTimeout(said)
         if status >= 500:
             raise ModelUnavailable(said)
-        raise ModelRefused(said, status=status, code=code)
+        raise ModelRefused(said + _FIXES.get(status, ""), status=status, code=code)
 
     def _clean(self, message: str) -> str:
         """Without the key, which an upstream may echo, and not too long."""

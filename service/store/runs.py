@@ -120,12 +120,15 @@ def copy_passed(session: Session, source: str, target: str) -> None:
 
 
 def cases(session: Session, run_id: str, statuses: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-    """Results of a run in the order of its suite, streamed."""
+    """Results of a run in the order of its suite, streamed.
+
+    One whose row says another status than the result itself has that as `row_status`: somebody changed one of them.
+    """
     query = select(CaseRow).where(CaseRow.run_id == run_id).order_by(col(CaseRow.position), col(CaseRow.repeat))
     if statuses:
         query = query.where(col(CaseRow.status).in_(statuses))
     for row in session.exec(query.execution_options(yield_per=500)):
-        yield row.result
+        yield row.result if row.result["status"] == row.status else {**row.result, "row_status": row.status}
 
 
 def case(session: Session, run_id: str, case_id: str, repeat: int) -> dict[str, Any] | None:

@@ -22,6 +22,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from suites.assertions.python_child import descendants, end_all
+
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -77,6 +79,9 @@ class Child:
             return  # its number may be another process's by now
         self._ended = True
         with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGSTOP)  # it starts no more while those that left its group are ended
+        end_all(lambda: {*descendants(self._process.pid), *_marked(self._scratch.name)} - {self._process.pid})
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -109,6 +114,16 @@ class Child:
             if not piece or len(line) > MAX_REPLY_BYTES:
                 raise ScriptDied("it ended without an answer" if not piece else "its answer is too long")
         return dict(json.loads(line))
+
+
+def _marked(scratch: str) -> set[int]:
+    """Processes whose environment names this scratch folder: those of a child that is gone already. Empty without /proc."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # another user's, or it has just ended
+            if f"TMPDIR={scratch}".encode() in file.read_bytes().split(b"\0"):
+                found.add(int(file.parent.name))
+    return found
 
 
 class Children:

@@ -76,11 +76,15 @@ class _Bench:
         parameters = {**sampling, **rubric.prompt.content.request_parameters()}
         said = await self._said(messages, parameters, vote)
         try:
+            judges.check_own(said, self._judged(given))
+            if _is_json_asked(parameters) and not judges.is_alone(said):
+                raise Unreadable("there is text before its JSON object")
             return read(said)
         except Unreadable as why:
             again = Message("user", _AGAIN.format(why=why))
             said = await self._said((*messages, Message("assistant", said), again), parameters, vote)
         try:
+            judges.check_own(said, self._judged(given))
             return read(said)
         except Unreadable as why:
             raise AssertionErrored(
@@ -92,6 +96,10 @@ class _Bench:
             return (await self.aids.ask(self.alias, messages, parameters, vote)).text
         except ModelError as error:
             raise AssertionErrored(f"the judge {self.alias} did not answer: {error}") from error
+
+    def _judged(self, given: Mapping[str, str]) -> tuple[str, ...]:
+        """The texts that models under test wrote, and that the judge may quote."""
+        return (self.scene.output.text, given.get("outputs", ""))
 
     def _common(self) -> dict[str, str]:
         """What every rubric may use, by our names and by promptfoo's."""
@@ -106,6 +114,12 @@ class _Bench:
         votes = f", {self.aids.votes} votes" if self.aids.votes > 1 else ""
         rubrics = ", ".join(f"{rubric.name} {short_digest(rubric.prompt)}" for rubric in self.rubrics.values())
         return f"judge {self.alias}{votes}; rubric {rubrics}"
+
+
+def _is_json_asked(parameters: Mapping[str, Any]) -> bool:
+    """Whether the upstream is asked for JSON and nothing else."""
+    form = parameters.get("response_format")
+    return isinstance(form, Mapping) and str(form.get("type", "")).startswith("json")
 
 
 async def _bench(scene: Scene, spec: AssertionSpec) -> _Bench:
@@ -427,17 +441,17 @@ def grader_key(spec: AssertionSpec) -> str:
 _TAKES = frozenset({"transform", "provider", "rubric_prompt"})
 _WITH_CONFIG = _TAKES | {"config"}
 FAMILY: Family = {
-    "llm-rubric": SceneAssertion(_by_votes(_rubric), _check_rubric_value, takes=_TAKES),
-    "model-graded-closedqa": SceneAssertion(_by_votes(_closed_qa), _check_text, takes=_TAKES),
-    "factuality": SceneAssertion(_by_votes(_factuality), _check_factuality, takes=_WITH_CONFIG),
-    "classifier": SceneAssertion(_classified, _check_classifier, takes=_WITH_CONFIG),
-    "g-eval": SceneAssertion(_by_votes(_g_eval), _check_g_eval, takes=_TAKES),
-    "context-recall": SceneAssertion(_by_votes(_context_recall), _check_text, takes=_TAKES),
-    "context-relevance": SceneAssertion(_by_votes(_context_relevance), _check_no_value, takes=_TAKES),
-    "context-faithfulness": SceneAssertion(_by_votes(_context_faithfulness), _check_no_value, takes=_TAKES),
-    RELEVANCE: SceneAssertion(_by_votes(_answer_relevance), _check_relevance, takes=_WITH_CONFIG),
+    "llm-rubric": SceneAssertion(_by_votes(_rubric), _check_rubric_value, takes=_TAKES, version=2),
+    "model-graded-closedqa": SceneAssertion(_by_votes(_closed_qa), _check_text, takes=_TAKES, version=2),
+    "factuality": SceneAssertion(_by_votes(_factuality), _check_factuality, takes=_WITH_CONFIG, version=2),
+    "classifier": SceneAssertion(_classified, _check_classifier, takes=_WITH_CONFIG, version=2),
+    "g-eval": SceneAssertion(_by_votes(_g_eval), _check_g_eval, takes=_TAKES, version=2),
+    "context-recall": SceneAssertion(_by_votes(_context_recall), _check_text, takes=_TAKES, version=2),
+    "context-relevance": SceneAssertion(_by_votes(_context_relevance), _check_no_value, takes=_TAKES, version=2),
+    "context-faithfulness": SceneAssertion(_by_votes(_context_faithfulness), _check_no_value, takes=_TAKES, version=2),
+    RELEVANCE: SceneAssertion(_by_votes(_answer_relevance), _check_relevance, takes=_WITH_CONFIG, version=2),
     SELECT_BEST: SceneAssertion(
-        _by_votes(_select_best), _check_text, takes=_TAKES - {"transform"}, can_be_negated=False
+        _by_votes(_select_best), _check_text, takes=_TAKES - {"transform"}, version=2, can_be_negated=False
     ),
 }
 JUDGED = frozenset(FAMILY)

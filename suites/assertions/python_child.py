@@ -9,13 +9,17 @@ import json
 import os
 import resource
 import select
+import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 IDLE_S = 120.0
 MEMORY_BYTES = 2 * 1024 * 1024 * 1024
 FILE_BYTES = 64 * 1024 * 1024
+_SET_CHILD_SUBREAPER = 36  # of prctl(2)
 CPU_S = 90  # for one call; the parent stops it earlier, unless it has itself been killed
 
 
@@ -27,9 +31,47 @@ def _serve(file: Path) -> None:
         _allow_cpu()
         try:
             module = module or _loaded(file)
-            _write({"value": _plain(getattr(module, request["function"])(request["output"], request["context"]))})
+            reply = {"value": _plain(getattr(module, request["function"])(request["output"], request["context"]))}
         except BaseException as error:  # noqa: BLE001 - whatever a script raises, an exit too, is its answer
-            _write({"error": f"{type(error).__name__}: {error}"[:2000]})
+            reply = {"error": f"{type(error).__name__}: {error}"[:2000]}
+        end_all(lambda: descendants(os.getpid()))
+        _write(reply)
+
+
+def end_all(find: Callable[[], set[int]]) -> None:
+    """Kill what `find` finds until it finds nothing, for a second at most: what is killed may have started more."""
+    for _ in range(100):
+        found = find()
+        if not found:
+            return
+        for number in found:
+            with contextlib.suppress(OSError):
+                os.kill(number, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def descendants(number: int) -> set[int]:
+    """The living processes that `number` started, and those that they started. Empty where the system has no /proc."""
+    started: dict[int, list[int]] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            state, parent = file.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if state not in "ZX":
+                started.setdefault(int(parent), []).append(int(file.parent.name))
+    found, waiting = set(), [number]
+    while waiting:
+        children = started.get(waiting.pop(), [])
+        found.update(children)
+        waiting += children
+    return found
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of those whose parent ends, so that none is out of sight; only Linux can."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _line() -> bytes:
@@ -77,6 +119,7 @@ def _limit(kind: int, soft: int, hard: int) -> None:
 if __name__ == "__main__":
     _OUT = os.dup(1)
     os.dup2(2, 1)  # what a script prints must not be read as its answer
+    _adopt_orphans()
     _limit(resource.RLIMIT_CORE, 0, 0)
     _limit(resource.RLIMIT_AS, MEMORY_BYTES, MEMORY_BYTES)
     _limit(resource.RLIMIT_FSIZE, FILE_BYTES, FILE_BYTES)

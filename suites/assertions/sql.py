@@ -20,6 +20,7 @@ from suites.assertions.spec import (
     refuse,
     shorten,
 )
+from suites.assertions.sql_uses import columns, tables
 from suites.assertions.text import no_threshold
 
 MAX_CHARACTERS = 100_000  # parsed within about a second
@@ -88,8 +89,8 @@ def _problem(text: str, spec: AssertionSpec) -> str:
     try:
         statements = _parsed(text, DIALECTS[str(value.get("databaseType", "mysql")).lower()])
         for statement in statements:
-            _check_listed(_tables(statement), value.get("allowedTables"), "allowedTables")
-            _check_listed(_columns(statement), value.get("allowedColumns"), "allowedColumns")
+            _check_listed(tables(statement), value.get("allowedTables"), "allowedTables")
+            _check_listed(columns(statement), value.get("allowedColumns"), "allowedColumns")
     except _NotSql as error:
         return str(error)
     return ""
@@ -127,7 +128,7 @@ def _check_whole(statement: Any, dialect: str, text: str) -> None:
 
     if isinstance(statement, exp.Describe) and isinstance(statement.this, exp.Query):
         statement = statement.this  # EXPLAIN SELECT …
-    kinds = (exp.Query, exp.DML, exp.Create, exp.Drop, exp.Alter, exp.TruncateTable, exp.Grant, exp.Set,
+    kinds = (exp.Query, exp.DML, exp.Create, exp.Drop, exp.Alter, exp.TruncateTable, exp.Grant, exp.Revoke, exp.Set,
              exp.Transaction, exp.Commit, exp.Rollback)  # fmt: skip
     if not isinstance(statement, kinds):
         raise _NotSql("it does not begin with a statement that can be checked")
@@ -148,78 +149,6 @@ def _check_listed(used: Iterator[str], allowed: list[str] | None, key: str) -> N
     for authority in used:
         if not any(search(f"(?i)^(?:{pattern})$", each) for pattern in allowed for each in authority.split(" ")):
             raise _NotSql(f"{authority.split(' ')[0]} is not in {key}")
-
-
-def _tables(statement: Any) -> Iterator[str]:
-    """`{type}::{database}::{table}` of each table that is used; `null` for a database that is not named."""
-    from sqlglot import exp
-
-    defined = {cte.alias_or_name.lower() for cte in statement.find_all(exp.CTE)}
-    target = _target(statement)
-    for table in statement.find_all(exp.Table):
-        if table.name and (table.db or table.name.lower() not in defined):
-            kind = _kind(statement) if table is target else "select"
-            yield f"{kind}::{table.db or 'null'}::{table.name}"
-
-
-def _columns(statement: Any) -> Iterator[str]:
-    """`{type}::{table}::{column}` of each column that is used; `(.*)` for all of them.
-
-    A column without a table is `null`'s. Where the statement has one table alone it is that one's too, which is then
-    given as a second form after a space.
-    """
-    from sqlglot import exp
-
-    names = {table.alias_or_name: table.name for table in statement.find_all(exp.Table)}
-    only = next(iter(names.values())) if len(names) == 1 else ""
-    written = _written(statement)
-    for column in statement.find_all(exp.Column):
-        kind = _kind(statement) if id(column) in written else "select"
-        star = isinstance(column.this, exp.Star)
-        yield _authority(kind, names.get(column.table, column.table), "(.*)" if star else column.name, only)
-    for select in statement.find_all(exp.Select):
-        if any(isinstance(item, exp.Star) for item in select.expressions):
-            yield _authority("select", "", "(.*)", only)
-    yield from _written_whole(statement, only)
-
-
-def _authority(kind: str, table: str, column: str, only: str) -> str:
-    first = f"{kind}::{table or 'null'}::{column}"
-    return f"{first} {kind}::{only}::{column}" if only and not table else first
-
-
-def _written_whole(statement: Any, only: str) -> Iterator[str]:
-    """The columns that an INSERT names, and all of them for a DELETE and for an INSERT that names none."""
-    from sqlglot import exp
-
-    if isinstance(statement, exp.Insert) and isinstance(statement.this, exp.Schema):
-        for column in statement.this.expressions:
-            yield _authority("insert", statement.this.this.name, column.name, only)
-    elif isinstance(statement, exp.Insert | exp.Delete):
-        yield _authority(_kind(statement), _target(statement).name if _target(statement) else "", "(.*)", only)
-
-
-def _written(statement: Any) -> set[int]:
-    """The columns that an UPDATE sets."""
-    from sqlglot import exp
-
-    pairs = statement.expressions if isinstance(statement, exp.Update) else []
-    return {id(pair.this) for pair in pairs if isinstance(pair, exp.EQ)}
-
-
-def _kind(statement: Any) -> str:
-    from sqlglot import exp
-
-    return "select" if isinstance(statement, exp.Query) else str(statement.key)
-
-
-def _target(statement: Any) -> Any:
-    """The table that a statement writes; None for a query."""
-    from sqlglot import exp
-
-    if isinstance(statement, exp.Query):
-        return None
-    return statement.this.this if isinstance(statement.this, exp.Schema) else statement.this
 
 
 def _check(spec: AssertionSpec) -> None:
@@ -248,4 +177,7 @@ def _check_patterns(kind: str, key: str, patterns: Any) -> None:
         check_pattern(pattern)
 
 
-FAMILY: Family = {"is-sql": Assertion(_is_sql, _check), "contains-sql": Assertion(_contains_sql, _check)}
+FAMILY: Family = {
+    "is-sql": Assertion(_is_sql, _check, version=2),
+    "contains-sql": Assertion(_contains_sql, _check, version=2),
+}

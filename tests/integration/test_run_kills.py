@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.interrupts import heed_interrupts
+
 pytestmark = pytest.mark.integration
 
 CASES = 200
@@ -120,6 +122,7 @@ def start(project: Path, *options: str) -> subprocess.Popen[bytes]:
         env={**os.environ, "TURNOUT_HOME": str(project.parent / "home")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=heed_interrupts,
     )
 
 

@@ -25,6 +25,7 @@ from service.registry import Origin, Push, Registry
 from service.settings import LocalSpec, Settings
 from service.store import requests
 from service.store.database import Database
+from suites import pace
 from suites.assertions import AssertionErrored
 from suites.assertions.spec import Spent
 from suites.case import Case, Suite
@@ -296,6 +297,71 @@ def test_a_dead_judge_errors_cases_and_fails_none(database: Database, settings: 
     assert [result.status for result in results] == ["errored", "errored"]
     assert "the judge judge did not answer: nobody listens" in results[0].error
     assert finished.data["verdict"] == "could_not_run"
+
+
+class Watching:
+    """Progress that keeps what it hears of waits."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def __call__(self, _: CaseResult) -> None: ...
+
+    def waits(self, reason: str) -> None:
+        self.told.append(reason)
+
+
+def test_progress_that_asks_for_it_hears_that_a_run_waits(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "FIRST_TOLD_S", 0.01)
+    bench = Bench(database, settings, **{"model-a": failing(ModelOverloaded("busy", retry_after_s=0.1))})
+    bench.push(
+        suites={
+            "s": {
+                "prompt": "support.triage",
+                "tests": [{"vars": {"ticket": "a"}, "assert": [{"type": "latency", "threshold": 9}]}],
+            }
+        }
+    )
+    plan = Gates(database, bench.registry, bench.evaluator).plan_run(RunRequest(suite="s"), "run_1")
+    watching = Watching()
+    asyncio.run(bench.evaluator.run(plan.spec, plan.suite, watching))
+    assert watching.told[:1] == ["waiting for an overloaded model, 120 s more at most: busy"]
+
+
+def refused(request: CompletionRequest) -> ModelRefused:
+    return ModelRefused("HTTP 401: no such key", status=401)
+
+
+@pytest.mark.parametrize(("fail", "why"), [(ModelUnavailable("gone"), "gone"), (refused, "HTTP 401: no such key")])
+def test_a_judge_that_never_answers_stops_the_run_and_the_answers_stay(
+    fail: Any, why: str, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aids, "FIRST_WAIT_S", 0.001)
+    asked = FakeModel("kind")
+    tests = [asks(str(number)) for number in range(300)]
+    bench = Bench(database, settings, **{"model-a": asked, "judge": FakeModel("", fail=fail)})
+    finished, results = bench.run(*tests, judge={"model": "judge"})
+
+    assert finished.summary.stopped == f"judge unreachable: judge: {why}"
+    assert 16 <= len(asked.asked) <= 32
+    assert (finished.summary.errored, finished.summary.skipped) == (len(asked.asked), 300 - len(asked.asked))
+    assert (finished.data["verdict"], results[0].output) == ("could_not_run", "kind")
+    bench.models.models["judge"] = FakeModel(YES)
+    finished, _ = bench.run(*tests, judge={"model": "judge"})
+    assert (finished.summary.passed, len(asked.asked)) == (300, 300)
+
+
+def test_a_judge_that_has_answered_once_stops_nothing(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aids, "FIRST_WAIT_S", 0.001)
+    judge = FakeModel(YES, fail=lambda request: None if "<3>" in last(request) else refused(request))
+    tests = [asks(f"<{number}>") for number in range(60)]
+    bench = Bench(database, settings, **{"model-a": FakeModel(lambda request: last(request)), "judge": judge})
+    finished, _ = bench.run(*tests, judge={"model": "judge"})
+    assert (finished.summary.stopped, finished.summary.passed, finished.summary.errored) == ("", 1, 59)
 
 
 def test_what_a_judge_said_without_a_verdict_is_not_kept(database: Database, settings: Settings) -> None:

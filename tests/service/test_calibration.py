@@ -217,6 +217,10 @@ def test_ratings_of_answers_that_are_not_there_are_refused(service: Service) -> 
     assert rate(service, case, "run_000000000000", 1).status_code == 404
     assert rate(service, {"case_id": "x"}, run_id, 1).status_code == 400
     assert rate(service, case, run_id, 1, role="app").status_code == 403
+    other = rate(service, case, run_id, 1, metric="tone")
+    assert (other.status_code, other.json()["detail"]) == (
+        400, "case 1 has no assertion that people rate as 'tone': rate one of kind",
+    )  # fmt: skip
 
 
 def test_ratings_of_runs_are_labels_for_the_judge(service: Service) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,46 @@ def test_a_suite_with_a_file_reference_is_refused_by_the_server(service: Service
     data = {"prompt": "two", "tests": "file:///etc/passwd"}
 
     assert service.call("PUT", "/api/suites/peek", "author", json=data).status_code == 400
+
+
+def test_a_suite_of_many_cases_is_sent_as_lines_and_is_the_suite_of_its_list(service: Service) -> None:
+    cases = [{"vars": {"ticket": f"n {n}"}, "assert": [{"type": "equals", "value": "x"}]} for n in range(70_000)]
+    assert service.call("PUT", "/api/suites/lines", "author", json={"prompt": "two", "tests": cases}).status_code == 400
+
+    data = {"prompt": "two", "tests_jsonl": "\n".join(map(json.dumps, cases))}
+    assert service.call("PUT", "/api/suites/lines", "author", json=data).status_code == 201
+    few = {"prompt": "two", "tests_jsonl": "\n".join(map(json.dumps, cases[:1500]))}
+    written = service.call("PUT", "/api/suites/lines", "author", json=few).json()
+    listed = service.call("PUT", "/api/suites/lines", "author", json={"prompt": "two", "tests": cases[:1500]})
+    assert (listed.status_code, listed.json()["digest"]) == (200, written["digest"])
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "not valid JSON"),
+        ('"file:///etc/passwd"', "file:// is read by the command line alone"),
+        ('{"vars": {"a": "file:///etc/passwd"}}', "file:// is read by the command line alone"),
+        ('{"vars": {"a": "\\u0000"}}', "holds a NUL, or half a character"),
+        ('{"vars": {"\\ud800": "a"}}', "holds a NUL, or half a character"),
+        ('{"vars": {"a": 1, "a": 2}}', "duplicate key 'a'"),
+        ('{"vars": {"a": NaN}}', "NaN is not JSON"),
+        ('{"vras": {}}', "did you mean 'vars'?"),
+        ("[" * 200 + "]" * 200, "nests deeper"),
+        ("", "a suite needs tests"),
+    ],
+)  # fmt: skip
+def test_every_line_of_a_suite_is_held_to_what_a_body_is(service: Service, line: str, told: str) -> None:
+    answer = service.call("PUT", "/api/suites/held", "author", json={"prompt": "two", "tests_jsonl": line})
+    assert answer.status_code == 400
+    assert told in answer.text
+
+
+def test_a_suite_has_its_cases_as_a_list_or_as_lines_and_not_both(service: Service) -> None:
+    for data in ({"tests": [], "tests_jsonl": "{}"}, {"tests_jsonl": [1]}):
+        answer = service.call("PUT", "/api/suites/held", "author", json={"prompt": "two", **data})
+        assert answer.status_code == 400
+        assert "`tests_jsonl` is one text, a case on each line" in answer.text
 
 
 def test_suites_are_versioned_like_prompts(service: Service) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from prompts.errors import BadFile
 from prompts.yaml_source import load_yaml
-from suites.case import Case, Suite, check_prices
+from suites.case import Case, Place, Suite, check_prices, undecided
 from suites.values import fill
 
 MINIMAL = {"prompt": "support.triage", "tests": [{"vars": {"t": "a"}, "assert": [{"type": "equals", "value": "x"}]}]}
@@ -130,6 +130,68 @@ def test_a_case_without_assertion_is_a_fault_unless_latency_or_cost_is_what_is_m
     assert "no assertion" in faults_of("prompt: a\ntests:\n  - vars: {a: x}\n")[3]
     measured = {"prompt": "a", "thresholds": {"p95_latency_ms": 5}, "tests": [{"vars": {"a": "x"}}]}
     assert Suite.from_data(measured).tests[0].asserts == ()
+
+
+@pytest.mark.parametrize(
+    ("case", "told"),
+    [
+        ({"assert": [{"type": "is-json", "weight": 0}]}, ["its assertions decide nothing: any answer passes"]),
+        ({"assert": [{"type": "is-json"}], "threshold": 0}, ["its `threshold` is 0: any answer passes"]),
+        (
+            {"assert": [{"type": "assert-set", "assert": [{"type": "is-json", "weight": 0}]}]},
+            ["its assertions decide nothing: any answer passes"],
+        ),
+        (
+            {"assert": [{"type": "assert-set", "threshold": 0, "assert": [{"type": "is-json"}]}]},
+            ["its assertions decide nothing: any answer passes"],
+        ),
+        ({"assert": [{"type": "is-json", "weight": 0}, {"type": "is-xml"}]}, []),
+        ({"assert": [{"type": "is-json"}], "threshold": 0.1}, []),
+    ],
+)
+def test_a_case_that_any_answer_passes_is_warned_of(case, told):
+    suite = Suite.from_data({"prompt": "a", "tests": [{"vars": {"a": "x"}, **case}]})
+    found = list(undecided(suite, [Place("a.suite.yml", 3)]))
+    assert [fault.message for fault in found] == told
+    assert {(fault.level, fault.rule, fault.line) for fault in found} <= {("warning", "no-assertion", 3)}
+
+
+@pytest.mark.parametrize("thresholds", [{"p95_latency_ms": 5}, {"metrics": {"tone": 0.5}}])
+def test_a_case_that_is_only_measured_is_not(thresholds):
+    case = {"vars": {"a": "x"}, "assert": [{"type": "is-json", "weight": 0, "metric": "tone"}]}
+    suite = Suite.from_data({"prompt": "a", "thresholds": thresholds, "tests": [case]})
+    assert list(undecided(suite, [Place("a.suite.yml", 3)])) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "piece"),
+    [
+        ("{type: contains, value: '{{ q | upper }}'}", "'{{ q | upper }}'"),
+        ("{type: not-icontains-any, value: [a, '{{ q.name }}']}", "'{{ q.name }}'"),
+        ("{type: equals, value: '{% if q %}a{% endif %}'}", "'{% if q %}'"),
+        ("{type: llm-rubric, value: {a: '{{ }}'}}", "'{{ }}'"),
+        ("{type: assert-set, assert: [{type: equals, value: '{{ q | upper }}'}]}", "'{{ q | upper }}'"),
+    ],
+)
+def test_a_value_that_looks_like_a_template_is_refused(written, piece):
+    found = faults_of(f"prompt: a\ntests:\n  - vars: {{q: x}}\n    assert:\n      - {written}\n")
+    assert f"{piece} is not filled in: values are no templates" in found[5]
+    assert "write `{{ name }}` of a variable alone" in found[5]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{type: contains, value: 'a {{ q }} {{q}} {b: {c: {}}}'}",
+        "{type: regex, value: 'a{{2}}'}",
+        "{type: javascript, value: 'output === `{{ a | b }}`'}",
+        "{type: is-json, value: {pattern: '{{ a | b }}'}}",
+        "{type: llm-rubric, value: x, rubricPrompt: '{{ output | upper }}'}",
+    ],
+)
+def test_slots_of_variables_code_patterns_and_rubrics_are_not(written):
+    text = f"prompt: a\njudge: {{model: m}}\ntests:\n  - vars: {{q: x}}\n    assert:\n      - {written}\n"
+    assert len(Suite.from_document(load_yaml(text, "a.suite.yml")).tests) == 1
 
 
 def test_a_pattern_made_of_a_variable_is_checked_too():

@@ -1,10 +1,10 @@
 import asyncio
-import time
 
 import pytest
 
 from prompts.errors import ModelOverloaded
 from prompts.messages import Completion
+from suites import pace as pacing
 from suites import runner
 from suites.case import Case
 from suites.pace import Pace
@@ -14,63 +14,99 @@ def cases(count):
     return [Case.model_validate({"vars": {"n": number}}) for number in range(count)]
 
 
+def flying(pace, count):
+    """The rounds of `count` questions that set out together."""
+
+    async def enter():
+        return [await pace.enter() for _ in range(count)]
+
+    return asyncio.run(enter())
+
+
 def test_a_refusal_halves_the_pace_once_for_all_that_were_on_their_way():
     pace = Pace(64)
-    asked_at_s = time.monotonic()
-    for _ in range(30):
-        pace.overloaded(asked_at_s, None)
-    assert pace.limit == 32
-    pace.overloaded(time.monotonic(), None)
+    rounds = flying(pace, 64)
+    for asked_in in rounds[:30]:
+        pace.overloaded(asked_in)
+        pace.leave()
+    assert (pace.limit, pace.flying) == (32, 34)
+    pace.leave()
+    pace.leave()
+    pace.leave()
+    pace.overloaded(flying(pace, 1)[0])
     assert pace.limit == 16
+
+
+def test_a_burst_of_refusals_leaves_as_many_as_were_taken():
+    pace = Pace(64)
+    for asked_in in flying(pace, 64)[:60]:
+        pace.overloaded(asked_in)
+        pace.leave()
+    assert (pace.limit, pace.flying) == (4, 4)
 
 
 def test_the_pace_never_stands_still_and_comes_back_to_what_was_asked_for():
     pace = Pace(8)
-    for _ in range(20):
-        pace.overloaded(time.monotonic(), None)
+    for asked_in in flying(pace, 8):
+        pace.overloaded(asked_in)
+        pace.leave()
     assert pace.limit == 1
-    for _ in range(200):
+    limits = []
+    for _ in range(40):
+        flying(pace, int(pace.limit) - pace.flying)
         pace.answered()
-    assert pace.limit == 8
+        limits.append(int(pace.limit))
+    assert limits[:4] == [2, 3, 4, 4]  # fast up to half of what was refused, then one a round
+    assert limits[-1] == 8
 
 
-def test_a_retry_after_holds_up_every_worker():
+def test_answers_that_did_not_use_the_pace_do_not_raise_it():
+    pace = Pace(64)
+    pace.overloaded(flying(pace, 64)[0])
+    for _ in range(62):
+        pace.leave()
+    for _ in range(50):
+        pace.answered()
+    assert pace.limit == 32
+
+
+def test_a_retry_after_holds_up_only_the_question_that_was_refused():
     asked = []
 
     async def ask(case, repeat):
-        asked.append(time.monotonic())
-        if len(asked) == 4:
+        asked.append(case.vars["n"])
+        if case.vars["n"] == 3 and asked.count(3) == 1:
             raise ModelOverloaded("slow down", retry_after_s=0.3)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.001)
         return Completion("")
 
     summary = asyncio.run(runner.run_suite(cases(40), ask, concurrency=4))
-    before = [at for at in asked if at <= asked[3] + 0.005]
-    after = [at for at in asked if at > asked[3] + 0.005]
-    assert summary.passed == 40
-    assert min(after) - asked[3] >= 0.28
-    assert len(before) <= 8
+    assert (summary.passed, summary.retries) == (40, 1)
+    assert (asked.index(3), asked[-1], len(asked)) == (3, 3, 41)
 
 
-def test_an_endpoint_that_takes_few_at_once_is_asked_by_as_many():
-    flying = most_served = refused = 0
+@pytest.mark.parametrize("concurrency", [16, 64])
+def test_an_endpoint_that_takes_few_at_once_is_asked_by_as_many(concurrency):
+    flying = refused = 0
+    taken = []  # how many were served at once, at each question that was taken
 
     async def ask(case, repeat):
-        nonlocal flying, most_served, refused
+        nonlocal flying, refused
         if flying >= 4:
             refused += 1
-            raise ModelOverloaded("too many", retry_after_s=0.01)
+            raise ModelOverloaded("too many", retry_after_s=0.1)
         flying += 1
-        most_served = max(most_served, flying)
+        taken.append(flying)
         try:
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.005)
         finally:
             flying -= 1
         return Completion("")
 
-    summary = asyncio.run(runner.run_suite(cases(400), ask, concurrency=64))
-    assert (summary.passed, summary.errored, most_served) == (400, 0, 4)
-    assert summary.retries == refused < 400
+    summary = asyncio.run(runner.run_suite(cases(300), ask, concurrency=concurrency))
+    assert (summary.passed, summary.errored, max(taken)) == (300, 0, 4)
+    assert summary.retries == refused < concurrency + 60
+    assert sum(taken[4:200]) / 196 > 2.5
 
 
 def test_what_is_refused_for_ever_is_an_error_with_all_its_attempts():
@@ -94,22 +130,52 @@ def test_an_endpoint_that_only_refuses_stops_the_run(monkeypatch):
     assert summary.skipped > 4900
 
 
+def test_whoever_watches_is_told_that_the_run_waits_and_for_how_long(monkeypatch):
+    monkeypatch.setattr(runner, "OVERLOADED_FOR_S", 0.5)
+    monkeypatch.setattr(pacing, "FIRST_TOLD_S", 0.1)
+    monkeypatch.setattr(pacing, "TOLD_EVERY_S", 0.1)
+    told = []
+
+    async def ask(case, repeat):
+        raise ModelOverloaded("full", retry_after_s=30)
+
+    summary = asyncio.run(runner.run_suite(cases(20), ask, concurrency=8, on_wait=told.append))
+    assert summary.stopped == "model overloaded for 0.5 s: full"
+    assert told[0] == "waiting for an overloaded model, 0 s more at most: full"
+    assert 2 <= len(told) <= 4
+
+
+def test_a_run_that_gets_answers_tells_of_no_wait(monkeypatch):
+    monkeypatch.setattr(pacing, "FIRST_TOLD_S", 0.02)
+    told, asked = [], []
+
+    async def ask(case, repeat):
+        asked.append(case.id)
+        if len(asked) == 1:
+            raise ModelOverloaded("full", retry_after_s=0.1)
+        await asyncio.sleep(0.001)
+        return Completion("")
+
+    summary = asyncio.run(runner.run_suite(cases(20), ask, concurrency=8, on_wait=told.append))
+    assert (summary.passed, told) == (20, [])
+
+
 def test_whoever_waits_is_let_go_when_the_run_stops():
     async def main():
         pace = Pace(1)
-        assert await pace.enter()
+        assert await pace.enter() == 0
         waiting = [asyncio.create_task(pace.enter()) for _ in range(3)]
         await asyncio.sleep(0)
         pace.stop()
         return await asyncio.gather(*waiting)
 
-    assert asyncio.run(main()) == [False, False, False]
+    assert asyncio.run(main()) == [None, None, None]
 
 
 def test_a_worker_that_is_cancelled_while_it_waits_passes_its_turn_on():
     async def main():
         pace = Pace(1)
-        assert await pace.enter()
+        assert await pace.enter() == 0
         first, second = (asyncio.create_task(pace.enter()) for _ in range(2))
         await asyncio.sleep(0)
         pace.leave()
@@ -118,4 +184,4 @@ def test_a_worker_that_is_cancelled_while_it_waits_passes_its_turn_on():
             await first
         return await asyncio.wait_for(second, 1)
 
-    assert asyncio.run(main()) is True
+    assert asyncio.run(main()) == 0

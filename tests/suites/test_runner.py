@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from prompts.errors import MissingVariable, ModelOverloaded, ModelRefused, ModelUnavailable
+from prompts.errors import NO_COMPLETION, MissingVariable, ModelOverloaded, ModelRefused, ModelUnavailable
 from prompts.messages import Completion, Usage
 from suites.case import Case
 from suites.results import CaseResult, Price
@@ -189,6 +189,56 @@ def test_a_few_refused_connections_do_not_stop_a_living_endpoint():
     summary, _ = run(cases(60), ask, concurrency=4, retries=0)
     assert summary.stopped == ""
     assert (summary.passed, summary.errored) == (40, 20)
+
+
+@pytest.mark.parametrize(("concurrency", "most"), [(1, 3), (8, 15), (64, 127)])
+@pytest.mark.parametrize("said", ["HTTP 401: no such key, request id 1234567{}", "HTTP 404: no model 'x'"])
+def test_what_is_refused_alike_where_nothing_was_answered_stops_the_run(concurrency, most, said):
+    asked = 0
+
+    async def ask(case, repeat):
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        raise ModelRefused(said.format(asked), status=401)
+
+    summary, _ = run(cases(300), ask, concurrency=concurrency)
+    assert summary.stopped.startswith(f"model refused {max(3, concurrency)} cases in a row and answered none: HTTP 40")
+    assert max(3, concurrency) <= asked <= most
+    assert (summary.errored, summary.skipped) == (asked, 300 - asked)
+
+
+def test_answers_that_are_no_completions_stop_the_run_whatever_they_say():
+    async def ask(case, repeat):
+        await asyncio.sleep(0)
+        raise ModelRefused(f"not a chat completion: {case.vars['n']}", status=200, code=NO_COMPLETION)
+
+    summary, _ = run(cases(100), ask, concurrency=4)
+    assert summary.stopped.startswith("model refused 4 cases in a row and answered none: not a chat completion")
+
+
+def test_refusals_after_an_answer_or_for_reasons_of_their_own_stop_nothing():
+    async def after_one(case, repeat):
+        if case.vars["n"] == "0":
+            return await echo(case, repeat)
+        raise ModelRefused("HTTP 400: content filter", status=400)
+
+    async def of_its_own(case, repeat):
+        raise ModelRefused(f"HTTP 400: too long by {case.vars['n']}", status=400)
+
+    for ask, passed in ((after_one, 1), (of_its_own, 0)):
+        summary, _ = run(cases(50), ask, concurrency=2)
+        assert (summary.stopped, summary.passed, summary.errored) == ("", passed, 50 - passed)
+
+
+def test_an_answer_of_an_earlier_part_of_the_run_counts():
+    _, before = run(cases(1), echo)
+
+    async def ask(case, repeat):
+        raise ModelRefused("HTTP 400: content filter", status=400)
+
+    summary, _ = run(cases(20), ask, concurrency=2, finished=before)
+    assert (summary.stopped, summary.errored) == ("", 19)
 
 
 def test_repeats_are_one_outcome_a_case():

@@ -129,6 +129,11 @@ def test_warnings_are_shown_and_fail_only_where_they_are_asked_to(project: Proje
     assert project.json("check", "--strict", exit_code=2)["ok"] is False
 
 
+def test_a_case_that_any_answer_passes_is_a_warning(project: Project) -> None:
+    project.write("suites/loose.suite.yml", SUITE.replace("value: billing", "value: billing, weight: 0"))
+    assert next(found for found in findings(project) if found[0] == "loose")[2:] == ("warning", "no-assertion")
+
+
 def test_a_model_and_a_prompt_that_are_not_there_are_warnings(project: Project) -> None:
     project.write("prompts/support/triage.prompt.yml", PROMPT.replace("model-a", "openai/gpt-4o"))
     project.write("suites/lost.suite.yml", SUITE.replace("support.triage", "support.none"))
@@ -148,6 +153,61 @@ def test_secrets_are_found_in_suites_and_their_files_unless_they_are_allowed(pro
     allowed = allowed.replace("c.jsonl", "c.jsonl  # turnout: allow secret")
     project.write("suites/support/triage.suite.yml", allowed)
     assert findings(project) == []
+
+
+def test_cases_in_parquet_are_checked_for_secrets_and_run(project: Project) -> None:
+    table = {"ticket": ["I was charged twice", "hello"], "__expected": ["equals:billing", "equals:other"]}
+    parquet(project, "suites/cases/p.parquet", table)
+    suite = "prompt: support.triage\nthresholds: {pass_rate: 1.0}\ntests: file://../cases/p.parquet\n"
+    project.write("suites/support/triage.suite.yml", suite)
+    assert findings(project) == []
+    assert project.json("run", "suites/support/triage.suite.yml", "--local")["passed"] == 2
+
+    parquet(project, "suites/cases/p.parquet", {**table, "ticket": ["plain", f"two\nlines {KEY}"]})
+    assert findings(project, exit_code=2) == [("p", 2, "error", "secret")]
+    project.write("suites/support/triage.suite.yml", suite.replace(".parquet", ".parquet  # turnout: allow secret"))
+    assert findings(project) == []
+
+
+def parquet(project: Project, name: str, columns: dict[str, list[str]]) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    written = pytest.importorskip("pyarrow.parquet")
+    written.write_table(arrow.table(columns), project.write(name, ""))
+
+
+def test_a_case_is_held_to_the_schemas_of_its_prompt(project: Project) -> None:
+    project.write(
+        "prompts/support/triage.prompt.yml",
+        PROMPT.replace("maxLength: 400}", "maxLength: 20}\n  count: {type: integer, default: 1}").replace(
+            "{{ ticket }}", "{{ ticket }} {{ count }}"
+        ),
+    )
+    project.write(
+        "suites/support/triage.suite.yml",
+        "prompt: support.triage\ntests:\n"
+        "  - {vars: {ticket: 7}, assert: [{type: is-json}]}\n"
+        "  - {vars: {ticket: [a, b]}, assert: [{type: is-json}]}\n"
+        "  - {vars: {ticket: fine, count: 2}, assert: [{type: is-json}]}\n"
+        "  - {vars: {ticket: fine, count: many}, assert: [{type: is-json}]}\n"
+        "  - {vars: {ticket: longer than twenty characters}, assert: [{type: is-json}]}\n",
+    )
+    faults = [fault for fault in project.json("check", exit_code=2)["faults"] if fault["rule"] == "variable"]
+    assert [(fault["line"], fault["message"]) for fault in faults] == [
+        (3, "variable 'ticket': expected a string, found int"),
+        (4, "variable 'ticket': expected a string, found list"),
+        (6, "variable 'count': 'many' is not of type 'integer'"),
+        (7, "variable 'ticket': 29 characters, allowed are 1 to 20"),
+    ]
+    assert faults[1]["fix"] == "a list is one value, no matrix: write a case for each of its items"
+
+
+def test_of_many_bad_cases_a_hundred_are_told(project: Project) -> None:
+    rows = [f'{{"vars": {{"ticket": {number}}}, "assert": [{{"type": "is-json"}}]}}' for number in range(150)]
+    project.write("suites/cases/many.jsonl", "\n".join(rows))
+    project.write("suites/support/triage.suite.yml", "prompt: support.triage\ntests: file://../cases/many.jsonl\n")
+    faults = project.json("check", exit_code=2)["faults"]
+    assert len([fault for fault in faults if fault["rule"] == "variable"]) == 100
+    assert "more is wrong with its cases: the first 100 faults are told" in [fault["message"] for fault in faults]
 
 
 def test_a_secret_is_found_in_a_file_with_other_faults(project: Project) -> None:

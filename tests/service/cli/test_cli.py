@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.interrupts import heed_interrupts
+
 ROOT = Path(__file__).parents[3]
 PORT_9 = "http://127.0.0.1:9"  # nothing listens there
 CONFIG = """\
@@ -73,6 +75,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=heed_interrupts,
         )
 
     def turnout(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from service.cli.work import _Count
+from service.evaluation import Watcher
 from tests.service.cli.projects import Project
 
 
@@ -37,3 +39,11 @@ def test_a_failed_run_gate_or_check_gives_its_own_document_alone(workspace: Proj
     assert workspace.json("gate", "--local", exit_code=1)["verdict"] == "fail"
     workspace.write("prompts/bad.prompt.yml", "modle: x\n")
     assert workspace.json("check", exit_code=2)["ok"] is False
+
+
+def test_a_run_that_waits_for_its_model_says_so_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    count = _Count(lambda *_: None, 3)
+    assert isinstance(count, Watcher)
+    count.waits("waiting for an overloaded model, 118 s more at most: HTTP 429: [busy]")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "waiting for an overloaded model, 118 s more at most: HTTP 429: [busy]\n")

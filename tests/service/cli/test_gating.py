@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import xml.etree.ElementTree as ET
@@ -166,7 +167,7 @@ def test_thresholds_of_metrics_and_tags_are_in_every_report(project: Project, tm
 @pytest.mark.integration
 def test_a_threshold_that_no_case_has_is_a_fault_with_its_line(project: Project) -> None:
     project.write("suites/support/triage.suite.yml", PARTS.replace("{queue: 0.5}", "{queu: 0.5}"))
-    [fault] = project.json("check", exit_code=2)["faults"]
+    [fault] = [found for found in project.json("check", exit_code=2)["faults"] if found["level"] == "error"]
 
     assert (fault["line"], fault["fix"]) == (2, "did you mean 'queue'?")
     assert fault["message"] == "thresholds.metrics.queu: no case has this metric"
@@ -202,6 +203,34 @@ def test_evidence_verifies_down_to_the_runs_it_rests_on(project: Project) -> Non
     assert (shown["verified"], shown["differences"]) == (True, [])
     assert shown["checked"][:3] == ["digest", "decision", "0 other suites of the gate"]
     assert [entry.partition(" ")[0] for entry in shown["checked"][3:]] == ["candidate", "baseline"]
+
+
+@pytest.mark.integration
+def test_cases_of_a_gate_are_named_by_their_numbers(project: Project) -> None:
+    suite = "suites/support/triage.suite.yml"
+    cases = [("I was charged twice", "billing", ""), ("I forgot my password", "other", ", must_pass: true")]
+    rows = [
+        f"  - {{vars: {{ticket: {ticket}}}, assert: [{{type: equals, value: {wanted}}}]{more}}}\n"
+        for ticket, wanted, more in cases
+    ]
+    project.write(suite, "prompt: support.triage\nthresholds: {pass_rate: 0.1}\ntests:\n" + "".join(rows))
+    report = project.folder / "comment.md"
+    done = project.turnout("gate", suite, "--local", "--markdown", str(report))
+
+    assert done.returncode == 1
+    assert re.search(r"must_pass case 2 \([0-9a-f]{16}\) failed", " ".join(done.stdout.split()))
+    assert "pass case 2 (" in report.read_text("utf-8")
+
+
+@pytest.mark.integration
+def test_a_status_that_was_changed_beside_its_result_is_found(project: Project) -> None:
+    evidence_id = gated(project)
+    run_id = project.json("evidence", evidence_id, "--local")["content"]["given"]["candidate"]["run_id"]
+    tamper(project, "UPDATE case_result SET status = 'errored' WHERE run_id = ? AND position = 0", run_id)
+
+    [found] = verified(project, evidence_id, 1)["differences"]
+    assert found["path"].startswith(f"{run_id}.")
+    assert (found["stored"], found["recomputed"]) == ("errored", "passed")
 
 
 @pytest.mark.integration
@@ -247,7 +276,8 @@ def test_a_case_that_was_changed_in_its_run_is_found_by_verify_alone(project: Pr
                     " WHERE run_id = ? AND case_id = ?", run_id, case_id)  # fmt: skip
 
     assert project.turnout("evidence", evidence_id, "--local").returncode == 0
-    [found] = verified(project, evidence_id, 1)["differences"]
+    row, found = verified(project, evidence_id, 1)["differences"]
+    assert (row["path"], row["stored"]) == (f"{run_id}.{case_id}[0].status", "passed")
     assert (found["path"], found["recomputed"]) == (f"content.given.candidate.outcomes.{case_id}", "errored")
 
 

@@ -102,6 +102,8 @@ def test_people_are_shown_what_waits_and_their_word_decides(project: Project) ->
     run_id = project.json("run", FILE, "--local")["run_id"]
     [waiting] = project.json("judge", "waiting", run_id, "--local")
     assert (waiting["metrics"], waiting["output"]) == (["human"], "Billing will help.")
+    assert (waiting["number"], waiting["asked"]) == (1, ["Right?"])
+    assert project.turnout("judge", "rate", run_id, "1", "--score", "1", "--metric", "kind", "--local").returncode == 2
     project.json("gate", FILE, "--local", exit_code=3)
 
     assert project.json("judge", "rate", run_id, "1", "--score", "0.8", "--local")["value"] == 0.8

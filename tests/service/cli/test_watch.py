@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from service.cli.watching import Moved, Scene, Watcher, affected, changed_files, moved, stamps
+from tests.interrupts import heed_interrupts
 from tests.service.cli.projects import CONFIG, PROMPT, SUITE, Project
 
 ROOT = Path(__file__).parents[3]
@@ -182,6 +183,7 @@ def test_a_save_is_seen_and_an_interrupt_ends_it(project: Project, tmp_path: Pat
         process = subprocess.Popen(
             [sys.executable, "-m", "service.cli.main", "watch", "--local"],
             cwd=project.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=file, stderr=file,
+            preexec_fn=heed_interrupts,
         )  # fmt: skip
 
     def until(text: str) -> None:

@@ -162,6 +162,32 @@ def test_what_is_no_completion_is_refused(body: Any) -> None:
         ask(says(200, body))
 
 
+def test_what_is_no_completion_is_told_by_what_came_and_what_to_mend() -> None:
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="<html>\n  <title>Sign in</title>" + "x" * 200, content_type="text/html")
+
+    with pytest.raises(ModelRefused) as caught:
+        ask(page)
+    said = str(caught.value).partition("/v1/chat/completions: ")[2]
+    assert said == (
+        f"not a chat completion: text/html came, beginning '<html> <title>Sign in</title>{'x' * 51}' "
+        "(check that base_url is the address before /chat/completions of a server that speaks OpenAI's API, often …/v1)"
+    )
+    with pytest.raises(ModelRefused, match=r"application/json came, beginning '\{\}' \(check") as caught:
+        ask(says(200, {}, **{"Content-Type": "application/json"}))
+    assert "KeyError" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "fix"),
+    [(401, "api_key_env names)"), (403, "api_key_env names may do)"), (404, "(check base_url and the model's name)")],
+)
+def test_a_refusal_for_every_question_says_where_to_look(status: int, fix: str) -> None:
+    with pytest.raises(ModelRefused) as caught:
+        ask(says(status, {"error": {"message": "no"}}))
+    assert str(caught.value).endswith(fix)
+
+
 def test_a_tool_call_without_content_has_empty_text() -> None:
     message = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
     completion = ask(says(200, {"choices": [{"message": message, "finish_reason": "tool_calls"}]}))

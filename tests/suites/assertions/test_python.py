@@ -1,3 +1,4 @@
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -5,13 +6,14 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticCustomError
 
-from suites.assertions import AssertionSpec
+from suites.assertions import AssertionErrored, AssertionSpec
 from suites.assertions.folders import ScriptFolders
 from suites.assertions.python import check_folders
 from tests.suites.assertions.judging import errored, holds, judged, refused
 
 CHECKS = """
 import os
+import subprocess
 import sys
 import time
 
@@ -65,6 +67,19 @@ def sleeps(output, context):
 
 def hungry(output, context):
     return len("x" * 2**33) > 0
+
+
+def starts(output, context):
+    command = "import os, time; os.fork(); time.sleep(600)"
+    started = subprocess.Popen([sys.executable, "-c", command, output], start_new_session=True)
+    if context["vars"]["a"] == "exits":
+        os._exit(3)
+    if context["vars"]["a"] == "orphans":
+        time.sleep(0.5)
+        started.kill()
+    if context["vars"]["a"] == "sleeps":
+        time.sleep(60)
+    return True
 
 
 def odd(output, context):
@@ -135,6 +150,23 @@ def test_a_script_that_takes_too_long_is_killed(scene):
     reason = errored("python", "x", "checks/tone.py:sleeps", config={"timeout_ms": 300}, scene=scene)
     assert reason == "tone.py took more than 0.3 s and was stopped"
     assert time.perf_counter() - started < 20
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux can find them")
+@pytest.mark.parametrize("ending", ["returns", "orphans", "exits", "sleeps"])
+def test_no_process_that_a_script_starts_outlives_it(scene, ending):
+    mark = f"turnout-test-{os.getpid()}-{ending}"
+    scene = {**scene, "variables": {"a": ending}}
+    with contextlib.suppress(AssertionErrored):
+        judged("python", mark, "checks/tone.py:starts", config={"timeout_ms": 1500}, scene=scene)
+    assert list(_running_with(mark)) == []
+
+
+def _running_with(mark):
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in file.read_bytes():
+                yield int(file.parent.name)
 
 
 def test_a_file_that_was_changed_is_read_anew(tmp_path):

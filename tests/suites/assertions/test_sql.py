@@ -76,6 +76,85 @@ def test_dialects_and_lists_of_what_may_be_touched(value, right, wrong):
     assert holds("not-is-sql", wrong, value)
 
 
+READS = {"databaseType": "PostgreSQL", "allowedTables": ["select::null::users"]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        ("DROP TABLE users", "drop::null::users"),
+        ("DROP TABLE users, orders", "drop::null::users"),
+        ("SELECT 1; DROP TABLE users", "drop::null::users"),
+        ("TRUNCATE users", "truncate::null::users"),
+        ("GRANT SELECT ON users TO bob", "grant::null::users"),
+        ("REVOKE ALL ON users FROM bob", "revoke::null::users"),
+        ("ALTER TABLE users DROP COLUMN c", "alter::null::users"),
+        ("CREATE INDEX i ON users (a)", "create::null::users"),
+        ("CREATE TABLE users AS SELECT * FROM users", "create::null::users"),
+        ("MERGE INTO users USING users AS u ON true WHEN MATCHED THEN DELETE", "merge::null::users"),
+        ("WITH x AS (DELETE FROM users RETURNING *) SELECT * FROM x", "delete::null::users"),
+        ("WITH users AS (DELETE FROM users RETURNING *) SELECT * FROM users", "delete::null::users"),
+        ("WITH x AS (UPDATE users SET a = 1 RETURNING *) SELECT * FROM x", "update::null::users"),
+        ("WITH x AS (INSERT INTO users (a) VALUES (1) RETURNING *) SELECT * FROM x", "insert::null::users"),
+        ("SELECT a INTO users FROM users", "create::null::users"),
+        ("SELECT a FROM users FOR UPDATE", "lock::null::users"),
+        ("SELECT a FROM (SELECT a FROM users) AS x FOR UPDATE OF x", "lock::null::users"),
+        ("WITH payments AS (SELECT * FROM payments) SELECT * FROM payments", "select::null::payments"),
+        ("BEGIN", "transaction::null::null"),
+        ("SET x = 1", "set::null::null"),
+    ],
+)
+def test_a_list_of_what_may_be_read_lets_nothing_else_through(answer, named):
+    assert f"({named} is not in allowedTables)" in judged("is-sql", answer, READS).reason
+    assert not holds("contains-sql", answer, READS)
+    assert holds("is-sql", answer, {**READS, "allowedTables": [".*::.*::.*"]})
+
+
+@pytest.mark.parametrize("answer", ["CALL f()", "VACUUM users", "EXPLAIN ANALYZE DELETE FROM users", "DO $$ x $$"])
+def test_a_command_that_cannot_be_looked_into_is_never_let_through(answer):
+    assert not holds("is-sql", answer, {**READS, "allowedTables": [".*::.*::.*"]})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "SELECT count(*) FROM users",
+        "WITH x AS (SELECT a FROM users), y AS (SELECT a FROM x) SELECT a FROM y JOIN x ON true",
+        "WITH RECURSIVE x AS (SELECT a FROM users UNION ALL SELECT a FROM x) SELECT a FROM x",
+        "SELECT 1",
+    ],
+)
+def test_a_query_of_what_may_be_read_passes(answer):
+    assert holds("is-sql", answer, READS)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "answer"),
+    [
+        (["insert::null::t", "update::null::t"], "INSERT INTO t (a) VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 2"),
+        (["merge::null::t", "select::null::u"], "MERGE INTO t USING u ON true WHEN MATCHED THEN UPDATE SET a = 1"),
+        (["update::null::t", "select::null::u"], "UPDATE t SET a = 1 FROM u"),
+        (["delete::null::t", "select::null::u"], "DELETE FROM t USING u WHERE true"),
+        (["insert::null::t", "select::null::u"], "INSERT INTO t SELECT a FROM u"),
+    ],
+)
+def test_what_a_statement_writes_and_what_it_reads_are_both_asked_for(allowed, answer):
+    assert holds("is-sql", answer, {"databaseType": "PostgreSQL", "allowedTables": allowed})
+    for one in allowed:
+        assert not holds("is-sql", answer, {"databaseType": "PostgreSQL", "allowedTables": [one]})
+
+
+def test_columns_are_asked_for_by_what_is_done_to_them_and_count_uses_none():
+    reads = {"databaseType": "PostgreSQL", "allowedColumns": ["select::users::name"]}
+    assert holds("is-sql", "SELECT count(*) FROM users WHERE name = 'x'", reads)
+    assert not holds("is-sql", "SELECT * FROM users", reads)
+    for wrong in ("DROP TABLE users", "SELECT name INTO t FROM users", "SELECT name FROM users FOR UPDATE"):
+        assert not holds("is-sql", wrong, reads)
+    upsert = "INSERT INTO users (id) VALUES (1) ON CONFLICT (name) DO UPDATE SET id = 2"
+    assert not holds("is-sql", upsert, {"allowedColumns": ["insert::users::id", "select::users::name"]})
+    assert not holds("is-sql", "WITH x AS (DELETE FROM users RETURNING name) SELECT name FROM x", reads)
+
+
 def test_the_reason_names_the_dialect_and_what_is_not_allowed():
     reason = judged("is-sql", "SELECT a FROM payments", ORDERS).reason
     assert "SQL of PostgreSQL (select::null::payments is not in allowedTables)" in reason

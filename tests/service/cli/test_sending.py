@@ -1,0 +1,58 @@
+"""What is sent to a service of a suite of many cases."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from prompts.errors import BadInput
+from service.cli.client import Remote
+from service.cli.work import RemoteWork
+from suites.case import Suite
+from suites.files import suite_of_data
+
+
+class _Service:
+    """Keeps what it is sent; refuses it as a service does whose limit it is beyond, where `limit` is given."""
+
+    def __init__(self, limit: int = 0) -> None:
+        self.body: Any = None
+        self._limit = limit
+
+    def call(self, method: str, path: str, *, body: Any = None) -> Any:
+        self.body = body
+        if self._limit:
+            raise BadInput(f"the body is larger than {self._limit} bytes: send less, or raise server.max_body_bytes")
+        return []
+
+
+def suite_of(count: int) -> Suite:
+    cases = [{"vars": {"n": f"ü {number}"}, "assert": [{"type": "is-json"}]} for number in range(count)]
+    return Suite.from_data({"prompt": "p", "repeat": 2, "tests": cases})
+
+
+def pushed(suite: Suite, service: _Service) -> dict[str, Any]:
+    RemoteWork(cast(Remote, service)).push({}, {"s": suite}, {})
+    sent: dict[str, Any] = service.body["suites"]["s"]
+    return sent
+
+
+def test_more_than_a_thousand_cases_are_sent_as_lines_that_mean_the_same_suite() -> None:
+    suite = suite_of(1001)
+    sent = pushed(suite, _Service())
+    assert "tests" not in sent
+    assert sent["tests_jsonl"].count("\n") == 1000
+    assert suite_of_data(sent, "suite s").digest == suite.digest
+
+    assert len(pushed(suite_of(1000), _Service())["tests"]) == 1000
+
+
+def test_a_suite_that_is_too_large_is_named_with_its_size_and_what_helps() -> None:
+    with pytest.raises(BadInput) as raised:
+        pushed(suite_of(2000), _Service(limit=2048))
+    told = str(raised.value)
+    assert told.startswith("suite s (2,000 cases, ")
+    assert told.endswith(
+        "the body is larger than 2048 bytes: send less, or raise server.max_body_bytes; or add --local"
+    )
