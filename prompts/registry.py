@@ -97,13 +97,16 @@ def _included(
         raise IncludeError(f"include {name!r} goes in a circle: {' → '.join((*path, name))}")
     if len(path) > MAX_INCLUDE_DEPTH:
         raise IncludeError(f"includes nest deeper than {MAX_INCLUDE_DEPTH}: {' → '.join(path[:4])} → …")
+    content = siblings[name].content if name in siblings else registered(name)
+    if content is None:
+        raise IncludeError(f"include {name!r}: no such prompt")
+    messages, variables = content.messages, content.variables
     if name in siblings:
         messages, variables = _resolve_messages(siblings[name], siblings, registered, (*path, name), known)
-    else:
-        content = registered(name)
-        if content is None:
-            raise IncludeError(f"include {name!r}: no such prompt")
-        messages, variables = content.messages, content.variables
+    if content.examples:
+        raise IncludeError(
+            f"include {name!r} has few-shot examples, which an include would lose: move them to the prompt"
+        )
     if len(messages) != 1:
         raise IncludeError(f"include {name!r} has {len(messages)} messages; a prompt that is included has one")
     if not isinstance(messages[0], MessageTemplate) or not isinstance(messages[0].content, str):

@@ -115,3 +115,14 @@ def test_a_registered_content_cannot_bring_what_a_template_must_not_have():
 def test_includes_within_raw_text_and_remarks_are_none():
     files = family(a="{% raw %}" + include("gone") + "{% endraw %}{# " + include("gone") + " #}")
     assert resolve_all(files, nothing_registered)["a"].messages[0].content == files["a"].messages[0].content
+
+
+def test_an_included_prompt_with_examples_is_refused_instead_of_losing_them():
+    files = family(a=include("b"))
+    files["b"] = load_prompt(
+        "model: m\nmessages:\n  - {role: user, content: '{{ q }}'}\nexamples: [{vars: {q: x}, expected: z}]",
+        "b.yml",
+        "b",
+    )
+    [fault] = faults_of(files)
+    assert "include 'b' has few-shot examples, which an include would lose: move them to the prompt" in fault
