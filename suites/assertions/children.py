@@ -73,6 +73,10 @@ class Child:
         finally:
             self.was_used = True
 
+    def _started(self) -> set[int]:
+        """What runs because of this child, but not the child."""
+        return {*descendants(self._process.pid), *_marked(self._scratch.name)} - {self._process.pid}
+
     def kill(self) -> None:
         """End it and whatever it started. Safe to call twice."""
         if self._ended:
@@ -80,7 +84,7 @@ class Child:
         self._ended = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGSTOP)  # it starts no more while those that left its group are ended
-        end_all(lambda: {*descendants(self._process.pid), *_marked(self._scratch.name)} - {self._process.pid})
+        end_all(self._started, looks=5)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         for pipe in (self._process.stdin, self._process.stdout):

@@ -38,11 +38,15 @@ def _serve(file: Path) -> None:
         _write(reply)
 
 
-def end_all(find: Callable[[], set[int]]) -> None:
-    """Kill what `find` finds until it finds nothing, for a second at most: what is killed may have started more."""
+def end_all(find: Callable[[], set[int]], looks: int = 1) -> None:
+    """Kill what `find` finds until it finds nothing `looks` times in a row, for a second at most: what is killed may have
+    started more, and one that is just being started may not be seen for a moment.
+    """
+    unseen = 0
     for _ in range(100):
         found = find()
-        if not found:
+        unseen = 0 if found else unseen + 1
+        if unseen == looks:
             return
         for number in found:
             with contextlib.suppress(OSError):
