@@ -82,6 +82,7 @@ class Desk:
         use_cache: bool = True,
         concurrency: int = 16,
         answers: SharedAnswers | None = None,
+        rubrics: Mapping[str, str] | None = None,
     ) -> None:
         self.judge = suite.judge
         self.prompt = prompt
@@ -94,6 +95,7 @@ class Desk:
         self._room = asyncio.Semaphore(max(1, concurrency))
         self._concurrency = concurrency
         self._upstreams: dict[str, _Upstream] = {}
+        self._pinned = rubrics or {}
         self._rubrics: dict[str, Rubric | None] = {}
         self._known: OrderedDict[str, asyncio.Task[tuple[Completion, bool]]] = OrderedDict()
 
@@ -213,7 +215,8 @@ class Desk:
     async def rubric(self, name: str) -> Rubric | None:
         """The version that a name meant when it was first asked for: a label that moves during a run changes nothing."""
         if name not in self._rubrics:
-            self._rubrics[name] = await asyncio.to_thread(registered_rubric, self.database, name)
+            pinned = self._pinned.get(name, name)
+            self._rubrics[name] = await asyncio.to_thread(registered_rubric, self.database, pinned)
         return self._rubrics[name]
 
 

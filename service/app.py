@@ -72,6 +72,7 @@ def check_binding(settings: Settings) -> None:
 
 def build_litestar(context: Context) -> Litestar:
     """The controllers alone, for `context`."""
+    server = context.settings.server
 
     async def provide_context() -> Context:
         return context
@@ -97,7 +98,9 @@ def build_litestar(context: Context) -> Litestar:
             openapi_router=Router("/schema", route_handlers=[], opt={"role": "app"}),
         ),
         before_request=refuse_ambiguous,
-        request_max_body_size=context.settings.server.max_body_bytes,
+        request_max_body_size=max(
+            server.max_body_bytes, server.max_unpacked_bytes
+        ),  # the door holds plain ones to less
         logging_config=None,
     )
 

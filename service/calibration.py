@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,11 @@ from prompts.names import LATEST, PRODUCTION, Selector, parse_selector
 from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt, digest_of
 from service.aids import RATED, Desk
 from service.errors import CannotRun, NotFound
-from service.graders import Grader, grader_of
+from service.graders import Grader, grader_of, pinned_rubrics
 from service.identity import Principal
 from service.ids import now
 from service.pool import Models
+from service.questions import rubrics_by_name
 from service.recording import Fresh
 from service.registry import Registry
 from service.settings import Settings
@@ -36,6 +38,7 @@ from suites.judging import Needs
 from suites.standing import below_floor
 from suites.verdicts import Measured
 
+MOST_LISTED = 5  # labels, or errors, that a message names
 Told = Callable[[int, int], None]  # how many labels are done, of how many
 
 
@@ -44,11 +47,13 @@ class CalibrationRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     `prompt` is a selector of the version whose question judges are shown, by default the one in production, else the
     newest. Without `labels` those of the suite's `judge.calibration` are taken, and without these the ratings of its cases.
+    `rubrics` are versions (`NAME@N`) for the names by which the suite calls its judges' rubrics.
     """
 
     suite: str
     prompt: str | None = None
     labels: tuple[Label, ...] | None = None
+    rubrics: tuple[str, ...] = ()
     concurrency: int = pydantic.Field(16, ge=1, le=1024)
     no_cache: bool = False
 
@@ -86,7 +91,7 @@ class Calibrations:
         """The request with its suite's version and its labels; raises all that can be known to be wrong."""
         record, suite = self._suite(request.suite)
         labels = tuple(self._labels(record["name"], suite, request.labels))
-        self._questions(suite, labels)
+        self._questions(suite, labels, rubrics_by_name(request.rubrics))
         self._prompt(suite.prompt, request.prompt)
         return request.model_copy(update={"suite": f"{record['name']}@{record['number']}", "labels": labels})
 
@@ -100,8 +105,11 @@ class Calibrations:
         """
         record, suite = await asyncio.to_thread(self._suite, request.suite)
         labels = await asyncio.to_thread(self._labels, record["name"], suite, request.labels)
-        questions = await asyncio.to_thread(self._questions, suite, labels)
-        desk = await asyncio.to_thread(self._desk, suite, request)
+        needs = await asyncio.to_thread(Needs.of_suite, suite)
+        given = rubrics_by_name(request.rubrics)
+        rubrics = await asyncio.to_thread(pinned_rubrics, self._database, needs.rubrics, given)
+        questions = await asyncio.to_thread(self._questions, suite, labels, rubrics)
+        desk = await asyncio.to_thread(self._desk, suite, request, needs, rubrics)
         work = _Work(desk, told, len(questions))
         with contextlib.closing(desk):
             answers = await work.ask_all(questions, request.concurrency)
@@ -141,31 +149,29 @@ class Calibrations:
                     found[key] = Label.model_validate({**label, "metric": metric})
         return list(found.values())
 
-    def _questions(self, suite: Suite, labels: Sequence[Label]) -> list[_Question]:
+    def _questions(self, suite: Suite, labels: Sequence[Label], rubrics: Mapping[str, str]) -> list[_Question]:
         """Each label with each assertion that it is about. Raises BadFile for those that are about none."""
         graders: dict[str, Grader] = {}
         found: list[_Question] = []
-        faults: list[Fault] = []
+        about_none: dict[str | None, list[int]] = {}
         for row, (label, case) in enumerate(zip(labels, _cases_of(suite, labels), strict=True), 1):
             specs = [spec for spec in _judged(case) if label.metric in (None, spec.metric)]
             if not specs:
-                of = f" under the metric {label.metric!r}" if label.metric else ""
-                fix = "give it the variables of one of the suite's cases, and a metric that it has"
-                faults.append(Fault("labels", row, f"no assertion of the suite judges this answer{of}", fix))
+                about_none.setdefault(label.metric, []).append(row)
             for spec in specs:
                 key = repr((spec.type, spec.metric, spec.provider, spec.rubric_prompt))
                 if key not in graders:
-                    graders[key] = grader_of(self._database, self._settings, suite, spec)
+                    graders[key] = grader_of(self._database, self._settings, suite, spec, rubrics)
                 found.append(_Question(row, label, case, spec, graders[key]))
-        if faults:
-            raise BadFile(faults)
+        if about_none:
+            raise BadFile([_about_none(metric, rows) for metric, rows in about_none.items()])
         return found
 
-    def _desk(self, suite: Suite, request: CalibrationRequest) -> Desk:
+    def _desk(self, suite: Suite, request: CalibrationRequest, needs: Needs, rubrics: Mapping[str, str]) -> Desk:
         use_cache = not request.no_cache
         prompt = self._prompt(suite.prompt, request.prompt)
-        desk = Desk(self._database, self._settings, self._models, suite, prompt, use_cache=use_cache)
-        desk.prepare(sorted(Needs.of_suite(suite).aliases))
+        desk = Desk(self._database, self._settings, self._models, suite, prompt, use_cache=use_cache, rubrics=rubrics)
+        desk.prepare(sorted(needs.aliases))
         return desk
 
     def _prompt(self, name: str, given: str | None) -> CompiledPrompt:
@@ -253,11 +259,31 @@ def _judged(case: Case) -> Iterable[AssertionSpec]:
     return [spec for whole in case.filled_asserts() for spec in walk(whole) if kind_of(spec) in CALIBRATED]
 
 
+def _about_none(metric: str | None, rows: Sequence[int]) -> Fault:
+    """The fault of labels that no assertion is about, told once for all of one metric."""
+    of = f" under the metric {metric!r}" if metric else ""
+    more = f", nor those of {len(rows) - 1} more labels ({_listed(rows[1:])})" if len(rows) > 1 else ""
+    fix = "give it the variables of one of the suite's cases, and a metric that it has"
+    return Fault("labels", rows[0], f"no assertion of the suite judges this answer{of}{more}", fix)
+
+
+def _listed(rows: Sequence[int]) -> str:
+    return ", ".join(map(str, rows[:MOST_LISTED])) + (", …" if len(rows) > MOST_LISTED else "")
+
+
+def errors_in_words(errors: Iterable[str]) -> list[str]:
+    """Each error once, the most frequent first, with how many judgements it cost."""
+    return [f"{count} × {error}" if count > 1 else error for error, count in Counter(errors).most_common()]
+
+
 def _refuse_too_many_errors(answers: Sequence[_Answer], allowed: float) -> None:
     errors = [answer.error for answer in answers if answer.passed is None]
     if len(errors) > allowed * len(answers):
         share = f"{len(errors)} of {len(answers)} judgements are missing ({len(errors) / len(answers):.1%})"
-        raise CannotRun(f"{share}, more than the {allowed:.1%} that the suite's gate allows; the first: {errors[0]}")
+        told = errors_in_words(errors)
+        more = f"; and {len(told) - MOST_LISTED} other errors" if len(told) > MOST_LISTED else ""
+        fix = "mend the judge, or raise the suite's gate.max_error_share"
+        raise CannotRun(f"{share}, more than the {allowed:.1%} allowed: {'; '.join(told[:MOST_LISTED])}{more}; {fix}")
 
 
 def _by_grader(answers: Sequence[_Answer]) -> dict[Grader, list[_Answer]]:

@@ -3,7 +3,8 @@
 ```
 TurnoutError
 ├── BadInput …                  see prompts.errors
-│   └── BadSetting              turnout.yaml or a TURNOUT_… variable
+│   ├── BadSetting              turnout.yaml or a TURNOUT_… variable
+│   └── TooLarge                a body beyond a limit of `server`
 ├── ModelError …                see prompts.errors
 │   └── EngineFailed            the embedded engine could not start, or died again and again
 ├── NotFound                    no such prompt, version, label, suite, run, job, key, evidence
@@ -27,6 +28,10 @@ from prompts.errors import BadInput, ModelError, TurnoutError
 
 class BadSetting(BadInput):
     """A setting of turnout.yaml or of the environment that cannot be used."""
+
+
+class TooLarge(BadInput):
+    """A request's body is beyond a limit: as it is sent, or when it is unpacked."""
 
 
 class EngineFailed(ModelError):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from prompts.messages import Completion, CompletionRequest
 from prompts.names import Variant
 from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt, digest_of
 from service.aids import Desk, SharedAnswers
 from service.errors import Conflict, NotFound
-from service.graders import grader_of, standing_of
+from service.graders import grader_of, pinned_rubrics, standing_of
 from service.ids import now
 from service.pool import Models, price_of
 from service.recording import CompletionCache, Fresh, Recorder, completion_data
@@ -30,10 +30,14 @@ from suites.results import CaseResult, RunSummary, statuses_data
 from suites.runner import run_suite
 from suites.verdicts import Counted, GateInput, Side
 
+if TYPE_CHECKING:
+    from service.store.session import Session
+
 DEFAULT_CONCURRENCY = 16
 DEFAULT_TIMEOUT_S = 120.0  # of one attempt, on models whose settings have none
 ALL_CASES = Filter()
 Progress = Callable[[CaseResult], None]
+Again = Literal["failed", "errored"]
 
 
 @runtime_checkable
@@ -47,7 +51,9 @@ class Watcher(Protocol):
 class RunSpec:
     """One suite version against one variant, all of its cases or those of `filter`.
 
-    `rerun_of` names a run whose passed cases are kept.
+    `rerun_of` names a run whose results are kept: with `asks` "failed" those of cases that passed in all their repeats,
+    so that a case which failed gets a second chance; with "errored" every result that was judged. `rubrics` are the
+    versions (`NAME@N`) that the suite's rubrics mean, by name; those not among them mean what they mean when it starts.
     """
 
     run_id: str
@@ -57,6 +63,8 @@ class RunSpec:
     concurrency: int = DEFAULT_CONCURRENCY
     use_cache: bool = True
     rerun_of: str | None = None
+    asks: Again = "failed"
+    rubrics: Mapping[str, str] = field(default_factory=dict)
     filter: Filter = ALL_CASES
 
     def chosen(self, suite: Suite) -> Sequence[int]:
@@ -91,10 +99,10 @@ class Evaluator:
         compiled, adapter_digest = await asyncio.to_thread(self._load, spec.variant)
         asker = _Asker(self._database, self._settings, self._models, spec, compiled, adapter_digest)
         chosen = await asyncio.to_thread(spec.chosen, suite)
-        await asyncio.to_thread(self._start, spec)
+        mark = await asyncio.to_thread(self._start, spec, suite.repeat)
         await asyncio.to_thread(asker.prepare)
         recorder = Recorder(self._database, spec.run_id)
-        desk = await self._desk(spec, suite, compiled, asker)
+        desk, rubrics = await self._desk(spec, suite, compiled, asker)
 
         def on_result(result: CaseResult) -> Awaitable[object] | None:
             if progress is not None:
@@ -121,17 +129,21 @@ class Evaluator:
                 on_wait=progress.waits if isinstance(progress, Watcher) else None,
                 hopeless=desk.hopeless if desk else str,
             )
-        data = await asyncio.to_thread(self._describe, spec, suite, summary)
+        about = {**mark, **({"rubrics": rubrics} if rubrics else {})}
+        data = await asyncio.to_thread(self._describe, spec, suite, summary, about)
         await asyncio.to_thread(self._finish, spec.run_id, data)
         return Finished(spec.run_id, spec.variant, summary, data)
 
-    async def _desk(self, spec: RunSpec, suite: Suite, compiled: CompiledPrompt, asker: _Asker) -> Desk | None:
-        """What the suite's assertions may ask beyond answers; None where none of them asks."""
+    async def _desk(
+        self, spec: RunSpec, suite: Suite, compiled: CompiledPrompt, asker: _Asker
+    ) -> tuple[Desk | None, dict[str, str]]:
+        """What the suite's assertions may ask beyond answers, None where none of them asks; and the rubrics' versions."""
         needs = await asyncio.to_thread(Needs.of_suite, suite)
         if not needs.others:
-            return None
+            return None, {}
+        rubrics = await asyncio.to_thread(pinned_rubrics, self._database, needs.rubrics, spec.rubrics)
         for judged in needs.graders:  # a rubric that is not there is told before any model is asked
-            await asyncio.to_thread(grader_of, self._database, self._settings, suite, judged)
+            await asyncio.to_thread(grader_of, self._database, self._settings, suite, judged, rubrics)
         answers = SharedAnswers(asker.ask, suite.repeat) if needs.repeats else None
         desk = Desk(
             self._database,
@@ -142,18 +154,23 @@ class Evaluator:
             use_cache=spec.use_cache,
             concurrency=spec.concurrency,
             answers=answers,
+            rubrics=rubrics,
         )
         await asyncio.to_thread(desk.prepare, sorted(needs.aliases))
-        return desk
+        return desk, rubrics
 
-    def with_judges(self, given: GateInput, suite: Suite) -> GateInput:
-        """A gate's input with how the suite's judges stand, where it has a floor for them. Raises NotFound for a rubric."""
-        standing = standing_of(self._database, self._settings, given.suite, suite)
-        return given.model_copy(update={"judge": standing})
+    def with_judges(self, given: GateInput, suite: Suite, rubrics: Mapping[str, str]) -> GateInput:
+        """A gate's input with the versions of its `rubrics`, and how its judges stand where the suite has a floor for them.
+
+        Raises NotFound for a rubric.
+        """
+        standing = standing_of(self._database, self._settings, given.suite, suite, rubrics)
+        return given.model_copy(update={"judge": standing, "rubrics": dict(rubrics)})
 
     async def side(self, finished: Finished, suite: Suite) -> Side:
         """A run as one side of a gate."""
-        side = Side.from_run(str(finished.variant), finished.summary, finished.run_id)
+        again = finished.data.get("rerun", {}).get("of")
+        side = Side.from_run(str(finished.variant), finished.summary, finished.run_id, rerun_of=again)
         return await asyncio.to_thread(self.detailed, side, suite)
 
     def detailed(self, side: Side, suite: Suite) -> Side:
@@ -179,16 +196,21 @@ class Evaluator:
         compiled = compile_prompt(PromptContent.model_validate(record.content), record.digest)
         return compiled, adapter["digest"] if adapter else None
 
-    def _start(self, spec: RunSpec) -> None:
+    def _start(self, spec: RunSpec, repeat: int) -> dict[str, Any]:
+        """Write the run, with what is kept of an earlier one; returns what it says of itself, as it first was started."""
         record = {"id": spec.run_id, "suite": spec.suite, "suite_version": spec.suite_version}
         record |= {"variant": str(spec.variant), "status": "running", "started_at": now()}
-        record["summary"] = {"filter": spec.filter.as_data()} if spec.filter else None
         with self._database.write() as session:
+            is_new = runs.get(session, spec.run_id) is None
+            record["summary"] = _marks(spec) or None
             stored = runs.start(session, record)
             if (stored["variant"], stored["suite_version"]) != (record["variant"], record["suite_version"]):
                 raise Conflict(f"run {spec.run_id} is of {stored['variant']}, not of {record['variant']}")
-            if spec.rerun_of is not None:
-                runs.copy_passed(session, spec.rerun_of, spec.run_id)
+            if is_new and spec.rerun_of is not None:
+                kept = _copy(session, spec, spec.rerun_of, repeat)
+                stored["summary"]["rerun"]["kept"] = kept
+                runs.set_summary(session, spec.run_id, stored["summary"])
+        return {name: found for name, found in (stored["summary"] or {}).items() if name in ("filter", "rerun")}
 
     def _finished(self, run_id: str) -> Iterator[CaseResult]:
         """Every stored result of a run, in the order of its suite."""
@@ -199,21 +221,33 @@ class Evaluator:
         with self._database.write() as session:
             runs.finish(session, run_id, "finished", data, now())
 
-    def _describe(self, spec: RunSpec, suite: Suite, summary: RunSummary) -> dict[str, Any]:
+    def _describe(self, spec: RunSpec, suite: Suite, summary: RunSummary, more: Mapping[str, Any]) -> dict[str, Any]:
         about = {"run_id": spec.run_id, "suite": f"{spec.suite}@{spec.suite_version}", "variant": str(spec.variant)}
         counts = {"passed": summary.passed, "failed": summary.failed, "errored": summary.errored}
         side: Side = Counted.from_run(str(spec.variant), summary, spec.run_id, counts=counts)
         if suite.thresholds.metrics or suite.thresholds.tags:
             side = self.detailed(Side.from_run(str(spec.variant), summary, spec.run_id), suite)
         given = gate_input(spec.suite, suite, side).model_copy(update={"must_pass": ()})
-        filtered = {"filter": spec.filter.as_data()} if spec.filter else {}
         return {
             **about,
-            **filtered,
+            **more,
             **summary.as_dict(),
             **run_verdict(given),
             "case_status": statuses_data(summary.outcomes),
         }
+
+
+def _marks(spec: RunSpec) -> dict[str, Any]:
+    """What a run is besides a run of all cases, each asked for the first time."""
+    filtered = {"filter": spec.filter.as_data()} if spec.filter else {}
+    return filtered | ({"rerun": {"of": spec.rerun_of, "asks": spec.asks}} if spec.rerun_of else {})
+
+
+def _copy(session: Session, spec: RunSpec, source: str, repeat: int) -> int:
+    """Keep what the earlier run has of a re-run's cases; returns how many results."""
+    if spec.asks == "failed":
+        return runs.copy_passed(session, source, spec.run_id, repeat)
+    return runs.copy_judged(session, source, spec.run_id)
 
 
 @contextlib.asynccontextmanager

@@ -3,83 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import pydantic
+from typing import TYPE_CHECKING, Any
 
 from prompts.errors import BadInput
-from prompts.names import PRODUCTION, Selector, Variant, check_name, parse_selector, parse_variant
+from prompts.names import PRODUCTION, Selector, Variant, parse_selector, parse_variant
 from prompts.prompt import digest_of
 from service.errors import CannotRun, NotFound
-from service.evaluation import ALL_CASES, DEFAULT_CONCURRENCY, Evaluator, Finished, Progress, RunSpec
+from service.evaluation import Again, Evaluator, Finished, Progress, RunSpec
 from service.identity import Principal
 from service.ids import now
+from service.questions import (
+    NO_BASELINE,
+    RUN_BASELINE,
+    GateJob,
+    GateRequest,
+    RunJob,
+    RunRequest,
+    by_name,
+    rubrics_by_name,
+)
 from service.registry import Registry
-from service.store import routes, runs
+from service.store import jobs, routes, runs
 from service.store.database import Database
 from suites.case import Suite
 from suites.detail import gate_input
-from suites.filters import Filter
 from suites.gate import decide_all
 from suites.results import statuses_of
 from suites.verdicts import GateEvidence, GateInput, Side, worst
 
-RUN_BASELINE = "run:"
-NO_BASELINE = "none"  # `none` for all suites, `NAME@none` for those of one prompt
+if TYPE_CHECKING:
+    from service.store.session import Session
 
-
-class RunRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """What `POST /api/runs` and `turnout run` ask for. `prompt` is a selector; by default `production`.
-
-    A run with a `filter` is no evidence: no gate takes it for a baseline.
-    """
-
-    suite: str
-    prompt: str | None = None
-    model: str | None = None
-    adapter: str | None = None
-    concurrency: int = pydantic.Field(DEFAULT_CONCURRENCY, ge=1, le=1024)
-    no_cache: bool = False
-    rerun_failed: bool = False
-    filter: Filter = ALL_CASES
-
-
-class GateRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """What `POST /api/gates` and `turnout gate` ask for.
-
-    `candidate` and `baseline` name versions by selector, one for each prompt where there are several; a baseline may
-    also be `run:ID`, or "none". `fallback` lets a missed threshold start the suite's fine-tune.
-    """
-
-    suites: tuple[str, ...] = pydantic.Field(min_length=1)
-    candidate: str | tuple[str, ...] = ()
-    baseline: str | tuple[str, ...] = ()
-    model: str | None = None
-    concurrency: int = pydantic.Field(DEFAULT_CONCURRENCY, ge=1, le=1024)
-    no_cache: bool = False
-    rerun_failed: bool = False
-    fallback: bool = False
-
-
-class RunJob(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """A run as its job keeps it: every name pinned to a version, so that a label that moves meanwhile changes nothing."""
-
-    suite: str
-    variant: str
-    concurrency: int
-    use_cache: bool
-    rerun_of: str | None = None
-    filter: Filter = ALL_CASES
-
-
-class GateJob(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """A gate as its job keeps it. A baseline is a run to make, the id of one made before, or None."""
-
-    candidates: tuple[RunJob, ...]
-    baselines: tuple[RunJob | str | None, ...]
-    fallback: bool = False
+__all__ = ["GateItem", "GateJob", "GateRequest", "Gates", "RunJob", "RunPlan", "RunRequest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +108,8 @@ class Gates:
             concurrency=job.concurrency,
             use_cache=job.use_cache,
             rerun_of=job.rerun_of,
+            asks=job.asks,
+            rubrics=job.rubrics,
             filter=job.filter,
         )
         return RunPlan(spec, self._registry.read_suite(record))
@@ -188,11 +147,7 @@ class Gates:
         variant = Variant(version.name, version.number, model or version.content["model"], adapter)
         suite = self._registry.read_suite(record)
         self._registry.check_model(variant.model)
-        rerun_of = None
-        if request.rerun_failed:
-            with self._database.read() as session:
-                last = runs.newest_finished(session, record["name"], str(variant))
-            rerun_of = last["id"] if last and last["suite_version"] == record["number"] else None
+        asks: Again = "errored" if isinstance(request, GateRequest) else "failed"
         spec = RunSpec(
             run_id=run_id,
             suite=record["name"],
@@ -200,18 +155,28 @@ class Gates:
             variant=variant,
             concurrency=request.concurrency,
             use_cache=not (request.no_cache or request.rerun_failed),
-            rerun_of=rerun_of,
+            rerun_of=self._last_run(record, variant, asks) if request.rerun_failed else None,
+            asks=asks,
+            rubrics=rubrics_by_name(request.rubrics),
         )
         return RunPlan(spec, suite)
+
+    def _last_run(self, record: dict[str, Any], variant: Variant, asks: Again) -> str | None:
+        """The newest run of this suite version and variant; what a gate keeps was asked without a second chance."""
+        with self._database.read() as session:
+            last = runs.newest_finished(session, record["name"], str(variant), second_chances=asks == "failed")
+        return last["id"] if last and last["suite_version"] == record["number"] else None
 
     def plan(self, request: GateRequest, gate_id: str) -> list[GateItem]:
         """The runs of a gate; raises what can be known before a model is called, a gate without a bar among it."""
         records = [self._registry.suite_head(text) for text in request.suites]
-        candidates = _by_name(request.candidate)
-        baselines = {} if request.baseline in (NO_BASELINE, (NO_BASELINE,)) else _by_name(request.baseline)
+        candidates = by_name(request.candidate)
+        baselines = {} if request.baseline in (NO_BASELINE, (NO_BASELINE,)) else by_name(request.baseline)
         tested = {record["prompt"] for record in records}
-        for name in (candidates.keys() | baselines.keys()) - tested - {RUN_BASELINE}:
-            raise BadInput(f"{name!r} is tested by none of the suites {', '.join(request.suites)}", param="candidate")
+        for role, named in (("candidate", candidates), ("baseline", baselines)):
+            for name in sorted(named.keys() - tested - {RUN_BASELINE}):
+                told = f"{role}: prompt {name!r} is tested by none of the suites {', '.join(request.suites)}"
+                raise BadInput(f"{told}: name a version of {', '.join(sorted(tested))}", param=role)
         items = []
         for index, record in enumerate(records):
             prompt = record["prompt"]
@@ -258,12 +223,27 @@ class Gates:
         with self._database.read() as session:
             record = runs.get(session, run_id)
         if record is None or record["status"] != "finished":
-            raise NotFound("finished run", run_id)
-        if "filter" in (record["summary"] or {}):
-            raise BadInput(f"run {run_id!r} has some of the cases only: it is no evidence", param="baseline")
+            hint = "`turnout run --json` says the id of a run; one that was cut short is ended with --resume"
+            raise NotFound("finished run", run_id, hint)
+        _refuse_no_evidence(run_id, record["summary"] or {})
         if record["suite"] != suite:
-            raise BadInput(f"run {run_id!r} is of suite {record['suite']!r}, not {suite!r}", param="baseline")
+            told = f"run {run_id!r} is of suite {record['suite']!r}, not {suite!r}"
+            raise BadInput(f"{told}: give a run of this suite, a version, or none", param="baseline")
         return run_id
+
+    def cut_short(self, items: Sequence[GateItem]) -> str | None:
+        """The newest gate made here of these versions and variants that came to no verdict; None where there is none.
+
+        One that a job does is resumed by its job alone.
+        """
+        first = items[0].candidate.spec
+        with self._database.read() as session:
+            for run in runs.newest(session, first.suite, first.suite_version, str(first.variant)):
+                stem, _, place = run["id"].removeprefix("run_").partition("_")
+                ended = routes.evidence(session, f"ev_{stem}_0") or jobs.get(session, f"job_{stem}")
+                if place == "0c" and not ended and _are_runs_of(session, stem, items):
+                    return f"gate_{stem}"
+        return None
 
     async def decide(
         self, gate_id: str, items: Sequence[GateItem], actor: Principal, progress: Progress | None = None
@@ -276,13 +256,15 @@ class Gates:
             side = await self._evaluator.side(candidate, item.candidate.suite)
             suite = item.candidate.suite
             given = await asyncio.to_thread(gate_input, item.candidate.spec.suite, suite, side, baseline)
-            inputs.append(await asyncio.to_thread(self._evaluator.with_judges, given, suite))
+            rubrics = candidate.data.get("rubrics", {})
+            inputs.append(await asyncio.to_thread(self._evaluator.with_judges, given, suite, rubrics))
         evidence = await asyncio.to_thread(decide_all, inputs)  # a bootstrap takes seconds
         ids = await asyncio.to_thread(self._keep, gate_id, items, evidence, actor)
         shown = [found.decision.as_dict(kept) for found, kept in zip(evidence, ids, strict=True)]
         reasons = [f"{entry['suite']}: {reason}" for entry in shown for reason in entry["reasons"]]
         verdict = worst(found.decision.verdict for found in evidence)
-        return {"gate_id": gate_id, "verdict": verdict, "reasons": reasons, "suites": shown}
+        notes = [note for given in inputs for note in _notes(given)]
+        return {"gate_id": gate_id, "verdict": verdict, "reasons": reasons, "suites": shown, "notes": notes}
 
     async def _baseline_side(self, item: GateItem, candidate: Finished, progress: Progress | None) -> Side | None:
         if item.baseline is None:
@@ -308,6 +290,7 @@ class Gates:
             run_id=run_id,
             stopped=summary["stopped"],
             waiting=summary.get("waiting", 0),
+            rerun_of=summary.get("rerun", {}).get("of"),
         )
         return self._evaluator.detailed(side, suite)
 
@@ -334,17 +317,40 @@ def _pin(plan: RunPlan) -> RunJob:
         concurrency=spec.concurrency,
         use_cache=spec.use_cache,
         rerun_of=spec.rerun_of,
+        asks=spec.asks,
+        rubrics=dict(spec.rubrics),
         filter=spec.filter,
     )
 
 
-def _by_name(given: str | tuple[str, ...]) -> dict[str, Selector | str]:
-    """Selectors by the prompt they name; `run:ID` stands under `RUN_BASELINE`."""
-    found: dict[str, Selector | str] = {}
-    for text in (given,) if isinstance(given, str) else given:
-        if text.startswith(RUN_BASELINE):
-            found[RUN_BASELINE] = text.removeprefix(RUN_BASELINE)
-        else:
-            selector = parse_selector(text)
-            found[check_name(selector.name)] = selector
-    return found
+def _are_runs_of(session: Session, stem: str, items: Sequence[GateItem]) -> bool:
+    """Whether what has been run under a gate's id is what these items ask, as far as it came."""
+    for index, item in enumerate(items):
+        sides = {"c": item.candidate, "b": item.baseline if isinstance(item.baseline, RunPlan) else None}
+        for side, plan in sides.items():
+            stored = runs.get(session, f"run_{stem}_{index}{side}")
+            found = stored and (stored["suite"], stored["suite_version"], stored["variant"])
+            if found and (plan is None or found != (plan.spec.suite, plan.spec.suite_version, str(plan.spec.variant))):
+                return False
+    return runs.get(session, f"run_{stem}_{len(items)}c") is None
+
+
+def _refuse_no_evidence(run_id: str, summary: Mapping[str, Any]) -> None:
+    """Raise BadInput for a run that no verdict may rest on."""
+    if "filter" in summary:
+        told = "has some of the cases only: it is no evidence; run the suite without a filter"
+        raise BadInput(f"run {run_id!r} {told}", param="baseline")
+    again = summary.get("rerun", {})
+    if again.get("asks") == "failed":
+        told = (
+            f"is a re-run, in which cases that had failed got a second chance: give run:{again['of']}, or run it anew"
+        )
+        raise BadInput(f"run {run_id!r} {told}", param="baseline")
+
+
+def _notes(given: GateInput) -> Iterator[str]:
+    """What a reader of the verdict must know of its runs."""
+    for role, side in (("candidate", given.candidate), ("baseline", given.baseline)):
+        if side is not None and side.rerun_of is not None and side.rerun_of != side.run_id:
+            kept = f"the {role}'s run keeps what {side.rerun_of} judged"
+            yield f"{given.suite}: {kept}; only what had errored or was not asked is asked again"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from prompts.names import LATEST, PRODUCTION, Selector, parse_selector
@@ -17,6 +19,8 @@ from suites.assertions.spec import AssertionSpec, Rubric
 from suites.case import Suite
 from suites.judging import Needs
 from suites.verdicts import JudgeStanding, Measured
+
+AS_THEY_ARE: Mapping[str, str] = MappingProxyType({})  # rubrics by what their names mean now
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +61,32 @@ def registered_rubric(database: Database, name: str) -> Rubric | None:
     return None
 
 
-def grader_of(database: Database, settings: Settings, suite: Suite, spec: AssertionSpec) -> Grader:
-    """The grader of a judged assertion. Raises NotFound for a rubric that the registry does not have."""
+def pinned_rubrics(database: Database, names: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
+    """The version (`NAME@N`) of each rubric, that of `given` where it has one; those that are nowhere are left out."""
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        rubric = registered_rubric(database, given.get(name, name))
+        if rubric is not None:
+            found[name] = rubric.name
+    return found
+
+
+def grader_of(
+    database: Database,
+    settings: Settings,
+    suite: Suite,
+    spec: AssertionSpec,
+    rubrics: Mapping[str, str] = AS_THEY_ARE,
+) -> Grader:
+    """The grader of a judged assertion, by the versions `rubrics` where they name one.
+
+    Raises NotFound for a rubric that the registry does not have.
+    """
     alias = spec.provider or suite.judge.model or ""
     digests = []
     for slot in slots_of(spec):
         found = known_rubric(spec, slot)
-        rubric = found if isinstance(found, Rubric) else registered_rubric(database, found)
+        rubric = found if isinstance(found, Rubric) else registered_rubric(database, rubrics.get(found, found))
         if rubric is None:
             raise NotFound("prompt", str(found), f"`{spec.type}` has it as its rubricPrompt: push it (`turnout push`)")
         digests.append(rubric.prompt.digest)
@@ -71,11 +94,13 @@ def grader_of(database: Database, settings: Settings, suite: Suite, spec: Assert
     return Grader(spec.type, spec.metric, alias, tuple(digests), key)
 
 
-def standing_of(database: Database, settings: Settings, name: str, suite: Suite) -> JudgeStanding | None:
+def standing_of(
+    database: Database, settings: Settings, name: str, suite: Suite, rubrics: Mapping[str, str] = AS_THEY_ARE
+) -> JudgeStanding | None:
     """How the judges of a suite stand; None where it has no floor for them."""
     if suite.judge.floor is None:
         return None
-    found = [grader_of(database, settings, suite, spec) for spec in Needs.of_suite(suite).graders]
+    found = [grader_of(database, settings, suite, spec, rubrics) for spec in Needs.of_suite(suite).graders]
     with database.read() as session:
         measured = [_measured(grader, calibrations.newest(session, name, grader.key)) for grader in found]
     return JudgeStanding(floor=suite.judge.floor, votes=suite.judge.votes, graders=tuple(measured))

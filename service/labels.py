@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlmodel import Session
-
 from prompts.names import PRODUCTION, Variant, check_label
 from prompts.prompt import PromptContent
 from service import route_book
@@ -18,6 +16,7 @@ from service.ids import now
 from service.search import summary
 from service.store import keys, prompts, routes
 from service.store.prompts import LabelRecord, VersionRecord
+from service.store.session import Session
 
 Protected = frozenset[str]
 

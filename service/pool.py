@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prompts.messages import Completion, CompletionRequest, Model
 from service.child import require_local_packages
-from service.engine import weights
-from service.engine.spec import EngineSpec
 from service.errors import BadSetting
-from service.models.fake import FakeModel
-from service.models.local import LocalModel
 from service.models.openai import OpenAIModel
-from service.models.vllm import VllmModel
 from service.settings import FakeSpec, LocalSpec, OpenAISpec, Settings
 from suites.results import Price
+
+if TYPE_CHECKING:
+    from service.engine.spec import EngineSpec
+    from service.models.local import LocalModel
 
 ENGINE_LINGER_S = 20.0  # an author's next run finds it warm, and so does a job's next step
 
@@ -44,12 +43,17 @@ class ModelPool:
         return self._models[alias]
 
     def _make(self, alias: str) -> Model:
+        """Each engine is imported where one of its models is first asked for: a run needs one of them."""
         spec = self._settings.model(alias)
         if isinstance(spec, LocalSpec):
             return PulledModel(alias, spec, self._settings)
         if isinstance(spec, FakeSpec):
+            from service.models.fake import FakeModel
+
             return FakeModel.from_config(spec.model_dump(exclude={"engine", "price", "context_tokens"}))
         if spec.engine == "vllm":
+            from service.models.vllm import VllmModel
+
             folder = Path(spec.adapter_dir) if spec.adapter_dir else None
             return VllmModel(spec.base_url, spec.model or alias, api_key(alias, spec), folder)
         return OpenAIModel(spec.base_url, spec.model or alias, api_key(alias, spec))
@@ -79,6 +83,9 @@ class PulledModel:
         await (await self._ready()).warm_up(adapter)
 
     async def _ready(self) -> LocalModel:
+        from service.engine import weights
+        from service.models.local import LocalModel
+
         async with self._pulling:
             if self._model is None:
                 require_local_packages(f"model {self._alias!r}")
@@ -88,6 +95,8 @@ class PulledModel:
             return self._model
 
     def _engine_spec(self, folder: Path) -> EngineSpec:
+        from service.engine.spec import EngineSpec
+
         return EngineSpec(
             alias=self._alias,
             folder=folder,

@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlmodel import Session
-
 from prompts.errors import BadFile, Fault
 from prompts.formats.prompt_yml import PromptSource, prompt_from_document
 from prompts.names import check_name
@@ -22,6 +20,7 @@ from service.search import summary
 from service.settings import too_large
 from service.store import keys, prompts, suites
 from service.store.prompts import VersionRecord
+from service.store.session import Session
 from suites.case import Suite
 from suites.github import suite_of
 from suites.packs import ITEMS_A_CHUNK

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlmodel import Session
-
 from prompts.errors import BadInput
 from service.aids import RATED, rating_id
 from service.errors import NotFound
 from service.store import runs
+from service.store.session import Session
 from suites.assertions import NOT
 from suites.assertions.judged import CALIBRATED
 from suites.assertions.people import HUMAN

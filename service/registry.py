@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlmodel import Session
-
 from prompts.errors import BadInput, BadName, IncludeError
 from prompts.messages import NOTHING
 from prompts.names import LATEST, PRODUCTION, Selector, check_name, parse_selector, parse_variant
@@ -35,7 +33,9 @@ from service.settings import LocalSpec, Settings
 from service.store import prompts, runs, suites
 from service.store.database import Database, bump_revision
 from service.store.prompts import Filter, LabelRecord, VersionRecord
-from suites.case import Suite, check_prices, check_scripts
+from service.store.session import Session
+from suites.case import Suite
+from suites.checks import check_prices, check_scripts
 from suites.files import suite_of_data
 from suites.judging import check_judges
 from suites.packs import ITEMS_A_CHUNK
@@ -294,7 +294,8 @@ def select_version(session: Session, selector: Selector) -> VersionRecord:
     if not prompts.exists(session, selector.name):
         raise NotFound("prompt", selector.name)
     if selector.version is not None:
-        raise NotFound("version", str(selector))
+        highest = prompts.highest_numbers(session, [selector.name]).get(selector.name, 0)
+        raise NotFound("version", str(selector), f"its versions go up to {highest}: turnout log {selector.name}")
     labels = ", ".join(label.label for label in prompts.labels(session, selector.name))
     wanted = f"{selector.name}@{selector.label or PRODUCTION}"
     raise NotFound("label", wanted, f"its labels are {labels or 'none'}, and latest{_ask_for(selector)}")

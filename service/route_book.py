@@ -6,8 +6,6 @@ import secrets
 from dataclasses import replace
 from typing import Any
 
-from sqlmodel import Session
-
 from prompts.names import PRODUCTION, Variant
 from prompts.prompt import digest_of
 from service import routing
@@ -20,6 +18,7 @@ from service.settings import Settings
 from service.store import keys, prompts, routes
 from service.store.database import Database, bump_revision
 from service.store.prompts import LabelRecord, VersionRecord
+from service.store.session import Session
 
 
 class RouteBook:

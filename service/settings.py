@@ -37,7 +37,10 @@ class Server(_Section):
     host: str = "127.0.0.1"
     port: int = pydantic.Field(8600, ge=0, le=65535)
     allowed_hosts: tuple[str, ...] = ()
-    max_body_bytes: int = pydantic.Field(8 * 1024 * 1024, ge=1024)
+    max_body_bytes: int = pydantic.Field(8 * 1024 * 1024, ge=1024, description="of a request's body")
+    max_unpacked_bytes: int = pydantic.Field(
+        64 * 1024 * 1024, ge=1024, description="of a body that authors send as gzip, packed and unpacked"
+    )
     workers: int = pydantic.Field(1, ge=0, le=16, description="worker processes that `serve` starts and restarts")
 
     @pydantic.field_validator("allowed_hosts", mode="after")
@@ -49,7 +52,7 @@ class Server(_Section):
 
 
 class Storage(_Section):
-    """`storage`: SQLAlchemy URLs; by default SQLite files in TURNOUT_HOME."""
+    """`storage`: URLs, sqlite:/// or postgresql://; by default SQLite files in TURNOUT_HOME."""
 
     url: str | None = None
     jobs_url: str | None = None

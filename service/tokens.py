@@ -17,7 +17,6 @@ from typing import Any
 
 from prompts.chat import encode_prompt
 from prompts.errors import BadInput
-from service.engine.weights import Source, default_cache_dir, find
 from service.settings import FakeSpec, LocalSpec, OpenAISpec
 
 ASCII_A_TOKEN = 4  # characters: what tokenizers make of English
@@ -45,7 +44,7 @@ class TokenCounter:
 
     def __init__(self, spec: LocalSpec | OpenAISpec | FakeSpec | None, cache_dir: Path | None = None) -> None:
         self._spec = spec
-        self._cache_dir = cache_dir or default_cache_dir()
+        self._cache_dir = cache_dir
 
     @cached_property
     def context(self) -> int | None:
@@ -78,8 +77,12 @@ class TokenCounter:
     @cached_property
     def _folder(self) -> Path | None:
         """Where the model lies on this machine, if it does."""
+        if not self._source:
+            return None
+        from service.engine.weights import Source, default_cache_dir, find  # for those who have a local model alone
+
         try:
-            return find(Source.parse(self._source), self._cache_dir) if self._source else None
+            return find(Source.parse(self._source), self._cache_dir or default_cache_dir())
         except (BadInput, OSError):
             return None
 

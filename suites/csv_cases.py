@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prompts.errors import Fault
 from prompts.yaml_source import Document, suggest
-from suites.assertions import ASSERTIONS, NOT
-from suites.case import Row
+from suites.rows import Row
+from suites.salvage import Damaged
+from suites.short_form import BadCell, assertion_from_text
 
 _EXPECTED = re.compile(r"__expected[0-9]*")
 _METADATA = re.compile(r"__metadata:.+")
+_CONFIG = re.compile(r"__config:(?P<column>__expected[0-9]*):threshold")
 _FOREIGN_COLUMNS = {
     "__prefix": "write it into the prompt: what is tested is what is served",
     "__suffix": "write it into the prompt: what is tested is what is served",
@@ -23,23 +24,8 @@ _FOREIGN_COLUMNS = {
     "__metadata": "name the field: __metadata:category",
 }
 _PLAIN = ("__description", "__metric", "__threshold", "__must_pass", "__tags", "__cluster")
-_TYPED = re.compile(r"(?s)(?P<type>(?:not-)?[a-z][a-z-]*)(?:\((?P<threshold>[0-9.]+)\))?(?::(?P<value>.*))?")
-# promptfoo reads these before a colon as code or as a judge: taking them for plain text would test something else
-_FOREIGN = frozenset({"file", "grade", "llm-rubric", "similar", "webhook", "ruby", "classifier", "moderation",
-                      "factuality", "model-graded-closedqa", "guardrails", "pi"})  # fmt: skip
-_SAME = {"fn": "javascript", "eval": "javascript"}  # promptfoo's older words
-_LISTS = ("contains-any", "contains-all", "icontains-any", "icontains-all")
-_JSON = ("is-json", "contains-json", "is-sql", "contains-sql", "is-valid-openai-tools-call",
-         "is-valid-openai-function-call", "is-valid-function-call")  # fmt: skip
-_COUNTS = ("word-count", "character-count")
-_SCRIPTS = ("javascript", "python")
-_BARE = (*_JSON, "latency", "cost", "is-xml", "contains-xml", "is-html", "contains-html", "is-refusal", "perplexity",
-         "perplexity-score")  # fmt: skip
+_ONE_UNDERSCORE = re.compile(r"_(?:expected[0-9]*|description|metric|threshold|metadata:.+|config:.+)")
 MAX_FIELD_CHARACTERS = 8 * 1024 * 1024
-
-
-class _BadCell(ValueError):
-    """A cell that does not say what it should; the message and its fix."""
 
 
 def csv_rows(text: str, path: str, faults: list[Fault]) -> Iterator[Row]:
@@ -69,20 +55,44 @@ def header_faults(header: list[str], path: str) -> Iterator[Fault]:
     """What is wrong with the names of the columns."""
     if not header:
         yield Fault(path, 1, "the file has no header", "name a variable in each column, and __expected")
-    for name in header:
+    for name in dict.fromkeys(header):
         if not name or header.count(name) > 1:
-            yield Fault(
-                path, 1, f"the column {name!r} is named twice or not at all", "give each column a name of its own"
-            )
-        elif name in _FOREIGN_COLUMNS:
-            yield Fault(path, 1, f"the column {name!r} is not read", _FOREIGN_COLUMNS[name])
-        elif (
-            name.startswith("__")
-            and name not in _PLAIN
-            and not _EXPECTED.fullmatch(name)
-            and not _METADATA.fullmatch(name)
-        ):
-            yield Fault(path, 1, f"unknown column {name!r}", suggest(name, [*_PLAIN, "__expected"]))
+            message = f"the column {name!r} is named twice or not at all"
+            yield Fault(path, 1, message, "give each column a name of its own")
+        elif told := _column_fault(name, header):
+            yield Fault(path, 1, *told)
+
+
+def _column_fault(name: str, header: list[str]) -> tuple[str, str] | None:
+    """Message and fix for the name of a column that is not read."""
+    if name in _FOREIGN_COLUMNS:
+        return f"the column {name!r} is not read", _FOREIGN_COLUMNS[name]
+    if name.startswith("__config:"):
+        return _config_fault(name, header)
+    if _ONE_UNDERSCORE.fullmatch(name):
+        return f"the column {name!r} has one underscore", f"write {'_' + name!r}; a variable has another name"
+    if name in _PLAIN or not name.startswith("__") or _EXPECTED.fullmatch(name) or _METADATA.fullmatch(name):
+        return None
+    return f"unknown column {name!r}", suggest(name, [*_PLAIN, "__expected"])
+
+
+def _config_fault(name: str, header: list[str]) -> tuple[str, str] | None:
+    match = _CONFIG.fullmatch(name)
+    if not match:
+        fix = "write __config:__expected:threshold, or __config:__expected2:threshold for the second"
+        return f"the column {name!r} is not read: a table sets the threshold of an assertion alone", fix
+    if _target(match["column"], header) is None:
+        return f"the column {name!r} is of an assertion that the table has not", f"add a column {match['column']}"
+    return None
+
+
+def _target(column: str, header: Iterable[str]) -> str | None:
+    """The column of the assertion that promptfoo's `__expectedN` names: that one, else the N-th; None for none."""
+    columns = [name for name in header if _EXPECTED.fullmatch(name)]
+    number = int(column.removeprefix("__expected") or 1)
+    if column in columns:
+        return column
+    return columns[number - 1] if 0 < number <= len(columns) else None
 
 
 def _row(header: list[str], cells: list[str], path: str, line: int, faults: list[Fault]) -> Iterator[Row]:
@@ -94,35 +104,46 @@ def _row(header: list[str], cells: list[str], path: str, line: int, faults: list
 
 
 def row_of(cells: dict[str, Any], path: str, line: int, faults: list[Fault]) -> Iterator[Row]:
-    """The case of one row of a table; none, and a fault, where a cell does not say what it should."""
-    try:
-        case = _case(cells)
-    except _BadCell as error:
-        faults.append(Fault(path, line, str(error), "mend this cell"))
-        return
-    yield Document(path, case, {(): line}), ()
+    """The case of one row of a table; each cell that does not say what it should is a fault, and left out."""
+    bad: list[BadCell] = []
+    case = _case(cells, bad)
+    for error in bad:
+        message, fix = error.args
+        faults.append(Fault(path, line, message, fix))
+    yield Document(path, Damaged(case) if bad else case, {(): line}), ()
 
 
-def _case(cells: dict[str, Any]) -> dict[str, Any]:
+def _case(cells: dict[str, Any], bad: list[BadCell]) -> dict[str, Any]:
     case: dict[str, Any] = {"vars": {name: cell for name, cell in cells.items() if not name.startswith("__")}}
-    metric = {"metric": cells["__metric"]} if cells.get("__metric") else {}
-    expected = [str(cell) for name, cell in cells.items() if _EXPECTED.fullmatch(name) and str(cell).strip()]
-    case["assert"] = [{**assertion_from_text(cell), **metric} for cell in expected]
+    case["assert"] = list(_assertions(cells, bad))
     metadata = {name.partition(":")[2]: cell for name, cell in cells.items() if _METADATA.fullmatch(name) and cell}
     if metadata:
         case["metadata"] = {name.removesuffix("[]"): _metadata(name, cell) for name, cell in metadata.items()}
-    if cells.get("__description"):
-        case["description"] = cells["__description"]
-    if cells.get("__threshold"):
-        case["threshold"] = _number(cells["__threshold"])
-    if cells.get("__must_pass"):
-        case["must_pass"] = _truth(str(cells["__must_pass"]))
-    if cells.get("__tags"):
-        tags = cells["__tags"]  # a list where the table can hold one
-        case["tags"] = tags if isinstance(tags, list) else [tag.strip() for tag in tags.split(",") if tag.strip()]
-    if cells.get("__cluster"):
-        case["cluster"] = cells["__cluster"]
+    for column, read in _READERS.items():
+        if cells.get(column) not in (None, ""):
+            try:
+                case[column.removeprefix("__")] = read(cells[column])
+            except BadCell as error:
+                bad.append(error)
     return case
+
+
+def _assertions(cells: dict[str, Any], bad: list[BadCell]) -> Iterator[dict[str, Any]]:
+    """The assertions of a row, each with the row's metric and the threshold of its own column."""
+    common = {"metric": cells["__metric"]} if cells.get("__metric") else {}
+    thresholds = {}
+    for name, cell in cells.items():
+        if (match := _CONFIG.fullmatch(name)) and str(cell).strip():
+            thresholds[_target(match["column"], cells)] = cell
+    for name in [name for name, cell in cells.items() if _EXPECTED.fullmatch(name) and str(cell).strip()]:
+        try:
+            bound = {"threshold": _number(thresholds.pop(name))} if name in thresholds else {}
+            yield {**assertion_from_text(str(cells[name])), **common, **bound}
+        except BadCell as error:
+            bad.append(error)
+    bad += [
+        BadCell(f"a threshold for {name}, which is empty in this row", "empty this cell, too") for name in thresholds
+    ]
 
 
 def _metadata(name: str, cell: Any) -> Any:
@@ -132,43 +153,29 @@ def _metadata(name: str, cell: Any) -> Any:
     return [item.strip().replace("\\,", ",") for item in re.split(r"(?<!\\),", cell) if item.strip()]
 
 
-def assertion_from_text(text: str) -> dict[str, Any]:
-    """promptfoo's short form: `type:value`, `type(threshold):value`, or a plain text, which means `equals`."""
-    match = _TYPED.fullmatch(text.strip())
-    written = match["type"] if match else ""
-    base = _SAME.get(written.removeprefix(NOT), written.removeprefix(NOT))
-    kind = NOT + base if written.startswith(NOT) else base
-    if match and base in _FOREIGN - ASSERTIONS.keys() and match["value"] is not None:
-        raise _BadCell(f"the assertion type {kind!r} is not supported; known: {', '.join(ASSERTIONS)}")
-    if not match or base not in ASSERTIONS or (match["value"] is None and base not in _BARE):
-        return {"type": "equals", "value": text}
-    spec: dict[str, Any] = {"type": kind}
-    if match["threshold"]:
-        spec["threshold"] = _number(match["threshold"])
-    if match["value"]:
-        spec["value"] = _value(base, match["value"].strip() if base in _SCRIPTS else match["value"])
-    return spec
-
-
-def _value(kind: str, text: str) -> Any:
-    if kind in _LISTS:
-        return [item.strip() for item in next(csv.reader([text], skipinitialspace=True), [])]
-    if kind not in _JSON and not (kind in _COUNTS and text.lstrip().startswith("{")):
-        return text
+def _number(cell: Any) -> float:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _BadCell(f"the value of `{kind}` is not valid JSON: {error}") from error
+        return float(cell)
+    except (TypeError, ValueError) as error:
+        raise BadCell(f"{str(cell)[:40]!r} is no number", "write a threshold such as 0.8") from error
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise _BadCell(f"{text!r} is no number") from error
+def _truth(cell: Any) -> bool:
+    text = str(cell).strip().lower()
+    if text not in ("true", "false", "yes", "no", "1", "0"):
+        raise BadCell(f"__must_pass is true or false, not {str(cell)[:40]!r}", "write true or false")
+    return text in ("true", "yes", "1")
 
 
-def _truth(text: str) -> bool:
-    if text.strip().lower() not in ("true", "false", "yes", "no", "1", "0"):
-        raise _BadCell(f"__must_pass is true or false, not {text!r}")
-    return text.strip().lower() in ("true", "yes", "1")
+def _tags(cell: Any) -> list[str]:
+    """A list where the table can hold one, else the texts between commas."""
+    return cell if isinstance(cell, list) else [tag.strip() for tag in str(cell).split(",") if tag.strip()]
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "__description": str,
+    "__threshold": _number,
+    "__must_pass": _truth,
+    "__tags": _tags,
+    "__cluster": str,
+}

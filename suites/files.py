@@ -6,7 +6,6 @@ files; a server reads suites by `Suite.from_data`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,30 +19,20 @@ from prompts.formats.prompt_yml import PromptSource
 from prompts.names import name_from_path
 from prompts.yaml_source import Document, load_yaml, parse_model
 from suites.assertions.folders import ScriptFolders
-from suites.case import (
-    Example,
-    Label,
-    Place,
-    Row,
-    Suite,
-    assemble,
-    check_prices,
-    check_scripts,
-    inline_rows,
-    reference_of,
-)
-from suites.csv_cases import csv_rows
+from suites.case import Example, Label, Suite, assemble, assembled
+from suites.checks import check_prices, check_scripts
 from suites.github import suite_of
 from suites.judging import check_judges
 from suites.parquet_cases import PARQUET, parquet_rows
-from suites.values import FILE, MAX_DEPTH, Keys, too_deep, walk_texts
+from suites.row_readers import MAX_LINE_BYTES, ROW_READERS, line_rows, line_text, load_data
+from suites.rows import Declared, Place, Row, inline_rows, reference_of
+from suites.values import FILE, Keys, too_deep, walk_texts
 
 SUFFIX = ".suite.yml"
 RecordT = TypeVar("RecordT", bound=BaseModel)
 MAX_FILE_BYTES = 64 * 1024 * 1024
 _FUNCTION = re.compile(r"(?P<file>.+\.(?:[cm]?js|py)):(?P<function>[A-Za-z_$][\w$]*)")
 _PYTHON_TYPES = ("python", "not-python")
-MAX_LINE_BYTES = 16 * 1024 * 1024
 LINES = "tests_jsonl"  # in place of `tests`, where many cases are sent
 _UNKEPT = re.compile("[\0\ud800-\udfff]")
 _GLOB = re.compile(r"[*?\[]")
@@ -64,6 +53,7 @@ class ResolvedSuite:
     document: Document = field(repr=False)
     places: Sequence[Place] = field(repr=False)
     sources: tuple[Path, ...]
+    is_whole: bool = True  # false where something with a fault was left out
 
     @property
     def examples(self) -> list[dict[str, Any]]:
@@ -71,15 +61,15 @@ class ResolvedSuite:
         return [example.model_dump() for example in self.suite.training.examples]
 
     def check_prices(self, has_price: bool) -> None:
-        """`suites.case.check_prices` with the lines of this file."""
+        """`suites.checks.check_prices` with the lines of this file."""
         check_prices(self.suite, has_price, document=self.document, places=self.places)
 
     def check_judges(self, aliases: Collection[str]) -> None:
         """`suites.judging.check_judges` with the lines of this file."""
-        check_judges(self.suite, aliases, document=self.document, places=self.places)
+        check_judges(self.suite, aliases, document=self.document, places=self.places, is_whole=self.is_whole)
 
     def check_scripts(self, folders: ScriptFolders) -> None:
-        """`suites.case.check_scripts` with the lines of this file."""
+        """`suites.checks.check_scripts` with the lines of this file."""
         check_scripts(self.suite, folders, document=self.document, places=self.places)
 
 
@@ -109,27 +99,37 @@ def suite_name(path: Path, root: Path) -> str:
     return name_from_path(PurePosixPath(below.as_posix()), suffix, "suite")
 
 
-def load_suite(path: Path, project: Path) -> ResolvedSuite:
+def load_suite(path: Path, project: Path, declared: Declared | None = None) -> ResolvedSuite:
     """Read a suite and everything it refers to.
 
     Raises BadFile with all faults of all its files, BadName where the file's name cannot be a suite's.
+    """
+    found, faults = read_suite(path, project, declared)
+    if faults or found is None:
+        raise BadFile(faults)
+    return found
+
+
+def read_suite(
+    path: Path, project: Path, declared: Declared | None = None
+) -> tuple[ResolvedSuite | None, tuple[Fault, ...]]:
+    """A suite with everything it refers to, and all faults of all its files.
+
+    With faults it is what is left without them (`is_whole` is false), to be held against its prompt for more faults, or
+    None. `declared` gives the variables of its prompt, by which a list is data or a matrix. Raises BadFile where the file
+    is no YAML of keys and values, BadName where its name cannot be a suite's.
     """
     reader = _Reader(path, project)
     name = suite_name(path, project)
     document = reader.document(path)
     if not isinstance(document.data, dict):
         raise BadFile([document.fault("a suite is keys and values", fix="start with `prompt:` and `tests:`")])
-    reader.inline_rows_of(document, ("training", "examples"), Example)
-    reader.inline_rows_of(document, ("judge", "calibration"), Label)
-    rows, faults = inline_rows(document)
-    default = document.data.get("defaultTest")
-    if isinstance(default, str) and default.startswith(FILE):
-        found = reader.value_of(document, ("defaultTest",), default)
-        default = document.data["defaultTest"] = {} if found == default else found
-    reader.fill_values(document, default, ("defaultTest",))
-    reader.faults += faults
-    suite, places = assemble(document, reader.resolve(rows), reader.faults)
-    return ResolvedSuite(name, path, suite, document, places, tuple(reader.sources))
+    rows, is_complete = reader.suite_rows(document)
+    suite, places, faults = assembled(document, rows, reader.faults, declared, is_complete=is_complete)
+    if suite is None:
+        return None, tuple(faults)
+    found = ResolvedSuite(name, path, suite, document, places, tuple(reader.sources), is_whole=not faults)
+    return found, tuple(faults)
 
 
 def suite_of_data(data: Mapping[str, Any], origin: str) -> Suite:
@@ -148,7 +148,7 @@ def suite_from_lines(data: Mapping[str, Any], origin: str) -> Suite:
         message, fix = f"`{LINES}` is one text, a case on each line", "send it in place of `tests`"
         raise BadFile([Fault(origin, 0, message, fix)])
     document = Document(origin, head, {(): 0})
-    rows = _line_rows(data[LINES].split("\n"), f"{origin}: {LINES}", faults)
+    rows = line_rows(data[LINES].split("\n"), f"{origin}: {LINES}", faults)
     suite, _ = assemble(document, _own_rows(rows, faults), faults)
     if not suite.tests:
         raise BadFile([document.fault("a suite needs tests", fix=f"give `{LINES}` a case on each line")])
@@ -183,6 +183,19 @@ class _Reader:
         self.project = project.resolve()
         self.sources: dict[Path, None] = {}
         self.faults: list[Fault] = []
+
+    def suite_rows(self, document: Document) -> tuple[Iterator[Row], bool]:
+        """The rows of a suite, and whether all that stands below `tests` is one; what its head refers to is put into it."""
+        self.inline_rows_of(document, ("training", "examples"), Example)
+        self.inline_rows_of(document, ("judge", "calibration"), Label)
+        rows, faults = inline_rows(document)
+        default = document.data.get("defaultTest")
+        if isinstance(default, str) and default.startswith(FILE):
+            found = self.value_of(document, ("defaultTest",), default)
+            default = document.data["defaultTest"] = {} if found == default else found
+        self.fill_values(document, default, ("defaultTest",))
+        self.faults += faults
+        return self.resolve(rows), not faults
 
     def document(self, path: Path) -> Document:
         return load_yaml(self.text(path), self.shown(path), self.faults)
@@ -222,7 +235,7 @@ class _Reader:
         try:
             with path.open("rb") as file:
                 for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
-                    yield _line_text(line, number, shown)
+                    yield line_text(line, number, shown)
         except OSError as error:
             raise BadFile([Fault(shown, 0, f"cannot be read: {error.strerror}", "check the path")]) from error
 
@@ -285,8 +298,8 @@ class _Reader:
             self.sources[path] = None
             return parquet_rows(path, self.shown(path), self.faults)
         if suffix in (".jsonl", ".ndjson"):
-            return _line_rows(self.lines(path), self.shown(path), self.faults)
-        read = _ROW_READERS.get(suffix)
+            return line_rows(self.lines(path), self.shown(path), self.faults)
+        read = ROW_READERS.get(suffix)
         if read is None:
             raise BadFile([document.fault(f"{path.name}: not a kind of file that holds cases", *keys, fix=_ALL_LISTED)])
         return read(self.text(path), self.shown(path), self.faults)
@@ -330,8 +343,14 @@ class _Reader:
                 for key in keys[:-1]:
                     holder = holder[key]
                 is_script = keys[-1] == "value" and isinstance(holder, dict) and holder.get("type") in _PYTHON_TYPES
-                read = self.script_of if is_script else self.value_of
+                read: Callable[[Document, Keys, str], Any] = self.script_of if is_script else self.value_of
+                if keys[:-1] == ("vars",) and _GLOB.search(text):
+                    read = self.values_of
                 holder[keys[-1]] = read(document, (*at, *keys), text)
+
+    def values_of(self, document: Document, keys: Keys, pattern: str) -> list[Any]:
+        """The values of all files that fit, in the order of their names: a list, as if it were written out."""
+        return [self.value_of(document, keys, single) for single in self.matching(document, keys, pattern)]
 
     def script_of(self, document: Document, keys: Keys, reference: str) -> str:
         """A Python file by its path in the project: it is run where it lies, and never sent along."""
@@ -354,7 +373,7 @@ class _Reader:
         try:
             path = self.inside(document, keys, found["file"] if found else reference)
             if path.suffix.lower() in (".json", ".yaml", ".yml"):
-                return _load_data(self.text(path), self.shown(path)).data
+                return load_data(self.text(path), self.shown(path)).data
             text = self.text(path).removesuffix("\n").removesuffix("\r")
             return text + (f"\nmodule.exports = module.exports.{found['function']};" if found else "")
         except BadFile as error:
@@ -362,131 +381,12 @@ class _Reader:
             return reference
 
 
-def _line_text(line: bytes, number: int, path: str) -> str:
-    """One line as text; raises BadFile where it is too long, not UTF-8, or holds NUL."""
-    if len(line) >= MAX_LINE_BYTES:
-        raise BadFile([Fault(path, number, f"a line is longer than {MAX_LINE_BYTES // 2**20} MiB", "shorten the case")])
-    try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise BadFile([Fault(path, number, "is not UTF-8 text", "save it as UTF-8")]) from error
-    if "\0" in text:
-        raise BadFile([Fault(path, number, "holds a NUL byte", "save it as plain UTF-8 text")])
-    return text
-
-
 def read_lines(text: str, path: str, kind: type[RecordT], faults: list[Fault]) -> list[RecordT]:
     """JSON lines as records of one kind; each broken line is a fault."""
     found = []
-    for document, keys in _line_rows(text.split("\n"), path, faults):
+    for document, keys in line_rows(text.split("\n"), path, faults):
         try:
             found.append(parse_model(kind, document, keys))
         except BadFile as error:
             faults.extend(error.faults)
     return found
-
-
-def _load_data(text: str, path: str) -> Document:
-    """A JSON or YAML file as one value."""
-    if not path.lower().endswith(".json"):
-        return load_yaml(text, path)
-    try:
-        return Document(path, _JSON.decode(text), {(): 1})
-    except (ValueError, RecursionError) as error:
-        raise BadFile([_json_fault(path, 1, error)]) from error
-
-
-def _yaml_rows(text: str, path: str, faults: list[Fault]) -> Iterable[Row]:
-    document = load_yaml(text, path)
-    if not isinstance(document.data, list):
-        faults.append(document.fault("a file of cases holds a list", fix="start each case with `- vars:`"))
-        return []
-    return [(document, (index,)) for index in range(len(document.data))]
-
-
-def _json_rows(text: str, path: str, faults: list[Fault]) -> Iterator[Row]:
-    """Rows of a JSON file: a list of cases, read one by one because only so is the line of each known."""
-    position = _skip_space(text, 0)
-    if text[position : position + 1] != "[":
-        faults.append(Fault(path, 1, "a file of cases holds a list", "write [ … ] around the cases"))
-        return
-    line, counted = 1, 0
-    position = _skip_space(text, position + 1)
-    while text[position : position + 1] != "]":
-        line, counted = line + text.count("\n", counted, position), position
-        try:
-            value, position = _JSON.raw_decode(text, position)
-            yield Document(path, value, {(): line}), ()
-            position = _after_comma(text, position)
-        except (ValueError, RecursionError) as error:
-            faults.append(_json_fault(path, line, error))
-            return
-
-
-def _skip_space(text: str, position: int) -> int:
-    found = _SPACE.match(text, position)
-    return found.end() if found else position
-
-
-def _after_comma(text: str, position: int) -> int:
-    """Where the next item begins, or the list ends."""
-    position = _skip_space(text, position)
-    if text[position : position + 1] == ",":
-        return _skip_space(text, position + 1)
-    if text[position : position + 1] != "]":
-        raise json.JSONDecodeError("expected a comma or the end of the list", text, position)
-    return position
-
-
-def _json_fault(path: str, line: int, error: Exception) -> Fault:
-    if not isinstance(error, json.JSONDecodeError):
-        return Fault(path, line, f"not valid JSON: {error}", "mend the JSON here", rule="json")
-    return Fault(path, max(line, error.lineno), f"not valid JSON: {error.msg}", "mend the JSON here", rule="json")
-
-
-def _line_rows(lines: Iterable[str], path: str, faults: list[Fault]) -> Iterator[Row]:
-    """Rows of a JSON-lines file; a broken line is a fault and the rest is read on."""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            yield Document(path, _JSON.decode(line), {(): number}), ()
-        except (ValueError, RecursionError) as error:
-            faults.append(_json_fault(path, number, error))
-
-
-class _PlainJson(json.JSONDecoder):
-    """JSON without duplicate keys, NaN, or nesting that what reads it later could not follow."""
-
-    def __init__(self) -> None:
-        super().__init__(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-
-    def raw_decode(self, text: str, idx: int = 0) -> tuple[Any, int]:
-        value, end = super().raw_decode(text, idx)
-        if too_deep(value):
-            raise ValueError(f"it nests deeper than {MAX_DEPTH} levels")
-        return value, end
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
-    return found
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")
-
-
-_JSON = _PlainJson()
-_SPACE = re.compile(r"[ \t\r\n]*")
-
-RowReader = Callable[[str, str, list[Fault]], Iterable[Row]]
-_ROW_READERS: dict[str, RowReader] = {
-    ".json": _json_rows,
-    ".yaml": _yaml_rows,
-    ".yml": _yaml_rows,
-    ".csv": csv_rows,
-}

@@ -47,10 +47,17 @@ class Filter(BaseModel):
             if self._fits(case):
                 found.append(position)
         if not found:
-            raise BadInput(f"no case fits {self.as_data()}: the suite's tags are {', '.join(sorted(known)) or 'none'}")
+            told = "--case is an id or a text of a case; " if self.cases else ""
+            tags = f"the suite's tags are {', '.join(sorted(known)) or 'none'}"
+            raise BadInput(f"no case fits {self._in_words()}: {told}{tags}", param="filter")
         if self.sample is not None and self.sample < len(found):
             found = array("Q", sorted(random.Random(self.seed).sample(found, self.sample)))  # noqa: S311 - no secret
         return found[: self.first]
+
+    def _in_words(self) -> str:
+        """As it is asked for on the command line."""
+        given = [f"--tag {tag}" for tag in self.tags] + [f"--case {text!r}" for text in self.cases]
+        return " ".join(given)
 
     def _fits(self, case: Case) -> bool:
         wanted = {tag for tag in self.tags if not tag.startswith("!")}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prompts.errors import BadFile, Fault
 from prompts.yaml_source import Document, suggest
 from suites.assertions.embedded import EMBEDDED
 from suites.assertions.judged import CALIBRATED, JUDGED, NEED_CONTEXT, RELEVANCE, SELECT_BEST, grader_key
 from suites.assertions.people import HUMAN
-from suites.assertions.rubric import kind_of
+from suites.assertions.rubric import given_for, is_name, kind_of, slots_of
 from suites.assertions.spec import AssertionSpec
 from suites.case import Case, Place, Suite
+from suites.values import walk_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +22,15 @@ class Needs:
     """What the assertions of a suite look at beyond an answer, found in one pass over its cases.
 
     `others` tells whether any model or person is asked, `repeats` whether repeats are compared. `graders` holds one
-    assertion for each grader whose agreement with people can be measured, `aliases` the models that are asked.
+    assertion for each grader whose agreement with people can be measured, `aliases` the models that are asked,
+    `rubrics` the names of registry prompts that ask judges.
     """
 
     others: bool = False
     repeats: bool = False
     graders: tuple[AssertionSpec, ...] = ()
     aliases: frozenset[str] = frozenset()
+    rubrics: frozenset[str] = frozenset()
 
     @classmethod
     def of_suite(cls, suite: Suite) -> Needs:
@@ -37,7 +41,8 @@ class Needs:
                 graders.setdefault(grader_key(spec), spec)
         repeats = any(spec.type == SELECT_BEST for spec in specs)
         aliases = {alias for spec in specs for alias in _aliases_of(suite, spec) if alias}
-        return cls(bool(specs), repeats, tuple(graders.values()), frozenset(aliases))
+        rubrics = frozenset(name for spec in specs for name in _rubrics_of(spec))
+        return cls(bool(specs), repeats, tuple(graders.values()), frozenset(aliases), rubrics)
 
 
 def _distinct(suite: Suite) -> Iterator[AssertionSpec]:
@@ -56,21 +61,39 @@ def _aliases_of(suite: Suite, spec: AssertionSpec) -> Iterator[str | None]:
         yield _embeddings_of(spec) or suite.judge.embeddings
 
 
+def _rubrics_of(spec: AssertionSpec) -> Iterator[str]:
+    """The registry prompts that an assertion names as its rubrics."""
+    if kind_of(spec) in JUDGED:
+        yield from (given for slot in slots_of(spec) if is_name(given := given_for(spec, slot)))
+
+
 def _embeddings_of(spec: AssertionSpec) -> str | None:
     """The model of embeddings that an assertion names itself."""
     return (spec.config or {}).get("embeddings") if kind_of(spec) == RELEVANCE else spec.provider
 
 
+def compares_answers(content: Suite | Mapping[str, Any]) -> bool:
+    """Whether a suite, or the content of its record, has answers compared with each other (`select-best`)."""
+    if isinstance(content, Suite):
+        return Needs.of_suite(content).repeats
+    return any(keys[-1:] == ("type",) and text == SELECT_BEST for keys, text in walk_texts(dict(content)))
+
+
 def check_judges(
-    suite: Suite, aliases: Collection[str], *, document: Document | None = None, places: Sequence[Place] = ()
+    suite: Suite,
+    aliases: Collection[str],
+    *,
+    document: Document | None = None,
+    places: Sequence[Place] = (),
+    is_whole: bool = True,
 ) -> None:
     """Refuse judges that cannot be asked: unknown models, none at all, a comparison of what there is one of.
 
     Raises BadFile with every such place, of which `document` and `places` know the lines; each fault names the first case
-    that has it.
+    that has it. Of a suite that is not whole nothing is said that it may lack for its other faults.
     """
     where = document or Document("suite", {}, {(): 0})
-    faults = list(_head_faults(suite, aliases, where))
+    faults = list(_head_faults(suite, aliases, where, is_whole=is_whole))
     found: dict[tuple[str, str], Fault] = {}
     read: dict[bytes, list[tuple[str, str]]] = {}
     for index, case in enumerate(suite.tests):
@@ -84,12 +107,12 @@ def check_judges(
         raise BadFile([*faults, *found.values()])
 
 
-def _head_faults(suite: Suite, aliases: Collection[str], where: Document) -> Iterator[Fault]:
+def _head_faults(suite: Suite, aliases: Collection[str], where: Document, *, is_whole: bool) -> Iterator[Fault]:
     for name in ("model", "embeddings"):
         alias = getattr(suite.judge, name)
         if alias is not None and alias not in aliases:
             yield where.fault(_unknown(f"judge.{name}", alias), "judge", name, fix=suggest(alias, aliases))
-    if suite.judge.floor is not None and not Needs.of_suite(suite).graders:
+    if is_whole and suite.judge.floor is not None and not Needs.of_suite(suite).graders:
         message = "judge.floor: no assertion of this suite is decided by a model"
         yield where.fault(message, "judge", "floor", fix="remove it, or add an assertion such as llm-rubric")
 
@@ -126,7 +149,8 @@ def _missing_models(suite: Suite, spec: AssertionSpec) -> Iterator[tuple[str, st
 
 def _comparison_faults(suite: Suite, spec: AssertionSpec) -> Iterator[tuple[str, str]]:
     if suite.repeat == 1:
-        yield f"`{spec.type}` compares the repeats of a case, and there is one", "add `repeat: 3` to the suite"
+        fix = "add `repeat: 3` to the suite; variants are compared by `turnout run --model A --model B`, without it"
+        yield f"`{spec.type}` compares the repeats of a case, and there is one", fix
     elif suite.passes_needed > 1 and spec.weight > 0:
         message = f"`{spec.type}`: one of {suite.repeat} repeats is the best, and {suite.passes_needed} must pass"
         yield message, "write `pass_k: 1`, or `weight: 0` to report without deciding"

@@ -12,10 +12,12 @@ import weakref
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar, overload
 
 ItemT = TypeVar("ItemT")
 ITEMS_A_CHUNK = 256
+CHUNKS_KEPT = 4  # of one sequence, as items: a megabyte or two of cases
 SPOOLED_BYTES = 4 * 1024 * 1024  # of compressed chunks in memory, before they go to a temporary file
 
 ChunkReader = Callable[[bytes], list[ItemT]]
@@ -24,20 +26,21 @@ ChunkReader = Callable[[bytes], list[ItemT]]
 class Packed(Sequence[ItemT]):
     """Items in order, read chunk by chunk by `read`. Every chunk but the last holds `ITEMS_A_CHUNK`.
 
-    Reading twice gives equal items, not the same ones.
+    Reading twice gives equal items, not always the same ones. The chunks that were read last are kept as they are: a suite
+    is gone through ten times from its file to its verdict, and most suites are that small.
     """
 
     def __init__(self, chunks: Sequence[bytes], count: int, read: ChunkReader[ItemT]) -> None:
         self.chunks = chunks
         self._count = count
-        self._read = read
+        self._items = lru_cache(maxsize=CHUNKS_KEPT)(partial(_read_at, chunks, read))
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[ItemT]:
-        for chunk in self.chunks:
-            yield from self._read(chunk)
+        for number in range(len(self.chunks)):
+            yield from self._items(number)
 
     @overload
     def __getitem__(self, index: int) -> ItemT: ...
@@ -49,7 +52,7 @@ class Packed(Sequence[ItemT]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(self._count))]
         place = range(self._count)[index]
-        return self._read(self.chunks[place // ITEMS_A_CHUNK])[place % ITEMS_A_CHUNK]
+        return self._items(place // ITEMS_A_CHUNK)[place % ITEMS_A_CHUNK]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
@@ -60,6 +63,10 @@ class Packed(Sequence[ItemT]):
 
     def __repr__(self) -> str:
         return f"Packed({self._count} items)"
+
+
+def _read_at(chunks: Sequence[bytes], read: ChunkReader[ItemT], number: int) -> list[ItemT]:
+    return read(chunks[number])
 
 
 class Packer(Generic[ItemT]):

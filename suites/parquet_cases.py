@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from prompts.errors import BadFile, Fault
-from suites.case import Row
 from suites.csv_cases import header_faults, row_of
+from suites.rows import Row
 
 PARQUET = (".parquet", ".pq")
 ROWS_AT_ONCE = 1_000

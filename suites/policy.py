@@ -16,13 +16,8 @@ from pydantic import (
 )
 
 from suites.assertions.spec import refuse, shorten
+from suites.bounds import count, number
 from suites.values import FILE
-
-
-def _as_share(value: float) -> float:
-    if not 0 <= value <= 1:
-        refuse("a share lies between 0 and 1", f"write {value / 100:g}" if 1 < value <= 100 else "write 0.9 for 90%")
-    return value
 
 
 def _as_rollout(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -41,7 +36,24 @@ def _not_a_file(examples: Any) -> Any:
 
 MOST_VOTES = 15
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Share = Annotated[Number, AfterValidator(_as_share)]
+Share = Annotated[Number, BeforeValidator(number("a share lies between 0 and 1", "0.9 for 90%", least=0, most=1))]
+PositiveShare = Annotated[
+    Number,
+    Field(gt=0, le=1),
+    BeforeValidator(number("it lies above 0 and up to 1", "0.6, say", least=0, most=1, above=True)),
+]
+_Milliseconds = Annotated[
+    Number, Field(gt=0), BeforeValidator(number("milliseconds, above 0", "2000 for two seconds", least=0, above=True))
+]
+_Dollars = Annotated[Number, Field(ge=0), BeforeValidator(number("dollars (USD), from 0", "0.5", least=0))]
+_Alpha = Annotated[
+    Number,
+    Field(gt=0, le=0.5),
+    BeforeValidator(number("an error rate lies above 0 and up to 0.5", "0.05 for 5%", least=0, most=0.5, above=True)),
+]
+_Cases = Annotated[
+    StrictInt, Field(ge=1), BeforeValidator(count("a number of cases, from 1", "50, say", least=1, most=10**9))
+]
 
 
 class Record(BaseModel):
@@ -58,8 +70,8 @@ class Thresholds(Record):
     """
 
     pass_rate: Share | None = None
-    p95_latency_ms: Annotated[Number, Field(gt=0)] | None = None
-    cost_per_1k_usd: Annotated[Number, Field(ge=0)] | None = None
+    p95_latency_ms: _Milliseconds | None = None
+    cost_per_1k_usd: _Dollars | None = None
     metrics: dict[str, Share] = Field(default={})
     tags: dict[str, Share] = Field(default={})
 
@@ -79,9 +91,9 @@ class GateSettings(Record):
     `on` says what is compared with the baseline: whether each case passed, or its score, which has degrees.
     """
 
-    alpha: Annotated[Number, Field(gt=0, le=0.5)] = 0.05
+    alpha: _Alpha = 0.05
     margin: Share = 0.02
-    min_cases: Annotated[StrictInt, Field(ge=1)] = 1
+    min_cases: _Cases = 1
     max_error_share: Share = 0.02
     on: Literal["pass", "score"] = "pass"
 
@@ -103,8 +115,8 @@ def _as_label(label: Any) -> float:
 class JudgeFloor(Record):
     """The least agreement with people that a judge needs: Cohen's κ, the share of cases judged alike, or both."""
 
-    kappa: Annotated[Number, Field(gt=0, le=1)] | None = None
-    accuracy: Annotated[Share, Field(gt=0)] | None = None
+    kappa: PositiveShare | None = None
+    accuracy: PositiveShare | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> JudgeFloor:
@@ -143,7 +155,12 @@ class JudgeSettings(Record):
 
     model: StrictStr | None = None
     embeddings: StrictStr | None = None
-    votes: Annotated[StrictInt, Field(ge=1, le=MOST_VOTES), AfterValidator(_odd)] = 1
+    votes: Annotated[
+        StrictInt,
+        Field(ge=1, le=MOST_VOTES),
+        AfterValidator(_odd),
+        BeforeValidator(count(f"an odd number from 1 to {MOST_VOTES}", "3, say", least=1, most=MOST_VOTES)),
+    ] = 1
     floor: JudgeFloor | None = None
     calibration: Annotated[tuple[Label, ...], BeforeValidator(_not_a_file)] = ()
 

@@ -97,6 +97,10 @@ _SUITE: Overlay = {
         "anyOf": [{"type": "array", "minItems": 1, "items": {"anyOf": [{"$ref": "#/$defs/Case"}, _FILE]}}, _FILE],
     },
     "properties/fallback": described("What happens when the gate fails."),
+    "$defs/CaseOptions/properties/provider": {
+        **described("The alias of the model that judges.", "gpt-4o-mini"),
+        "anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/Provider"}, {"type": "null"}],
+    },
     "$defs/Thresholds/properties/pass_rate": {**described("Share of cases that pass, 0 to 1.", 0.9), **_SHARE},
     "$defs/Thresholds/properties/p95_latency_ms": described("Milliseconds.", 2000),
     "$defs/Thresholds/properties/cost_per_1k_usd": described("US dollars for a thousand completions.", 0.5),

@@ -191,7 +191,8 @@ def _check_design(discordant: float, difference: float, alpha: float, power: flo
         raise BadInput(f"a difference lies above 0 and is at most 1 (5 points are 0.05), not {difference:g}")
     if not difference - 1e-12 <= discordant <= 1:
         raise BadInput(
-            f"a difference of {difference:g} needs at least that share of discordant cases, not {discordant:g}"
+            f"a difference of {difference:g} needs at least that share of discordant cases, not {discordant:g}:"
+            f" give shares from {difference:g} to 1"
         )
 
 

@@ -20,11 +20,15 @@ Keys = tuple[str | int, ...]
 
 def names_in(value: Any) -> set[str]:
     """Names of the variables that `value` refers to, however deep within it."""
+    if isinstance(value, str):  # most values are: a data set has a million of them
+        return set(_SLOT.findall(value)) if "{{" in value else set()
     return {name for _, text in walk_texts(value) for name in _SLOT.findall(text)}
 
 
 def no_slot_in(value: Any) -> str:
     """The first piece of `value` that looks like a template and is no `{{ name }}`; "" where there is none."""
+    if isinstance(value, str) and "{" not in value:
+        return ""
     pieces = (found[0] for _, text in walk_texts(value) for found in _TEMPLATE.finditer(text))
     return next((piece for piece in pieces if not _SLOT.fullmatch(piece)), "")
 

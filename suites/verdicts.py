@@ -18,7 +18,9 @@ _WORST_FIRST: tuple[Verdict, ...] = ("could_not_run", "fail", "inconclusive", "p
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """Built when it is first used: most commands need few of these, and to build one takes milliseconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Repeats(NamedTuple):
@@ -42,9 +44,10 @@ class Side(_Record):
     """One variant's run, as far as a verdict rests on it.
 
     `outcomes` are by case id; latency in milliseconds, cost in USD for a thousand completions, None where unknown;
-    `stopped` says why the run ended early, "" where it did not. `repeats` and `scores` are by case id, there where the
-    suite repeats cases or is gated on scores. `metrics` are those with a threshold: by metric the mean score of each
-    case that has it, None where none of its repeats could be judged. `waiting` counts cases that people have yet to judge.
+    `stopped` says why the run ended early, "" where it did not. `repeats` and `scores` are by case id, there where
+    the suite repeats cases or is gated on scores. `rerun_of` names the run whose judged answers this one kept.
+    `metrics` are those with a threshold: by metric the mean score of each case that has it, None where none of its
+    repeats could be judged. `waiting` counts cases that people have yet to judge.
     """
 
     variant: str
@@ -57,6 +60,7 @@ class Side(_Record):
     scores: Mapping[str, float] = {}
     metrics: Mapping[str, Mapping[str, float | None]] = {}
     waiting: int = 0
+    rerun_of: str | None = None
 
     @classmethod
     def from_run(cls, variant: str, summary: RunSummary, run_id: str | None = None, **more: Any) -> Self:
@@ -148,6 +152,7 @@ class GateInput(_Record):
     `tags` are those with a threshold, with the ids of their cases. `clusters` names for each case that does not stand
     alone the cluster it belongs to, where the gate is on scores. `titles` describes the cases that are quarantined.
     `passes_needed` of `repeat` outcomes make a case a pass. `judge` is there where the suite has a floor for its judges.
+    `rubrics` are the versions that judges were asked by, by the names that the suite has for them.
     """
 
     suite: str
@@ -162,6 +167,7 @@ class GateInput(_Record):
     clusters: Mapping[str, str] = {}
     titles: Mapping[str, str] = {}
     judge: JudgeStanding | None = None
+    rubrics: Mapping[str, str] = {}
 
 
 class ThresholdRow(_Record):

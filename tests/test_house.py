@@ -122,3 +122,41 @@ def test_starting_is_light(statement, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "", done.stdout
+
+
+UNUSED_BY_A_RUN = {
+    "alembic",
+    "dbos",
+    "httpx",
+    "jsonschema",
+    "litestar",
+    "rich",
+    "sqlalchemy",
+    "sqlmodel",
+    "structlog",
+    "torch",
+}
+
+
+def test_a_local_run_loads_no_sql_toolkit_and_no_engine_but_its_own(tmp_path):
+    for folder in ("prompts", "suites"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "turnout.yaml").write_text("models: {m: {engine: openai, base_url: 'http://127.0.0.1:9/v1'}}\n")
+    (tmp_path / "prompts" / "hello.prompt.yml").write_text(
+        "model: m\nvariables: {n: {type: string}}\nmessages: [{role: user, content: 'hi {{ n }}'}]\n"
+    )
+    (tmp_path / "suites" / "hello.suite.yml").write_text(
+        "prompt: hello\ntests: [{vars: {n: x}, assert: [{type: contains, value: y}]}]\n"
+    )
+    unused = UNUSED_BY_A_RUN | {"service.engine.weights", "service.models.local"}
+    script = (
+        "import sys; from service.cli.main import run;"
+        " code = run(['run', 'suites/hello.suite.yml', '--local', '--json']);"
+        f" print(code, sorted({unused!r} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script],
+        cwd=tmp_path, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TURNOUT_HOME": str(tmp_path / "home")},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "4 []", done.stdout + done.stderr

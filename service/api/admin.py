@@ -8,7 +8,6 @@ import pydantic
 from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
-from sqlmodel import Session
 
 from prompts.errors import BadInput
 from service.api.threads import in_thread
@@ -18,6 +17,7 @@ from service.identity import Principal, create_key, revoke_key
 from service.ids import new_id, now
 from service.ratings import is_rating, rated_run
 from service.store import keys, requests, routes
+from service.store.session import Session
 
 ADMIN = {"role": "admin"}
 

@@ -26,6 +26,7 @@ from service.store import routes, runs
 from suites.case import Suite
 
 AUTHOR = {"role": "author"}
+WHERE_RUNS_ARE = "`turnout run` says the id of a run, and GET /api/runs lists them"
 IdempotencyKey = Annotated[str | None, HeaderParameter(name="Idempotency-Key")]
 
 
@@ -108,7 +109,7 @@ def get_run(context: NamedDependency[Context], run_id: FromPath[str]) -> dict[st
     try:
         job = context.jobs.show(job_id_of(run_id))
     except NotFound as error:
-        raise NotFound("run", run_id) from error
+        raise NotFound("run", run_id, WHERE_RUNS_ARE) from error
     return {"run_id": run_id, "status": job["status"], "error": job["error"], "job_id": job["job_id"]}
 
 
@@ -120,7 +121,7 @@ def get_run_cases(
     """Every case as it was judged, in the order of the suite."""
     with context.database.read() as session:
         if runs.get(session, run_id) is None:
-            raise NotFound("run", run_id)
+            raise NotFound("run", run_id, WHERE_RUNS_ARE)
         return list(runs.cases(session, run_id, tuple(status.split(",")) if status else ()))
 
 

@@ -15,6 +15,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from prompts.errors import TurnoutError
+from service.api.bodies import bounded
 from service.api.http_errors import body_of, shape, status_of
 from service.errors import Forbidden, Unauthenticated
 from service.identity import Principal, digest_key
@@ -31,6 +32,7 @@ class Gatekeeper:
     def __init__(self, app: ASGIApp, settings: Settings, snapshot: Snapshot) -> None:
         self._app = app
         self._snapshot = snapshot
+        self._limits = settings.server
         self._hosts = frozenset((*LOOPBACK_NAMES, *settings.server.allowed_hosts))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,6 +52,7 @@ class Gatekeeper:
                 await _answer(send, status_of(error), *body_of(error, path))
                 return
             scope.setdefault("state", {})["principal"] = principal
+            receive = bounded(headers, receive, self._limits, may_be_large=principal.may("author"))
         await self._app(scope, receive, send)
 
     def _principal(self, authorization: str) -> Principal:

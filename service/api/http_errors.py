@@ -16,6 +16,7 @@ from service import errors
 
 STATUS: dict[type[TurnoutError], int] = {
     BadInput: 400,
+    errors.TooLarge: 413,
     prompt_errors.ModelUnavailable: 502,
     prompt_errors.ModelRefused: 502,
     prompt_errors.ModelTimeout: 504,
@@ -86,7 +87,7 @@ def handle_http_error(request: Request[Any, Any, Any], error: HTTPException) -> 
     param = named[0][0] if named and named[0][0] != BODY else None
     if error.status_code == 413:
         limit = request.app.request_max_body_size
-        message = f"the body is larger than {limit:,} bytes: send less, or raise server.max_body_bytes"
+        message = f"the body is larger than {limit:,} bytes: send less, or raise server.max_unpacked_bytes"
     kind = {404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}.get(error.status_code, "BadInput")
     body, media_type = shape(request.url.path, error.status_code, message, kind, param)
     return Response(body, status_code=error.status_code, media_type=media_type, headers=error.headers)

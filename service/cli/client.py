@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import os
 import time
 from collections.abc import Callable
@@ -16,6 +18,10 @@ from service.identity import LOCAL_ADMIN, find_key
 from service.settings import DEFAULT_URL, Settings
 
 POLL_S = 0.1
+PLAIN_UP_TO_BYTES = 64 * 1024
+GZIP_LEVEL = 4  # cases of text shrink to an eighth of their size, four times as fast as at the default
+TIMEOUT_S = 60.0
+PUSH_TIMEOUT_S = 600.0  # of a large body: a hundred thousand cases are checked one by one
 _KINDS: dict[str, type[TurnoutError]] = {"needs_evidence": NeedsEvidence, "storage_failed": CannotRun}
 _STATUSES: dict[int, type[TurnoutError]] = {401: Unauthenticated, 403: Forbidden, 409: Conflict, 412: Conflict}
 
@@ -28,18 +34,34 @@ class Remote:
         key = find_key(settings, os.environ)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         try:
-            self._client = httpx.Client(base_url=self.url, headers=headers, timeout=60.0)
+            self._client = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_S)
         except httpx.InvalidURL as error:
             raise BadInput(f"TURNOUT_URL {self.url!r} is no URL: {error}", param="TURNOUT_URL") from error
 
     def call(self, method: str, path: str, *, body: Any = None, params: Any = None, headers: Any = None) -> Any:
         """The answer's JSON. Raises the error that the service tells, or CannotRun where none answers."""
         try:
-            response = self._client.request(method, path, json=body, params=params, headers=headers)
+            content, about = packed(body)
+            timeout_s = PUSH_TIMEOUT_S if "content-encoding" in about else TIMEOUT_S
+            sent = about | (headers or {})
+            response = self._client.request(
+                method, path, content=content, params=params, headers=sent, timeout=timeout_s
+            )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             cause = str(error) or type(error).__name__
             raise CannotRun(f"no service at {self.url} ({cause}): start `turnout serve`, or add --local") from error
         return read_answer(response)
+
+
+def packed(body: Any) -> tuple[bytes | None, dict[str, str]]:
+    """A body as JSON and the headers that say so; as gzip where it is large. None has neither."""
+    if body is None:
+        return None, {}
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    about = {"content-type": "application/json"}
+    if len(content) <= PLAIN_UP_TO_BYTES:
+        return content, about
+    return gzip.compress(content, GZIP_LEVEL, mtime=0), about | {"content-encoding": "gzip"}
 
 
 class InProcess:

@@ -27,7 +27,7 @@ def evidence(evidence_id: str, verify: Verify = False, as_json: Json = False, lo
     from suites.verification import verify_record
 
     work = connect_work(load_settings(), local=local)
-    record = work.evidence(evidence_id)
+    record = _record(work, evidence_id)
     found = verify_record(record)
     shown = {**record, "recomputed_equal": not found}
     if verify:
@@ -41,6 +41,17 @@ def evidence(evidence_id: str, verify: Verify = False, as_json: Json = False, lo
     err().print(f"recomputed: {'NOT the same; it was tampered with' if found else same}", markup=False)
     print_json(shown if as_json else record)
     return 1 if found else 0
+
+
+def _record(work: Work, evidence_id: str) -> dict[str, Any]:
+    """Raises NotFound, saying where ids of evidence come from."""
+    from service.errors import NotFound
+
+    try:
+        return work.evidence(evidence_id)
+    except NotFound as error:
+        hint = "a gate says the id of its evidence (ev_…), and `turnout route NAME` that of a promotion"
+        raise NotFound("evidence", evidence_id, hint) from error
 
 
 def _against_the_rest(work: Work, record: dict[str, Any]) -> tuple[list[Difference], list[str]]:

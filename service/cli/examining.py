@@ -18,14 +18,15 @@ from prompts.template import includes
 from prompts.variables import VariableCheck, checked_placeholder
 from prompts.yaml_source import load_yaml
 from service.cli.linting import Linter, file_secrets, suite_secrets
-from suites.case import Place, undecided
-from suites.files import ResolvedSuite, brought_suite
+from suites.case import Place
+from suites.checks import undecided
+from suites.files import ResolvedSuite, brought_suite, read_suite
 
 if TYPE_CHECKING:
     from service.cli.project import Project
 
 MAX_CASE_FAULTS = 100  # of one suite's cases
-_NO_MATRIX = "a list is one value, no matrix: write a case for each of its items"
+_NO_MATRIX = "a list that is no matrix is one value: leave `disableVarExpansion` out, or mend its items"
 
 
 @dataclass(frozen=True)
@@ -118,27 +119,45 @@ class _Examined:
 
     def suite(self, file: Path) -> None:
         """Read one suite, lint it and hold it against its prompt."""
+        shown = self.project.shown(file)
+        found: ResolvedSuite | None = None
         try:
-            found = self.project.load_suite(file)
-        except (BadFile, BadInput) as error:
-            shown = self.project.shown(file)
-            rest = [Fault(shown, 0, str(error), "rename the file", rule="name")]
-            self.faults += error.faults if isinstance(error, BadFile) else rest
+            found, faults = read_suite(file, self.project.root, self._declared)
+        except BadFile as error:
+            faults = error.faults
+        except BadInput as error:
+            faults = (Fault(shown, 0, str(error), "rename the file", rule="name"),)
+        self.faults += faults
+        if found is None or not found.is_whole:
             self.faults += file_secrets(file, shown, self.project.root)
-            return
-        self.faults += suite_secrets(found, self.project.root)
-        self._hold(found)
+        else:
+            self.faults += suite_secrets(found, self.project.root)
+        if found is not None:
+            self._hold(found)
+
+    def _declared(self, name: str) -> Mapping[str, Mapping[str, Any]] | None:
+        """The variables of a prompt of the working tree, as its suites are read by; None where it is not known."""
+        if name not in self.tree.sources:
+            return None
+        try:
+            content = self._content(name)
+        except BadFile:
+            return None  # told with the prompt
+        return content.variables if content is not None else None
 
     def _hold(self, found: ResolvedSuite) -> None:
-        """Hold a suite against its prompt, and against the others."""
+        """Hold a suite against its prompt, and against the others; of one with faults, what is left of it."""
         twin = next((other for other in self.suites if other.name == found.name), None)
         if twin is not None:
             fix = "rename one of them: `testData` makes a suite of its prompt's name"
             message = f"two suites are called {found.name!r}; the other is {self.project.shown(twin.path)}"
             self.faults.append(found.document.fault(message, fix=fix, rule="name"))
-        self.suites.append(found)
         self.faults += self._rule_faults(found)
-        self.faults += islice(undecided(found.suite, found.places), MAX_CASE_FAULTS)
+        if found.is_whole:
+            self.suites.append(found)
+            self.faults += islice(undecided(found.suite, found.places), MAX_CASE_FAULTS)
+        elif not found.suite.prompt:
+            return  # its name is a fault
         source = self.tree.sources.get(found.suite.prompt)
         if source is None:
             self.faults += self._absent_prompt(found)

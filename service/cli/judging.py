@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli.calling import call
+from service.cli.interrupts import ended_by_sigterm
 from service.cli.options import Concurrency, Json, Local, NoCache
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 judge = typer.Typer(
     help="Judges of a suite: their agreement with people, and answers that wait for people.", no_args_is_help=True
 )
+MOST_SHOWN = 5  # labels that the judge sees otherwise
 Labels = Annotated[
     Path | None,
     typer.Option("--labels", help="JSON lines of {vars, output, label, metric}; by default the suite's, else ratings."),
@@ -23,6 +25,7 @@ Labels = Annotated[
 
 
 @judge.command("calibrate")
+@ended_by_sigterm
 def calibrate(
     suite: Annotated[str, typer.Argument(help="A suite's file (the working tree) or its name (the registry).")],
     labels: Labels = None,
@@ -42,6 +45,7 @@ def calibrate(
     request = CalibrationRequest(
         suite=versions.get(("suite", plan.suite), plan.suite),
         prompt=versions.get(("prompt", plan.prompt)),
+        rubrics=plan.rubrics(versions),
         labels=read,
         concurrency=concurrency,
         no_cache=no_cache,
@@ -74,6 +78,7 @@ def _read_labels(path: Path) -> tuple[Label, ...]:
 
 
 def _show(found: dict[str, Any]) -> None:
+    from service.calibration import errors_in_words
     from service.cli.output import err, out, table
     from service.cli.running import judges_in_words
 
@@ -94,10 +99,12 @@ def _show(found: dict[str, Any]) -> None:
     for grader in found["graders"]:
         if grader["below_floor"]:
             out().print(f"{grader['type']}: {grader['below_floor']}", style="red", markup=False)
-    for each in found["disagreements"][:5]:
+    for each in found["disagreements"][:MOST_SHOWN]:
         err().print(f"  label {each['row']}: {each['type']} says {each['judge']}", markup=False)
-    if len(found["disagreements"]) > 5:
-        err().print(f"  … and {len(found['disagreements']) - 5} more")
+    if len(found["disagreements"]) > MOST_SHOWN:
+        err().print(f"  … and {len(found['disagreements']) - MOST_SHOWN} more")
+    for told in errors_in_words(each["error"] for each in found["errors"]):
+        err().print(f"  no judgement: {told}", markup=False)
     out().print(f"judges took {judges_in_words(found['judges'])}", markup=False)
     out().print(f"calibration {found['calibration_id']}", markup=False)
 

@@ -17,7 +17,13 @@ Suites = Annotated[
 Model = Annotated[str | None, typer.Option("--model", help="Ask this model alias in place of the prompt's own.")]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=1024, help="Cases in flight at once.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Ask even what was answered before.")]
-RerunFailed = Annotated[bool, typer.Option("--rerun-failed", help="Ask only what did not pass in the last run.")]
+RerunFailed = Annotated[
+    bool, typer.Option("--rerun-failed", help="Ask only cases that did not pass in the last run, in all their repeats.")
+]
+RerunErrored = Annotated[
+    bool, typer.Option("--rerun-failed", help="Keep what the last runs judged; ask what errored or was not asked.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="With --local: ask what the last, interrupted one has left.")]
 PromptOption = Annotated[
     str | None, typer.Option("--prompt", help="NAME@SEL: a version of the registry in place of the working tree.")
 ]

@@ -16,7 +16,7 @@ from prompts.names import name_from_path
 from prompts.secrets import secret_faults
 from service.cli.examining import Checked, Tree, examine, faults_of_suite
 from service.settings import FILE_NAME, Settings, too_large
-from suites.files import ResolvedSuite, brought_suite, load_suite
+from suites.files import ResolvedSuite, brought_suite
 
 SUITE_SUFFIXES = (".suite.yml", ".suite.yaml")
 MAX_PROMPT_FILE_BYTES = 16 * 1024 * 1024
@@ -99,9 +99,6 @@ class Project:
         """A path as messages show it: relative to the working folder where it lies in it."""
         absolute, here = file.absolute(), Path.cwd()
         return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
-
-    def load_suite(self, file: Path) -> ResolvedSuite:
-        return load_suite(file, self.root)
 
     def check(self, paths: Iterable[Path] = ()) -> tuple[dict[str, PromptSource], list[ResolvedSuite]]:
         """Read all that `paths` name (by default the project); raises BadFile with every error of every file."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from service.cli.changes import CasesOf, Changes, in_order
 
 if TYPE_CHECKING:
     from service.cli.work import Work
@@ -37,7 +40,8 @@ def show_gate(work: Work, answer: dict[str, Any]) -> None:
     numbers = [_numbers(work, entry) for entry in answer["suites"]]
     print_gate(out(), list(map(_named, decisions_of(answer), numbers)))
     for entry, known in zip(answer["suites"], numbers, strict=True):
-        broken = [_name(case_id, known) for case_id in entry["newly_broken"]]
+        ordered = sorted(entry["newly_broken"], key=lambda case_id: known.get(case_id, len(known) + 1))
+        broken = [_name(case_id, known) for case_id in ordered]
         if broken:
             more = f" … and {len(broken) - MOST_NAMED} more" if len(broken) > MOST_NAMED else ""
             out().print(f"{entry['suite']}: newly broken: {', '.join(broken[:MOST_NAMED])}{more}", markup=False)
@@ -68,56 +72,71 @@ def _name(case_id: str, numbers: Mapping[str, int]) -> str:
     return f"case {numbers[case_id]} ({case_id})" if case_id in numbers else f"case {case_id}"
 
 
+@dataclass(frozen=True)
+class Files:
+    """What a gate is written to."""
+
+    junit: Path | None = None
+    markdown: Path | None = None
+    json_file: Path | None = None
+
+
 def write_reports(
-    work: Work, answer: dict[str, Any], *, junit: Path | None, markdown: Path | None, json_file: Path | None
+    work: Work, answer: dict[str, Any], files: Files, cases_of: CasesOf, footings: Mapping[str, tuple[str, str]]
 ) -> None:
-    """Write what was asked for. Raises CannotRun where a file cannot be written."""
-    if json_file is not None:
-        _write(json_file, json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
-    if junit is None and markdown is None:
+    """Write what was asked for. `footings` are, by suite, what the command calls it and the options of its commands.
+
+    Raises CannotRun where a file cannot be written.
+    """
+    if files.json_file is not None:
+        _write(files.json_file, json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+    if files.junit is None and files.markdown is None:
         return
+    changes = {entry["suite"]: _changes(work, entry, cases_of) for entry in answer["suites"]}
+    decisions = []
+    for decision in decisions_of(answer):
+        places = changes[decision.suite].places()
+        decisions.append(in_order(_named(decision, places), places))
+    if files.junit is not None:
+        _write(files.junit, _as_junit(decisions, changes))
+    if files.markdown is not None:
+        _write(files.markdown, _as_comment(answer, decisions, changes, footings))
+
+
+def _changes(work: Work, entry: dict[str, Any], cases_of: CasesOf) -> Changes:
+    from suites.results import CaseResult
+
+    given = work.evidence(entry["evidence_id"])["content"]["given"]
+    sides = [side["run_id"] if side else None for side in (given["candidate"], given["baseline"])]
+    after, before = ([CaseResult.from_dict(row) for row in work.cases(run)] if run else [] for run in sides)
+    return Changes(after, before, cases_of(entry["suite"]), given["candidate"]["stopped"])
+
+
+def _as_junit(decisions: Sequence[GateDecision], changes: Mapping[str, Changes]) -> str:
     from suites.report.junit import render_junit
-    from suites.report.markdown import render_markdown
-    from suites.results import CaseResult
 
-    decisions = decisions_of(answer)
-    results: dict[str, list[CaseResult]] = {}
-    views: dict[str, Any] = {}
-    for entry in answer["suites"]:
-        given = work.evidence(entry["evidence_id"])["content"]["given"]
-        results[entry["suite"]] = _cases(work, given["candidate"]["run_id"])
-        before = _cases(work, given["baseline"]["run_id"]) if given["baseline"] else []
-        views |= _views(entry, results[entry["suite"]], before)
-    decisions = [
-        _named(decision, {result.case_id: result.index + 1 for result in results[decision.suite]})
+    titles = {(suite, case_id): title for suite, each in changes.items() for case_id, title in each.titles().items()}
+    return render_junit(decisions, {suite: each.candidates() for suite, each in changes.items()}, titles)
+
+
+def _as_comment(
+    answer: dict[str, Any],
+    decisions: Sequence[GateDecision],
+    changes: Mapping[str, Changes],
+    footings: Mapping[str, tuple[str, str]],
+) -> str:
+    from suites.report.markdown import Footing, render_markdown
+
+    views = {
+        (decision.suite, case_id): view
         for decision in decisions
-    ]
-    if junit is not None:
-        _write(junit, render_junit(decisions, results))
-    if markdown is not None:
-        _write(markdown, render_markdown(decisions, views, answer.get("notes", ())))
-
-
-def _cases(work: Work, run_id: str) -> list[Any]:
-    from suites.results import CaseResult
-
-    return [CaseResult.from_dict(row) for row in work.cases(run_id)]
-
-
-def _views(entry: dict[str, Any], after: list[Any], before: list[Any]) -> dict[str, Any]:
-    """Both outputs of every case that changed."""
-    from suites.report.markdown import CaseView
-
-    old = {result.case_id: result for result in before if result.repeat == 0}
-    changed = {*entry["newly_broken"], *entry["newly_mended"]}
-    views = {}
-    for result in after:
-        if result.case_id in changed and result.repeat == 0:
-            reason = result.error or "; ".join(o.reason for o in result.outcomes if o.status != "passed")
-            was = old.get(result.case_id)
-            title = f"case {result.index + 1}"
-            views[result.case_id] = CaseView(title, result.output or "", (was.output or "") if was else "", reason)
-    return views
+        for case_id, view in changes[decision.suite].views([*decision.newly_broken, *decision.newly_mended]).items()
+    }
+    found = {
+        entry["suite"]: Footing(entry["evidence_id"], *footings.get(entry["suite"], (entry["suite"], "")))
+        for entry in answer["suites"]
+    }
+    return render_markdown(decisions, views, answer.get("notes", ()), found)
 
 
 def _write(path: Path, text: str) -> None:
@@ -127,4 +146,4 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     except OSError as error:
-        raise CannotRun(f"{path} cannot be written: {error.strerror}") from error
+        raise CannotRun(f"{path} cannot be written: {error.strerror}: name a file that can") from error

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.options import Concurrency, Json, Local, NoCache, RerunFailed, Suites
+from service.cli.interrupts import ended_by_sigterm
+from service.cli.options import Concurrency, Json, Local, NoCache, RerunFailed, Resume, Suites
 
 if TYPE_CHECKING:
     from service.cli.testing import Plan
@@ -23,7 +24,6 @@ Aliases = Annotated[
     list[str] | None,
     typer.Option("--model", help="Ask this model alias in place of the prompt's own; several compare."),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="With --local: ask what the last, interrupted run has left.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Only cases with this tag; with !TAG those without it.")]
 Cases = Annotated[list[str] | None, typer.Option("--case", help="Only the case with this id, or cases with this text.")]
 First = Annotated[int | None, typer.Option("--first", min=1, help="Only the first so many cases.")]
@@ -32,6 +32,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Which sample is drawn.")]
 MOST_SHOWN = 5  # cases that did not pass
 
 
+@ended_by_sigterm
 def run(
     suites: Suites = None,
     prompt: Prompts = None,
@@ -62,8 +63,10 @@ def run(
     asked: dict[str, Any] = {"concurrency": concurrency, "no_cache": no_cache, "rerun_failed": rerun_failed}
     results = []
     for plan in plans:
+        _refuse_comparison(work, plan, [*_variants(plan, versions, prompt or [], model or [])])
+    for plan in plans:
         for variant in _variants(plan, versions, prompt or [], model or []):
-            request = RunRequest(**asked, **variant, filter=chosen)
+            request = RunRequest(**asked, **variant, filter=chosen, rubrics=plan.rubrics(versions))
             with bar(_label(request)) as advance:
                 results.append(work.run(request, advance, resume=resume))
     shown = [{k: v for k, v in result.items() if k != "case_status"} for result in _compared(results)]
@@ -85,6 +88,22 @@ def _variants(
     for prompt in own or (versions.get(("prompt", plan.prompt)),):
         for model in dict.fromkeys(models) or (None,):
             yield {"suite": suite, "prompt": prompt, "model": model}
+
+
+def _refuse_comparison(work: Work, plan: Plan, variants: list[dict[str, Any]]) -> None:
+    """Raise BadInput for several variants of a suite with `select-best`: promptfoo would compare their answers with it.
+
+    Here each variant is a run of its own, which a gate can rest on: its outcomes depend on no other's.
+    """
+    from prompts.errors import BadInput
+    from suites.judging import compares_answers
+
+    if len(variants) > 1 and compares_answers(plan.data or work.suite(plan.suite)["content"]):
+        raise BadInput(
+            f"{plan.suite}: `select-best` compares the repeats of one variant, and {len(variants)} variants are asked:"
+            " run them one by one, or without `select-best`: they are compared case by case, with a p-value",
+            param="model",
+        )
 
 
 def _label(request: RunRequest) -> str:
@@ -122,6 +141,8 @@ def _show_runs(work: Work, results: list[dict[str, Any]]) -> None:
     for result in results:
         if result.get("filter"):
             err().print(Text(f"{result['run_id']}: some of the cases only, which is no evidence for a gate"))
+        if "rerun" in result:
+            err().print(Text(f"{result['run_id']}: {rerun_in_words(result['rerun'])}"))
         if result["retries"]:
             err().print(Text(f"{result['run_id']}: {result['retries']} attempts failed and were repeated"))
         if result["judges"]:
@@ -135,6 +156,14 @@ def _show_runs(work: Work, results: list[dict[str, Any]]) -> None:
             out().print(Text(f"{result['suite']}: {reason}", style=style))
         if result["failed"] or result["errored"]:
             _show_bad_cases(work, result)
+
+
+def rerun_in_words(rerun: dict[str, Any]) -> str:
+    """What a re-run is, and what it is not."""
+    kept = f"a re-run of {rerun['of']}, of which {rerun.get('kept', 0)} results are kept"
+    if rerun["asks"] == "errored":
+        return f"{kept}; what had errored or was not asked is asked again"
+    return f"{kept}; cases that had not passed got a second chance, so it is no evidence for a gate"
 
 
 def judges_in_words(judges: dict[str, Any]) -> str:

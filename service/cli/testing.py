@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.options import Concurrency, Json, Local, Model, NoCache, PromptOption, RerunFailed, Suites
+from service.cli.interrupts import ended_by_sigterm
+from service.cli.options import Concurrency, Json, Local, Model, NoCache, PromptOption, RerunErrored, Resume, Suites
 
 if TYPE_CHECKING:
     from service.cli.project import Project
     from service.cli.work import Work
-    from suites.case import Suite
+    from suites.case import Case, Suite
 
 GIT = "git:"
 
@@ -25,6 +28,7 @@ Baseline = Annotated[
 ]
 
 
+@ended_by_sigterm
 def gate(
     suites: Suites = None,
     candidate: Candidate = None,
@@ -39,7 +43,8 @@ def gate(
     model: Model = None,
     concurrency: Concurrency = 16,
     no_cache: NoCache = False,
-    rerun_failed: RerunFailed = False,
+    rerun_failed: RerunErrored = False,
+    resume: Resume = False,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here.")] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", help="Write a pull-request comment here.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json-file", help="Write the JSON here, too.")] = None,
@@ -48,9 +53,10 @@ def gate(
 ) -> int:
     """May this change ship: 0 pass, 1 fail, 2 bad file, 3 inconclusive, 4 could not run."""
     from prompts.errors import BadInput
-    from service.cli.exits import OF_VERDICT
-    from service.cli.output import bar, print_json
-    from service.cli.reports import show_gate, write_reports
+    from service.cli.exits import COULD_NOT_RUN, OF_VERDICT, of_several
+    from service.cli.output import bar, print_json, show_error
+    from service.cli.reports import Files, show_gate, write_reports
+    from service.errors import CannotRun
     from service.gates import GateRequest
 
     if against and baseline:
@@ -70,15 +76,25 @@ def gate(
         no_cache=no_cache,
         rerun_failed=rerun_failed,
         fallback=fallback,
+        rubrics=tuple(dict.fromkeys(pin for plan in plans for pin in plan.rubrics(versions))),
     )
     with bar("gate") as advance:
-        answer = {**work.gate(request, advance), "notes": notes}
-    write_reports(work, answer, junit=junit, markdown=markdown, json_file=json_file)
+        answer = work.gate(request, advance, resume=resume)
+    answer = {**answer, "notes": [*notes, *answer.get("notes", ())]}
+    asked = {plan.suite.partition("@")[0]: plan for plan in plans}
+    footings = {name: (plan.named, " --local" if local else "") for name, plan in asked.items()}
+    files = Files(junit, markdown, json_file)
+    codes = [OF_VERDICT[answer["verdict"]]]
+    try:
+        write_reports(work, answer, files, lambda name: asked[name].cases(work), footings)
+    except CannotRun as error:  # the verdict is told all the same
+        show_error(str(error))
+        codes.append(COULD_NOT_RUN)
     if as_json:
         print_json(answer)
     else:
         show_gate(work, answer)
-    return OF_VERDICT[answer["verdict"]]
+    return of_several(codes)
 
 
 class Plan:
@@ -92,6 +108,28 @@ class Plan:
         self.data = data
         self.candidate = candidate
         self.sources = sources
+
+    def cases(self, work: Work) -> Sequence[Case]:
+        """The suite's cases: those of its file, else what the registry has."""
+        return self.data.tests if self.data is not None else work.cases_of(self.suite)
+
+    @property
+    def named(self) -> str:
+        """What a command calls it: its file, else its name."""
+        return os.path.relpath(self.sources[0]) if self.data is not None and self.sources else self.suite
+
+    @cached_property
+    def rubric_names(self) -> frozenset[str]:
+        """The prompts by which a suite of the working tree has its answers judged, those of a version aside."""
+        from suites.judging import Needs
+
+        if self.data is None:
+            return frozenset()
+        return frozenset(name for name in Needs.of_suite(self.data).rubrics if "@" not in name)
+
+    def rubrics(self, versions: dict[tuple[str, str], str]) -> tuple[str, ...]:
+        """The versions of these that were pushed as drafts."""
+        return tuple(found for name in sorted(self.rubric_names) if (found := versions.get(("prompt", name))))
 
 
 Prepared = tuple["Project", "Work", list[Plan], dict[tuple[str, str], str]]
@@ -132,9 +170,9 @@ def plan_suites(work: Work, project: Project, given: list[str], candidates: tupl
         plans.append(Plan(suite.name, prompt, suite.suite, named.get(prompt), suite.sources))
     untested = sorted(named.keys() - {plan.prompt for plan in plans})
     if untested:
-        raise BadInput(
-            f"{untested[0]!r} is tested by none of {', '.join(plan.suite for plan in plans)}", param="candidate"
-        )
+        suites, prompts = (sorted({getattr(plan, kind) for plan in plans}) for kind in ("suite", "prompt"))
+        told = f"{named[untested[0]]}: prompt {untested[0]!r} is tested by none of the suites {', '.join(suites)}"
+        raise BadInput(f"{told}: name a version of {', '.join(prompts)}, or add its suite", param="candidate")
     return plans
 
 
@@ -148,6 +186,8 @@ def push_plans(work: Work, project: Project, plans: list[Plan]) -> dict[tuple[st
     for plan in plans:
         if plan.data is not None and plan.candidate is None:
             prompts |= project.with_includes(plan.prompt)
+        for name in plan.rubric_names and plan.rubric_names & (project.tree.sources.keys() | project.tree.broken):
+            prompts |= project.with_includes(name)
     suites = {plan.suite: plan.data for plan in plans if plan.data is not None}
     if not suites:
         return {}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prompts.errors import BadInput, TurnoutError
 from prompts.names import parse_selector
 from service.calibration import CalibrationRequest, Calibrations
+from service.cli.interrupts import run_to_end, tell_how_to_go_on
 from service.cli.output import Advance, err
 from service.errors import CannotRun, NotFound
 from service.evaluation import Evaluator, RunSpec
@@ -24,7 +24,7 @@ from service.registry import Origin, Push, Registry
 from service.settings import Settings
 from service.store import routes, runs
 from service.store.database import Database
-from suites.case import Suite
+from suites.case import Case, Suite
 from suites.files import LINES
 from suites.results import CaseResult
 
@@ -42,11 +42,13 @@ class Work(Protocol):
 
     def run(self, request: RunRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]: ...
 
-    def gate(self, request: GateRequest, advance: Advance) -> dict[str, Any]: ...
+    def gate(self, request: GateRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]: ...
 
     def calibrate(self, request: CalibrationRequest, advance: Advance) -> dict[str, Any]: ...
 
     def suite(self, text: str) -> dict[str, Any]: ...
+
+    def cases_of(self, suite: str) -> Sequence[Case]: ...
 
     def evidence(self, evidence_id: str) -> dict[str, Any]: ...
 
@@ -65,18 +67,26 @@ class RemoteWork:
         try:
             answer: list[dict[str, Any]] = self._remote.call("POST", "/api/push", body=body)
         except BadInput as error:
-            if "server.max_body_bytes" not in str(error):
+            if "server.max_" not in str(error):
                 raise
             raise BadInput(f"{_largest(suites, sent)}: {error}; or add --local", param="suite") from error
         return answer
 
     def run(self, request: RunRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]:
         if resume:
-            raise BadInput("a run of a service is resumed by its job: turnout job ID --resume", param="resume")
+            raise BadInput(
+                "a run of a service is resumed by its job: turnout job ID --resume (`turnout jobs` lists them)",
+                param="resume",
+            )
         started = self._remote.call("POST", "/api/runs", body=request.model_dump(mode="json", exclude_none=True))
         return self._result(started["job_id"], advance)
 
-    def gate(self, request: GateRequest, advance: Advance) -> dict[str, Any]:
+    def gate(self, request: GateRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]:
+        if resume:
+            raise BadInput(
+                "a gate of a service is resumed by its job: turnout job ID --resume (`turnout jobs` lists them)",
+                param="resume",
+            )
         started = self._remote.call("POST", "/api/gates", body=request.model_dump(exclude_none=True))
         return self._result(started["job_id"], advance)
 
@@ -89,8 +99,11 @@ class RemoteWork:
     def _result(self, job_id: str, advance: Advance) -> dict[str, Any]:
         from service.cli.client import follow
 
+        seen: dict[str, Any] = {"done": 0}
+
         def on_event(event: dict[str, Any]) -> None:
             if event["type"] == "cases":
+                seen.update(event["data"])
                 advance(event["data"]["done"], event["data"]["total"])
             elif event["type"] == "waits":
                 err().print(event["data"]["reason"], markup=False)
@@ -100,6 +113,8 @@ class RemoteWork:
         except KeyboardInterrupt:
             with contextlib.suppress(TurnoutError):  # interrupted is what happened, whether or not anybody heard
                 self._remote.call("POST", f"/api/jobs/{job_id}/cancel")
+            kept = f"some {seen['done']} results are kept by the service"
+            err().print(f"{kept}; go on with: turnout job {job_id} --resume --watch", markup=False)
             raise
         if job["status"] != "succeeded":
             raise CannotRun(job["error"] or f"job {job_id} was {job['status']}")
@@ -111,6 +126,12 @@ class RemoteWork:
         params = {"version": selector.version} if selector.version is not None else {}
         record: dict[str, Any] = self._remote.call("GET", f"/api/suites/{selector.name}", params=params)
         return record
+
+    def cases_of(self, suite: str) -> Sequence[Case]:
+        from suites.files import suite_of_data
+
+        record = self.suite(suite)
+        return suite_of_data(record["content"], f"suite {record['name']}").tests
 
     def evidence(self, evidence_id: str) -> dict[str, Any]:
         record: dict[str, Any] = self._remote.call("GET", f"/api/evidence/{evidence_id}")
@@ -159,37 +180,48 @@ class LocalWork:
             nonlocal run_id
             plan = gates.plan_run(request, run_id)
             if resume:
-                run_id = self._cut_short(plan.spec) or run_id
+                run_id = _told_whence(self._cut_short(plan.spec), run_id)
             count = _Count(advance, len(plan.spec.chosen(plan.suite)) * plan.suite.repeat)
             return (await evaluator.run(replace(plan.spec, run_id=run_id), plan.suite, count)).data
 
         try:
-            return asyncio.run(self._with_models(work))
+            return run_to_end(self._with_models(work))
         except KeyboardInterrupt:
-            self._tell_interrupted(run_id)
+            self._tell_interrupted((run_id,), run_id)
             raise
 
     def _cut_short(self, spec: RunSpec) -> str | None:
         """The newest run of the same cases and variant that did not end, if any."""
         with self._database.read() as session:
             found = runs.unfinished(session, spec.suite, spec.suite_version, str(spec.variant))
-        wanted = spec.filter.as_data()
-        return next((run["id"] for run in found if (run["summary"] or {}).get("filter", {}) == wanted), None)
+        wanted = (spec.filter.as_data(), spec.asks if spec.rerun_of else None)
+        return next((run["id"] for run in found if _kind_of(run["summary"] or {}) == wanted), None)
 
-    def _tell_interrupted(self, run_id: str) -> None:
+    def _tell_interrupted(self, run_ids: Iterable[str], name: str) -> None:
         with self._database.write() as session:
-            kept = runs.interrupt(session, run_id, now())
-        err().print(f"{kept} results are kept as {run_id}: --resume asks the rest", markup=False)
+            kept = sum(runs.interrupt(session, run_id, now()) for run_id in run_ids)
+        tell_how_to_go_on(f"{kept} results are kept as {name}")
 
-    def gate(self, request: GateRequest, advance: Advance) -> dict[str, Any]:
+    def gate(self, request: GateRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]:
+        gate_id = new_id("gate")
+        run_ids: list[str] = []
+
         async def work(gates: Gates, _: Evaluator) -> dict[str, Any]:
-            gate_id = new_id("gate")
+            nonlocal gate_id
             items = gates.plan(request, gate_id)
+            if resume:
+                gate_id = _told_whence(gates.cut_short(items), gate_id)
+                items = gates.plan(request, gate_id)
+            run_ids.extend(run.spec.run_id for item in items for run in item.runs)
             plans = [run for item in items for run in item.runs]
             count = _Count(advance, sum(len(run.suite.tests) * run.suite.repeat for run in plans))
             return await gates.decide(gate_id, items, LOCAL_ADMIN, count)
 
-        return asyncio.run(self._with_models(work))
+        try:
+            return run_to_end(self._with_models(work))
+        except KeyboardInterrupt:
+            self._tell_interrupted(run_ids, gate_id)
+            raise
 
     def calibrate(self, request: CalibrationRequest, advance: Advance) -> dict[str, Any]:
         async def work() -> dict[str, Any]:
@@ -200,7 +232,7 @@ class LocalWork:
             finally:
                 await pool.aclose()
 
-        return asyncio.run(work())
+        return run_to_end(work())
 
     async def _with_models(self, work: Any) -> dict[str, Any]:
         gc.freeze()  # what start-up made lives as long as this process: garbage of the run is found sooner and cheaper
@@ -215,6 +247,9 @@ class LocalWork:
     def suite(self, text: str) -> dict[str, Any]:
         return self._registry.suite_head(text)
 
+    def cases_of(self, suite: str) -> Sequence[Case]:
+        return self._registry.read_suite(self._registry.suite_head(suite)).tests
+
     def evidence(self, evidence_id: str) -> dict[str, Any]:
         with self._database.read() as session:
             record = routes.evidence(session, evidence_id)
@@ -225,6 +260,18 @@ class LocalWork:
     def cases(self, run_id: str, statuses: tuple[str, ...] = ()) -> Iterable[dict[str, Any]]:
         with self._database.read() as session:
             yield from runs.cases(session, run_id, statuses)
+
+
+def _kind_of(summary: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Which cases a run asks, and which it asks again of another."""
+    return summary.get("filter", {}), summary.get("rerun", {}).get("asks")
+
+
+def _told_whence(found: str | None, new: str) -> str:
+    """The id of what goes on, said; that of what starts anew where nothing was cut short, which is said, too."""
+    told = f"goes on with {found}" if found else f"nothing like this was cut short: {new} starts anew"
+    err().print(told, markup=False)
+    return found or new
 
 
 class _Count:

@@ -6,41 +6,33 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, or_
-from sqlmodel import Session, col, select
-from sqlmodel.sql.expression import SelectOfScalar
-
 from service.errors import Conflict
-from service.store.tables import Job, JobEvent
+from service.store.session import Session, listed
+from service.store.tables import JOB, JOB_EVENT, without
 
 LIVE = ("queued", "running")
 
 
 def add(session: Session, record: dict[str, Any]) -> dict[str, Any]:
     """Write the job unless one with its id is there; returns it as it stands."""
-    row = session.get(Job, record["id"])
-    if row is None:
-        row = Job(**record)
-        session.add(row)
-        session.flush()
-    return row.model_dump()
+    JOB.add(session, [record], once=True)
+    return JOB.one(session, record["id"])
 
 
 def get(session: Session, job_id: str) -> dict[str, Any] | None:
-    row = session.get(Job, job_id)
-    return row.model_dump() if row else None
+    return JOB.get(session, job_id)
 
 
 def listing(session: Session, limit: int, kind: str | None = None) -> list[dict[str, Any]]:
-    query = select(Job).order_by(col(Job.created_at).desc()).limit(limit)
-    if kind is not None:
-        query = query.where(Job.kind == kind)
-    return [row.model_dump() for row in session.exec(query)]
+    newest = "ORDER BY created_at DESC LIMIT :limit"
+    if kind is None:
+        return JOB.all(session, newest, limit=limit)
+    return JOB.all(session, f"WHERE kind = :kind {newest}", kind=kind, limit=limit)
 
 
 def running(session: Session) -> list[dict[str, Any]]:
     """Jobs that some worker claimed and has not finished."""
-    return [row.model_dump() for row in session.exec(select(Job).where(Job.status == "running"))]
+    return JOB.all(session, "WHERE status = 'running'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,113 +47,107 @@ class Free:
     only: str | None = None
 
     @property
-    def query(self) -> SelectOfScalar[Job]:
-        abandoned = or_(col(Job.worker).in_(self.dead_workers), col(Job.heartbeat_at) < self.stale_before)
-        found = select(Job).where(or_(col(Job.status) == "queued", (col(Job.status) == "running") & abandoned))
-        return found.where(Job.id == self.only) if self.only else found
+    def where(self) -> tuple[str, dict[str, Any]]:
+        """What stands behind SELECT … FROM job, and its values."""
+        values: dict[str, Any] = {"stale": self.stale_before}
+        abandoned = "heartbeat_at < :stale"
+        if self.dead_workers:
+            workers, dead = listed("dead", self.dead_workers)
+            abandoned, values = f"{abandoned} OR worker IN {workers}", values | dead
+        found = f"WHERE (status = 'queued' OR (status = 'running' AND ({abandoned})))"
+        return (f"{found} AND id = :only", values | {"only": self.only}) if self.only else (found, values)
 
 
 def has_free(session: Session, free: Free) -> bool:
     """Whether a claim would find something: asked often, and takes no lock."""
-    return session.exec(free.query.limit(1)).first() is not None
+    where, values = free.where
+    return session.row(f"SELECT id FROM job {where} LIMIT 1", **values) is not None
 
 
 def claim(session: Session, worker: str, at: str, free: Free) -> dict[str, Any] | None:
     """Take the oldest free job for `worker`; its token grows by one."""
-    row = session.exec(free.query.order_by(col(Job.created_at)).limit(1).with_for_update(skip_locked=True)).first()
+    where, values = free.where
+    row = JOB.first(session, f"{where} ORDER BY created_at LIMIT 1{session.skip_locked}", **values)
     if row is None:
         return None
-    row.status, row.worker, row.heartbeat_at = "running", worker, at
-    row.started_at = row.started_at or at
-    row.token += 1
-    session.add(row)
-    session.flush()
-    return row.model_dump()
+    taken = {"status": "running", "worker": worker, "heartbeat_at": at, "token": row["token"] + 1}
+    taken["started_at"] = row["started_at"] or at
+    return _changed(session, row, **taken)
 
 
 def heartbeat(session: Session, job_id: str, token: int, at: str) -> bool:
     """False where the job is no longer this worker's. Returns whether work may go on."""
-    row = session.get(Job, job_id, with_for_update=True)
-    if row is None or row.token != token or row.status != "running":
-        return False
-    row.heartbeat_at = at
-    session.add(row)
-    return True
+    where = "id = :id AND token = :token AND status = 'running'"
+    return session.run(f"UPDATE job SET heartbeat_at = :at WHERE {where}", id=job_id, token=token, at=at) > 0
 
 
-def require_claim(session: Session, job_id: str, token: int) -> Job:
-    """The job, locked; raises Conflict where another worker has taken it meanwhile."""
-    row = session.get(Job, job_id, with_for_update=True)
-    if row is None or row.token != token or row.status != "running":
+def require_claim(session: Session, job_id: str, token: int) -> None:
+    """Lock the job; raises Conflict where another worker has taken it meanwhile."""
+    if _claimed(session, job_id, token) is None:
         raise Conflict(f"job {job_id!r} was taken over by another worker")
-    return row
+
+
+def _claimed(session: Session, job_id: str, token: int) -> dict[str, Any] | None:
+    """The job, locked; None where it is not, or no longer, this claim's."""
+    row = JOB.get(session, job_id, lock=True)
+    return row if row is not None and (row["token"], row["status"]) == (token, "running") else None
+
+
+def _changed(session: Session, row: dict[str, Any], **columns: Any) -> dict[str, Any]:
+    JOB.set(session, row["id"], **columns)
+    return {**row, **columns}
 
 
 def finish(session: Session, job_id: str, token: int, outcome: dict[str, Any]) -> None:
     """Close the job with `status`, `result`, `error` and `finished_at`; raises Conflict for a fenced-out worker."""
-    row = require_claim(session, job_id, token)
-    for name in ("status", "result", "error", "finished_at"):
-        setattr(row, name, outcome.get(name))
-    row.worker = None
-    session.add(row)
+    require_claim(session, job_id, token)
+    ended = {name: outcome.get(name) for name in ("status", "result", "error", "finished_at")}
+    JOB.set(session, job_id, **ended, worker=None)
 
 
 def release(session: Session, job_id: str, token: int) -> None:
     """Put a claimed job back into the queue: a worker that stops in order does this."""
-    row = session.get(Job, job_id, with_for_update=True)
-    if row is not None and row.token == token and row.status == "running":
-        row.status, row.worker = "queued", None
-        session.add(row)
+    if _claimed(session, job_id, token) is not None:
+        JOB.set(session, job_id, status="queued", worker=None)
 
 
 def request_cancel(session: Session, job_id: str, at: str) -> dict[str, Any] | None:
     """Ask for the end of a job: a waiting one ends at once, a running one when its worker sees it."""
-    row = session.get(Job, job_id, with_for_update=True)
+    row = JOB.get(session, job_id, lock=True)
     if row is None:
         return None
-    if row.status == "queued":
-        row.status, row.finished_at = "cancelled", at
-    elif row.status == "running":
-        row.cancel_requested = True
-    session.add(row)
-    session.flush()
-    return row.model_dump()
+    if row["status"] == "queued":
+        return _changed(session, row, status="cancelled", finished_at=at)
+    return _changed(session, row, cancel_requested=True) if row["status"] == "running" else row
 
 
 def requeue(session: Session, job_id: str) -> dict[str, Any] | None:
     """Queue an ended job again as its next attempt; a live one stays as it is."""
-    row = session.get(Job, job_id, with_for_update=True)
+    row = JOB.get(session, job_id, lock=True)
     if row is None:
         return None
-    if row.status == "succeeded":
+    if row["status"] == "succeeded":
         raise Conflict(f"job {job_id!r} has succeeded: there is nothing to resume")
-    if row.status not in LIVE:
-        row.status, row.attempt = "queued", row.attempt + 1
-        row.cancel_requested, row.error, row.result, row.finished_at = False, None, None, None
-        session.add(row)
-        session.flush()
-    return row.model_dump()
+    if row["status"] in LIVE:
+        return row
+    anew: dict[str, Any] = {"status": "queued", "attempt": row["attempt"] + 1, "cancel_requested": False}
+    return _changed(session, row, **anew, error=None, result=None, finished_at=None)
 
 
 def add_event(session: Session, job_id: str, kind: str, data: dict[str, Any], at: str) -> None:
-    session.get(Job, job_id, with_for_update=True)  # numbers events of one job one after another
-    last = session.exec(select(func.max(JobEvent.number)).where(JobEvent.job_id == job_id)).one()
-    session.add(JobEvent(job_id=job_id, number=(last or 0) + 1, at=at, type=kind, data=data))
-    session.flush()
+    JOB.get(session, job_id, lock=True)  # numbers events of one job one after another
+    last = session.value("SELECT max(number) FROM job_event WHERE job_id = :id", id=job_id) or 0
+    JOB_EVENT.add(session, [{"job_id": job_id, "number": last + 1, "at": at, "type": kind, "data": data}])
 
 
 def has_event(session: Session, job_id: str, kind: str, data: dict[str, Any]) -> bool:
     """Whether an equal event of this job is there already."""
-    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.type == kind)
+    found = JOB_EVENT.all(session, "WHERE job_id = :id AND type = :kind", id=job_id, kind=kind)
     stored = json.loads(json.dumps(data))  # as it comes back: tuples are lists
-    return any(row.data == stored for row in session.exec(query))
+    return any(event["data"] == stored for event in found)
 
 
 def events(session: Session, job_id: str, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
-    query = (
-        select(JobEvent)
-        .where(JobEvent.job_id == job_id, JobEvent.number > after)
-        .order_by(col(JobEvent.number))
-        .limit(limit)
-    )
-    return [row.model_dump(exclude={"job_id"}) for row in session.exec(query)]
+    where = "WHERE job_id = :id AND number > :after ORDER BY number LIMIT :limit"
+    found = JOB_EVENT.all(session, where, id=job_id, after=after, limit=limit)
+    return [without(event, "job_id") for event in found]

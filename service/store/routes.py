@@ -4,70 +4,60 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func
-from sqlmodel import Session, col, select
-
-from service.store.tables import Adapter, EvidenceRow, Look, Prompt, Route, RouteRevision
+from service.store.session import Session, like
+from service.store.tables import ADAPTER, EVIDENCE, LOOK, PROMPT, ROUTE, ROUTE_REVISION
 
 
 def add_evidence(session: Session, record: dict[str, Any]) -> None:
     """Append evidence; the same id again changes nothing."""
-    if session.get(EvidenceRow, record["id"]) is None:
-        session.add(EvidenceRow(**record))
-        session.flush()
+    EVIDENCE.add(session, [record], once=True)
 
 
 def evidence(session: Session, evidence_id: str) -> dict[str, Any] | None:
-    row = session.get(EvidenceRow, evidence_id)
-    return row.model_dump() if row else None
+    return EVIDENCE.get(session, evidence_id)
 
 
 def passing_gate(session: Session, candidate: str) -> dict[str, Any] | None:
     """The newest gate's evidence on a variant where all of that gate's suites passed for it, else None."""
-    about = (EvidenceRow.kind == "gate", EvidenceRow.candidate == candidate)
-    newest = session.exec(
-        select(EvidenceRow).where(*about).order_by(col(EvidenceRow.created_at).desc()).limit(1)
-    ).first()
+    about = "WHERE kind = 'gate' AND candidate = :candidate"
+    newest = EVIDENCE.first(session, f"{about} ORDER BY created_at DESC LIMIT 1", candidate=candidate)
     if newest is None:
         return None
-    of_gate = newest.id.rpartition("_")[0] + "_"
-    siblings = select(EvidenceRow.verdict).where(*about, col(EvidenceRow.id).startswith(of_gate, autoescape=True))
-    return newest.model_dump() if set(session.exec(siblings)) == {"pass"} else None
+    of_gate = newest["id"].rpartition("_")[0] + "_"
+    siblings = f"SELECT verdict FROM evidence {about} AND id LIKE :of_gate ESCAPE '/'"
+    rows = session.rows(siblings, candidate=candidate, of_gate=like(of_gate) + "%")
+    return newest if {verdict for (verdict,) in rows} == {"pass"} else None
 
 
 def take_look(session: Session, look: dict[str, Any]) -> int:
     """Count this job's look at a held-out set; the same job again gets the number it had."""
-    row = session.get(Look, look["job_id"])
-    if row is not None:
-        return row.number
-    session.get(Prompt, look["prompt"], with_for_update=True)  # numbers looks of one prompt one after another
+    taken = LOOK.get(session, look["job_id"])
+    if taken is not None:
+        return int(taken["number"])
+    PROMPT.get(session, look["prompt"], lock=True)  # numbers looks of one prompt one after another
     number = looks_taken(session, look["prompt"], look["base_model"], look["heldout_digest"]) + 1
-    session.add(Look(**look, number=number))
-    session.flush()
+    LOOK.add(session, [{**look, "number": number}])
     return number
 
 
 def looks_taken(session: Session, prompt: str, base_model: str, heldout_digest: str) -> int:
-    query = select(func.max(Look.number)).where(
-        Look.prompt == prompt, Look.base_model == base_model, Look.heldout_digest == heldout_digest
-    )
-    return session.exec(query).one() or 0
+    sql = "SELECT max(number) FROM look WHERE prompt = :prompt AND base_model = :model AND heldout_digest = :digest"
+    return session.value(sql, prompt=prompt, model=base_model, digest=heldout_digest) or 0
 
 
 def add_adapter(session: Session, record: dict[str, Any]) -> None:
-    session.merge(Adapter(**record))
+    ADAPTER.remove(session, record["name"])
+    ADAPTER.add(session, [record])
 
 
 def adapter(session: Session, name: str) -> dict[str, Any] | None:
-    row = session.get(Adapter, name)
-    return row.model_dump() if row else None
+    return ADAPTER.get(session, name)
 
 
 def adapters(session: Session, prompt: str | None = None) -> list[dict[str, Any]]:
-    query = select(Adapter).order_by(col(Adapter.created_at).desc())
-    if prompt is not None:
-        query = query.where(Adapter.prompt == prompt)
-    return [row.model_dump() for row in session.exec(query)]
+    where = "" if prompt is None else "WHERE prompt = :prompt "
+    values = {} if prompt is None else {"prompt": prompt}
+    return ADAPTER.all(session, f"{where}ORDER BY created_at DESC", **values)
 
 
 def current(session: Session, prompt: str, *, for_update: bool = False) -> dict[str, Any] | None:
@@ -76,42 +66,35 @@ def current(session: Session, prompt: str, *, for_update: bool = False) -> dict[
     `for_update` takes the prompt's lock: a route that is not there yet has no row of its own to lock.
     """
     if for_update:
-        session.get(Prompt, prompt, with_for_update=True)
-    route = session.exec(select(Route).where(Route.prompt == prompt)).first()
+        PROMPT.get(session, prompt, lock=True)
+    route = ROUTE.get(session, prompt)
     if route is None:
         return None
-    revision = session.get_one(RouteRevision, (prompt, route.revision))
-    return {**revision.model_dump(), "salt": route.salt}
+    return {**ROUTE_REVISION.one(session, prompt, route["revision"]), "salt": route["salt"]}
 
 
 def all_current(session: Session) -> list[dict[str, Any]]:
-    return [found for row in session.exec(select(Route)) if (found := current(session, row.prompt))]
+    return [found for route in ROUTE.all(session) if (found := current(session, route["prompt"]))]
 
 
 def append(session: Session, record: dict[str, Any], salt: str) -> None:
     """Write a new revision and make it the current one; the salt of an existing route never changes."""
-    session.add(RouteRevision(**record))
-    route = session.get(Route, record["prompt"])
-    if route is None:
-        route = Route(prompt=record["prompt"], revision=record["revision"], salt=salt)
-    route.revision = record["revision"]
-    session.add(route)
-    session.flush()
+    prompt, number = record["prompt"], record["revision"]
+    ROUTE_REVISION.add(session, [record])
+    if not ROUTE.set(session, prompt, revision=number):
+        ROUTE.add(session, [{"prompt": prompt, "revision": number, "salt": salt}])
 
 
 def history(session: Session, prompt: str) -> list[dict[str, Any]]:
     """Every revision, newest first."""
-    query = select(RouteRevision).where(RouteRevision.prompt == prompt)
-    return [row.model_dump() for row in session.exec(query.order_by(col(RouteRevision.revision).desc()))]
+    return ROUTE_REVISION.all(session, "WHERE prompt = :prompt ORDER BY revision DESC", prompt=prompt)
 
 
 def revision(session: Session, prompt: str, number: int) -> dict[str, Any] | None:
-    row = session.get(RouteRevision, (prompt, number))
-    return row.model_dump() if row else None
+    return ROUTE_REVISION.get(session, prompt, number)
 
 
 def by_evidence(session: Session, prompt: str, evidence_id: str) -> dict[str, Any] | None:
     """The first revision that rests on this evidence, or None."""
-    query = select(RouteRevision).where(RouteRevision.prompt == prompt, RouteRevision.evidence_id == evidence_id)
-    row = session.exec(query.order_by(col(RouteRevision.revision)).limit(1)).first()
-    return row.model_dump() if row else None
+    where = "WHERE prompt = :prompt AND evidence_id = :evidence ORDER BY revision LIMIT 1"
+    return ROUTE_REVISION.first(session, where, prompt=prompt, evidence=evidence_id)

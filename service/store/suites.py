@@ -8,84 +8,73 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
-from sqlalchemy import insert
-from sqlmodel import Session, col, select
-
-from service.store.database import Database, insert_once
-from service.store.tables import SuiteCases, SuiteVersion
+from service.store.database import Database
+from service.store.session import Row, Session, listed
+from service.store.tables import SUITE_CASES, SUITE_VERSION, without
 
 
 def numbers(session: Session, names: Sequence[str]) -> dict[str, dict[str, int]]:
     """The number behind each digest, by name: every version of these suites, drafts among them."""
     found: dict[str, dict[str, int]] = {}
-    query = select(SuiteVersion.name, SuiteVersion.digest, SuiteVersion.number)
-    for name, digest, number in _of(session, query, names):
+    for name, digest, number in _of(session, "SELECT name, digest, number FROM suite_version WHERE", names):
         found.setdefault(name, {})[digest] = number
     return found
 
 
 def meant(session: Session, names: Sequence[str]) -> dict[str, int]:
     """What the bare names of these suites mean now: the number of the version that was pushed last."""
-    query = select(SuiteVersion.name, SuiteVersion.pushed_at, SuiteVersion.number)
-    rows = _of(session, query.where(col(SuiteVersion.pushed_at).is_not(None)), names)
+    sql = "SELECT name, pushed_at, number FROM suite_version WHERE pushed_at IS NOT NULL AND"
+    rows = _of(session, sql, names)
     return {name: number for name, _, number in sorted(rows)}
 
 
 def by_number(session: Session, name: str, number: int) -> dict[str, Any] | None:
-    return _plain(
-        session.exec(select(SuiteVersion).where(SuiteVersion.name == name, SuiteVersion.number == number)).first()
-    )
+    return _plain(SUITE_VERSION.get(session, name, number))
 
 
 def newest(session: Session, name: str) -> dict[str, Any] | None:
     """The version that was pushed last, which is what the bare name means; drafts are none."""
-    query = select(SuiteVersion).where(SuiteVersion.name == name, col(SuiteVersion.pushed_at).is_not(None))
-    return _plain(session.exec(query.order_by(col(SuiteVersion.pushed_at).desc()).limit(1)).first())
+    where = "WHERE name = :name AND pushed_at IS NOT NULL ORDER BY pushed_at DESC LIMIT 1"
+    return _plain(SUITE_VERSION.first(session, where, name=name))
 
 
 def summaries(session: Session, name: str | None = None) -> list[dict[str, Any]]:
     """Every suite version without its cases, newest first within a name."""
-    columns = (
-        SuiteVersion.name,
-        SuiteVersion.number,
-        SuiteVersion.digest,
-        SuiteVersion.prompt,
-        SuiteVersion.created_at,
-    )
-    query = select(*columns).order_by(col(SuiteVersion.name), col(SuiteVersion.number).desc())  # type: ignore[call-overload]  # five columns: one more than the overloads of select() know
-    if name is not None:
-        query = query.where(SuiteVersion.name == name)
-    return [dict(row._mapping) for row in session.exec(query)]
+    columns = ("name", "number", "digest", "prompt", "created_at")
+    where = "" if name is None else "WHERE name = :name "
+    values = {} if name is None else {"name": name}
+    sql = f"SELECT {', '.join(columns)} FROM suite_version {where}ORDER BY name, number DESC"
+    return [dict(zip(columns, row, strict=True)) for row in session.rows(sql, **values)]
 
 
 def add_all(session: Session, records: Sequence[dict[str, Any]]) -> None:
-    if records:
-        session.execute(insert(SuiteVersion), records)
+    SUITE_VERSION.add(session, records)
 
 
 def set_pushed(session: Session, name: str, number: int, at: str) -> None:
     """Make this version what the bare name means, whenever it was first seen."""
-    query = select(SuiteVersion).where(SuiteVersion.name == name, SuiteVersion.number == number)
-    row = session.exec(query).one()
-    row.pushed_at = at
-    session.add(row)
+    SUITE_VERSION.set(session, name, number, pushed_at=at)
 
 
 def of_prompt(session: Session, prompt: str) -> list[str]:
     """The suites that test a prompt, in any of their versions."""
-    return sorted(set(session.exec(select(SuiteVersion.name).where(SuiteVersion.prompt == prompt))))
+    sql = "SELECT DISTINCT name FROM suite_version WHERE prompt = :prompt"
+    return sorted(name for (name,) in session.rows(sql, prompt=prompt))
 
 
-def _of(session: Session, query: Any, names: Sequence[str]) -> list[Any]:
+def _of(session: Session, sql: str, names: Sequence[str]) -> list[Row]:
     """Rows of these suites, some hundred names a query: SQLite bounds the variables of a statement."""
-    parts = (names[start : start + 500] for start in range(0, len(names), 500))
-    return [row for part in parts for row in session.execute(query.where(col(SuiteVersion.name).in_(part)))]
+    rows: list[Row] = []
+    for start in range(0, len(names), 500):
+        wanted, values = listed("name", names[start : start + 500])
+        rows += session.rows(f"{sql} name IN {wanted}", **values)
+    return rows
 
 
 def add_chunks(session: Session, digest: str, chunks: Iterable[bytes]) -> None:
     """Keep the cases of a suite, one chunk after another: they are never all in memory."""
     for number, chunk in enumerate(chunks):
-        insert_once(session, SuiteCases, [{"digest": digest, "number": number, "cases": chunk}])
+        SUITE_CASES.add(session, [{"digest": digest, "number": number, "cases": chunk}], once=True)
 
 
 class Chunks(Sequence[bytes]):
@@ -109,8 +98,9 @@ class Chunks(Sequence[bytes]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(self._count))]
         with self._database.read() as session:
-            return session.get_one(SuiteCases, (self._digest, range(self._count)[index])).cases
+            chunk: bytes = SUITE_CASES.one(session, self._digest, range(self._count)[index])["cases"]
+            return chunk
 
 
-def _plain(row: SuiteVersion | None) -> dict[str, Any] | None:
-    return row.model_dump(exclude={"id"}) if row else None
+def _plain(record: dict[str, Any] | None) -> dict[str, Any] | None:
+    return without(record, "id") if record else None

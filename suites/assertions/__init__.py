@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import replace
 
+from pydantic_core import PydanticCustomError
+
 from suites.assertions import (
     budget,
     counts,
@@ -41,6 +43,20 @@ from suites.assertions.spec import (
 )
 
 NOT = "not-"
+MOST_SUGGESTED = 3
+_SCRIPT = "write it as `javascript`, or as a `python` file (see docs/assertions.md)"
+NOT_HERE = {  # promptfoo's types that are not here, and what to write
+    "max-score": "it picks among several models; `turnout run --model A --model B` compares them case by case",
+    "webhook": _SCRIPT,
+    "ruby": _SCRIPT,
+    "moderation": "write `llm-rubric`, or `classifier` with `config: {labels: [safe, unsafe]}`",
+    "guardrails": "write `finish-reason` with `value: content_filter`, or `is-refusal`",
+    "pi": "write `llm-rubric` with a `threshold`",
+    "conversation-relevance": "write `answer-relevance`, or `llm-rubric`",
+    "search-rubric": "write `llm-rubric`; judges search nothing",
+    "tool-call-f1-score": "write `tool-call-f1`",
+    "is-valid-openai-tool-call": "write `is-valid-openai-tools-call`",
+}
 ASSERTIONS: Family = {
     **text.FAMILY,
     **counts.FAMILY,
@@ -93,27 +109,54 @@ def version_of(kind: str) -> int:
 
 
 def check_type(spec: AssertionSpec) -> Assertion | SceneAssertion:
-    """The assertion that `spec` names; refuses an unknown one with the one that was likely meant."""
-    found = ASSERTIONS.get(spec.type.removeprefix(NOT))
-    if found is None or (spec.type.startswith(NOT) and not found.can_be_negated):
-        refuse(f"unknown assertion type {spec.type[:80]!r}", _nearest(spec.type))
-    for name in sorted(OPTIONAL - found.takes):
-        if getattr(spec, name):
-            written = AssertionSpec.model_fields[name].alias or name
-            refuse(f"`{spec.type}` takes no `{written}`", f"remove `{written}:`")
+    """The assertion that `spec` names; refuses an unknown one with those that were likely meant."""
+    found = known_type(spec.type)
+    unwanted = [name for name in sorted(OPTIONAL - found.takes) if getattr(spec, name)]
+    if unwanted:
+        written = ", ".join(f"`{AssertionSpec.model_fields[name].alias or name}`" for name in unwanted)
+        refuse(f"`{spec.type}` takes no {written}", f"remove {written}")
     return found
 
 
-def _nearest(word: str) -> str:
-    known = [*ASSERTIONS, *(NOT + name for name, found in ASSERTIONS.items() if found.can_be_negated)]
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(ASSERTIONS) + ", each also with not-"
+def known_type(kind: str) -> Assertion | SceneAssertion:
+    """The assertion of this type; refuses an unknown one with those that were likely meant."""
+    found = ASSERTIONS.get(kind.removeprefix(NOT))
+    if found is None:
+        refuse(f"unknown assertion type {kind[:80]!r}", NOT_HERE.get(kind.removeprefix(NOT)) or near_types(kind))
+    if kind.startswith(NOT) and not found.can_be_negated:
+        refuse(f"`{kind.removeprefix(NOT)}` has no form with `{NOT}`", f"write `{kind.removeprefix(NOT)}`")
+    return found
+
+
+def near_types(word: str) -> str:
+    """What to write for a word that is no type: the types that are like it, or all of them."""
+    negated = [NOT + name for name, found in ASSERTIONS.items() if found.can_be_negated]
+    known = negated if word.startswith("no") else list(ASSERTIONS)
+    near = difflib.get_close_matches(word, known, n=MOST_SUGGESTED, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return "known: " + ", ".join(ASSERTIONS) + ", each also with not-"
 
 
 def check(spec: AssertionSpec) -> None:
     """Refuse a spec that could not be judged: a value of the wrong kind, a broken pattern or schema, a missing extra."""
     check_type(spec).check(spec)
     check_transform(spec)
+
+
+def problems(spec: AssertionSpec, *, is_filled: bool = True) -> Iterator[PydanticCustomError]:
+    """Each thing that is wrong with this assertion, not with its members; `is_filled` where its value is final."""
+    try:
+        found = known_type(spec.type)
+    except PydanticCustomError as error:
+        yield error
+        return
+    steps = (check_type, check_transform, found.check) if is_filled else (check_type, check_transform)
+    for step in steps:
+        try:
+            step(spec)
+        except PydanticCustomError as error:
+            yield error
 
 
 def walk(spec: AssertionSpec) -> Iterator[AssertionSpec]:
@@ -139,6 +182,9 @@ __all__ = [
     "check",
     "check_transform",
     "check_type",
+    "known_type",
+    "near_types",
+    "problems",
     "transformed",
     "version_of",
     "walk",

@@ -25,7 +25,8 @@ def _within(value: float, spec: AssertionSpec, unit: str) -> Outcome:
 def _check(spec: AssertionSpec) -> None:
     unit = "milliseconds" if spec.type.endswith("latency") else "USD"
     if spec.threshold is None:
-        refuse(f"`{spec.type}` needs a threshold in {unit}", "add `threshold:`")
+        example = "2000" if unit == "milliseconds" else "0.002"
+        refuse(f"`{spec.type}` needs a threshold in {unit}", f"add `threshold: {example}`")
     if spec.value is not None:
         refuse(f"`{spec.type}` has no value", "put the bound into `threshold:`")
 

@@ -282,7 +282,8 @@ async def _context_faithfulness(bench: _Bench, vote: int) -> Vote:
 
 async def _answer_relevance(bench: _Bench, vote: int) -> Vote:
     """How near the questions that the answer would answer are to the one that was asked."""
-    asked = [await bench.ask({}, _read_question, vote * QUESTIONS + number, varied=True) for number in range(QUESTIONS)]
+    read = _read_question if bench.spec.rubric_prompt is None else _read_plain_question
+    asked = [await bench.ask({}, read, vote * QUESTIONS + number, varied=True) for number in range(QUESTIONS)]
     alias = (bench.spec.config or {}).get("embeddings")
     try:
         question, *others = await bench.aids.embed(alias, [bench.question, *asked])
@@ -292,10 +293,13 @@ async def _answer_relevance(bench: _Bench, vote: int) -> Vote:
     return _scored(bench.spec, min(1.0, max(0.0, score)), 0.7, f"the answer answers {shorten(asked[0])}")
 
 
+def _read_plain_question(said: str) -> str:
+    """The same for an author's own rubric, which may have the question written as plain text."""
+    return said.strip() if judges.last_object(said) is None and said.strip() else _read_question(said)
+
+
 def _read_question(said: str) -> str:
-    """`{"question": …}`; an author's own rubric may have it written as plain text."""
-    found = judges.last_object(said)
-    question = said if found is None else found.get("question")
+    question = judges.read_object(said, "question")["question"]
     if not isinstance(question, str) or not question.strip():
         raise Unreadable("it holds no `question`")
     return question.strip()

@@ -160,10 +160,18 @@ def _check_references(spec: AssertionSpec) -> None:
     check_share(spec)
 
 
+def share_of(threshold: float) -> str:
+    """What a threshold above 1 was likely meant as: 80 and 8 are 0.8."""
+    return f"{threshold / (10 if threshold <= 10 else 100):g}" if threshold <= 100 else "0.8"
+
+
 def check_share(spec: AssertionSpec) -> None:
     """Refuse a threshold that no score can reach."""
     if spec.threshold is not None and spec.threshold > 1:
-        refuse(f"`{spec.type}` has scores from 0 to 1, its threshold is {spec.threshold:g}", "write it as a share: 0.5")
+        refuse(
+            f"`{spec.type}` has scores from 0 to 1, its threshold is {spec.threshold:g}",
+            f"write it as a share, such as {share_of(spec.threshold)}",
+        )
 
 
 def _check_levenshtein(spec: AssertionSpec) -> None:

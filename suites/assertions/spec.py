@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Annotated, Any, NoReturn, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from prompts.messages import Completion, Message, Usage, nothing
 from prompts.prompt import CompiledPrompt
 from suites.assertions.folders import ScriptFolders
+
+
+def refuse(message: str, fix: str) -> NoReturn:
+    """Raise a fault of a spec in the form that `prompts.yaml_source` turns into a line and a fix."""
+    raise PydanticCustomError("assertion", "{reason}", {"reason": message, "fix": fix})
+
+
+_BOUNDS = {  # what a threshold is of those types whose scores are no shares: in words, and as an example
+    "latency": ("milliseconds, from 0", "2000 for two seconds"),
+    "cost": ("dollars (USD), from 0", "0.002"),
+    "levenshtein": ("a number of edits, from 0", "5"),
+    "perplexity": ("a perplexity, from 1", "20"),
+    "similar:euclidean": ("a distance, from 0", "0.75"),
+    "similar:dot": ("a dot product, from 0", "0.75"),
+}
+
+
+def _as_threshold(value: Any, info: ValidationInfo) -> Any:
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf):
+        return value
+    kind = str(info.data.get("type", "")).removeprefix("not-")
+    told, example = _BOUNDS.get(kind, ("a share from 0 to 1", "0.8"))
+    refuse(f"a threshold is a number: {told}", f"write `threshold: {example}`")
+
+
+def _as_weight(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return value
+    refuse("a weight is a number from 0", "write `weight: 2` to count double, `weight: 0` to report without deciding")
 
 
 class AssertionSpec(BaseModel):
@@ -27,8 +57,8 @@ class AssertionSpec(BaseModel):
 
     type: str
     value: Any = None
-    threshold: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    threshold: Annotated[float | None, BeforeValidator(_as_threshold)] = Field(default=None, ge=0, allow_inf_nan=False)
+    weight: Annotated[float, BeforeValidator(_as_weight)] = Field(default=1.0, ge=0, allow_inf_nan=False)
     metric: str | None = Field(default=None, min_length=1, max_length=100)
     transform: str | None = Field(default=None, min_length=1)
     provider: str | None = Field(default=None, min_length=1)
@@ -206,11 +236,6 @@ class AssertionErrored(Exception):
 
 class AssertionWaits(Exception):
     """The assertion is judged by people, and nobody has yet: the case is skipped until then."""
-
-
-def refuse(message: str, fix: str) -> NoReturn:
-    """Raise a fault of a spec in the form that `prompts.yaml_source` turns into a line and a fix."""
-    raise PydanticCustomError("assertion", "{reason}", {"reason": message, "fix": fix})
 
 
 def outcome(passed: bool, expected: str, found: object) -> Outcome:

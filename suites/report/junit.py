@@ -1,4 +1,8 @@
-"""A gate as JUnit XML: a test suite for each suite, a test case for each case, and one for the gate itself."""
+"""A gate as JUnit XML: a test suite for each suite, a test case for each case, and one for the gate itself.
+
+In the shape that GitHub's and GitLab's readers and Jenkins' schema (junit-10.xsd) share. What errored is an `error`,
+what was not asked is `skipped`, and so is the test case of a gate that could not decide: nothing has failed there.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,9 @@ MAX_TEXT_CHARACTERS = 4000
 def render_junit(
     decisions: Sequence[GateDecision],
     results: Mapping[str, Iterable[CaseResult]] | None = None,
-    titles: Mapping[str, str] | None = None,
+    titles: Mapping[tuple[str, str], str] | None = None,
 ) -> str:
-    """The document. `results` are the candidate's, by suite; `titles` name cases by their id."""
+    """The document. `results` are the candidate's, by suite; `titles` name cases by suite and id."""
     root = ET.Element("testsuites", name="turnout")
     for decision in decisions:
         suite = ET.SubElement(root, "testsuite", name=xml_text(decision.suite))
@@ -54,16 +58,18 @@ def _properties(suite: ET.Element, decision: GateDecision) -> None:
 def _gate(suite: ET.Element, decision: GateDecision) -> None:
     case = ET.SubElement(suite, "testcase", name="gate", classname=xml_text(decision.suite), time="0")
     reasons = xml_text("\n".join(decision.reasons))
-    if decision.verdict == "pass":
-        ET.SubElement(case, "system-out").text = reasons
-    else:
+    message = xml_text(decision.reasons[0], 300)
+    if decision.verdict == "inconclusive":
+        ET.SubElement(case, "skipped", message=f"inconclusive: {message}")
+    elif decision.verdict != "pass":
         kind = "error" if decision.verdict == "could_not_run" else "failure"
-        found = ET.SubElement(case, kind, message=xml_text(decision.reasons[0], 300), type=decision.verdict)
-        found.text = reasons
+        ET.SubElement(case, kind, message=message, type=decision.verdict).text = reasons
+        return
+    ET.SubElement(case, "system-out").text = reasons
 
 
-def _case(suite: ET.Element, decision: GateDecision, result: CaseResult, titles: Mapping[str, str]) -> None:
-    name = titles.get(result.case_id) or result.case_id
+def _case(suite: ET.Element, decision: GateDecision, result: CaseResult, titles: Mapping[tuple[str, str], str]) -> None:
+    name = titles.get((decision.suite, result.case_id)) or result.case_id
     repeat = f" #{result.repeat + 1}" if result.repeat else ""
     seconds = f"{(result.latency_ms or 0.0) / 1000:.3f}"
     case = ET.SubElement(
@@ -72,9 +78,11 @@ def _case(suite: ET.Element, decision: GateDecision, result: CaseResult, titles:
     if result.status == "failed":
         reasons = [outcome.reason for outcome in result.outcomes if outcome.status != "passed"]
         reason = reasons[0] if reasons else "the score is below the case's threshold"
-        ET.SubElement(case, "failure", message=xml_text(reason, 300)).text = xml_text("\n".join(reasons))
+        failure = ET.SubElement(case, "failure", message=xml_text(reason, 300), type="failed")
+        failure.text = xml_text("\n".join(reasons))
     elif result.status == "errored":
-        ET.SubElement(case, "error", message=xml_text(result.error, 300)).text = xml_text(result.error)
+        error = ET.SubElement(case, "error", message=xml_text(result.error, 300), type="errored")
+        error.text = xml_text(result.error)
     elif result.status == "skipped":
         ET.SubElement(case, "skipped", message=xml_text(result.error, 300))
     if result.output is not None:
@@ -82,7 +90,10 @@ def _case(suite: ET.Element, decision: GateDecision, result: CaseResult, titles:
 
 
 def _count(element: ET.Element) -> None:
-    for attribute, path in (("tests", ""), ("failures", "/failure"), ("errors", "/error"), ("skipped", "/skipped")):
+    counted = {"tests": "", "failures": "/failure", "errors": "/error", "skipped": "/skipped"}
+    if element.tag == "testsuites":
+        del counted["skipped"]  # the schema has it on a test suite alone
+    for attribute, path in counted.items():
         element.set(attribute, str(len(element.findall(f".//testcase{path}"))))
     seconds = sum(float(case.get("time", "0")) for case in element.iter("testcase"))
     element.set("time", f"{seconds:.3f}")

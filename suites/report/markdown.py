@@ -6,6 +6,7 @@ comes to life in it, and so that no cell can break its table.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ MARKER = "<!-- turnout:gate -->"  # by it the comment is found again and updated
 MAX_CHARACTERS = 60_000  # GitHub takes 65,536
 MAX_CASES = 10  # of a kind and suite
 MAX_OUTPUT_CHARACTERS = 300
+MAX_COMMAND_CHARACTERS = 500
+ZERO_WIDTH = "&#8203;"
 
 _SIGNS: dict[Verdict, str] = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️", "could_not_run": "⛔"}
 _WORDS: dict[Verdict, str] = {
@@ -28,29 +31,50 @@ _WORDS: dict[Verdict, str] = {
 
 @dataclass(frozen=True, slots=True)
 class CaseView:
-    """What a reader sees of a case that changed; outputs are None where no answer came."""
+    """What a reader sees of a case that changed; outputs are None where no answer came, `expected` where nobody knows."""
 
     title: str
     candidate: str | None
     baseline: str | None
     reason: str = ""
+    expected: str | None = None
 
 
-Views = Mapping[str, CaseView]  # by case id
+@dataclass(frozen=True, slots=True)
+class Footing:
+    """What a verdict on a suite rests on, and how its author calls the suite on the command line."""
+
+    evidence_id: str
+    suite: str
+    options: str = ""  # that every command of this project takes, as ` --local`
 
 
-def render_markdown(decisions: Sequence[GateDecision], views: Views | None = None, notes: Sequence[str] = ()) -> str:
-    """The comment. Cases without a view are shown by their id alone; `notes` are said first."""
+Views = Mapping[tuple[str, str], CaseView]  # by suite and case id: suites may share a case
+Footings = Mapping[str, Footing]  # by suite
+
+
+def render_markdown(
+    decisions: Sequence[GateDecision],
+    views: Views | None = None,
+    notes: Sequence[str] = (),
+    footings: Footings | None = None,
+) -> str:
+    """The comment. Cases without a view are shown by their id alone; `notes` are said first.
+
+    Cases stand in the order in which their decisions name them. Of `footings` comes where the evidence is found, and the
+    command that goes on from each verdict.
+    """
     verdict = worst(decision.verdict for decision in decisions)
     parts = [MARKER, f"## {_SIGNS[verdict]} Turnout gate {_WORDS[verdict]}", ""]
     head = [*parts, *(f"- {escape(note)}" for note in notes[:MAX_CASES]), *([""] if notes else [])]
     parts = list(head)
+    footings = footings or {}
     for decision in decisions:
-        parts += _suite(decision, views or {})
+        parts += _suite(decision, views or {}, footings)
     text = "\n".join(parts).rstrip() + "\n"
     if len(text) <= MAX_CHARACTERS:
         return text
-    return _cut("\n".join(head + [line for decision in decisions for line in _suite(decision, None)]))
+    return _cut("\n".join(head + [line for decision in decisions for line in _suite(decision, None, footings)]))
 
 
 def _cut(text: str) -> str:
@@ -59,7 +83,7 @@ def _cut(text: str) -> str:
     return text[:MAX_CHARACTERS].rpartition("\n")[0] + "\n\n_Cut: the comment would be too long._\n"
 
 
-def _suite(decision: GateDecision, views: Views | None) -> list[str]:
+def _suite(decision: GateDecision, views: Views | None, footings: Footings) -> list[str]:
     lines = [f"### {_SIGNS[decision.verdict]} {code(decision.suite)}", ""]
     lines += [f"- {escape(reason)}" for reason in decision.reasons]
     lines += ["", *_comparison(decision), ""]
@@ -69,9 +93,30 @@ def _suite(decision: GateDecision, views: Views | None) -> list[str]:
         lines.append("")
     lines += _quarantined(decision, views)
     if views is not None:
-        lines += _cases("Newly broken", decision.newly_broken, views)
-        lines += _cases("Newly mended", decision.newly_mended, views)
+        lines += _cases("Newly broken", decision.suite, decision.newly_broken, views)
+        lines += _cases("Newly mended", decision.suite, decision.newly_mended, views)
+    if decision.suite in footings:
+        lines += _footing(decision, footings[decision.suite])
     return lines
+
+
+def _footing(decision: GateDecision, footing: Footing) -> list[str]:
+    command = code(next_command(decision, footing), MAX_COMMAND_CHARACTERS).replace(ZERO_WIDTH, "")  # to be copied
+    return [f"Evidence {code(footing.evidence_id)}. Next: {command}", ""]
+
+
+def next_command(decision: GateDecision, footing: Footing) -> str:
+    """The command that goes on from a verdict: look at what broke, ask again what errored, see how many cases decide."""
+    suite = shlex.quote(footing.suite)
+    loss = len(decision.newly_broken) - len(decision.newly_mended)
+    if decision.verdict == "could_not_run":
+        return f"turnout gate {suite} --rerun-failed{footing.options}"
+    if decision.verdict == "fail":
+        case = f" --case {decision.newly_broken[0]}" if decision.newly_broken else ""
+        return f"turnout run {suite}{case}{footing.options}"
+    if decision.verdict == "inconclusive" and loss > 0:
+        return f"turnout power --gain {loss / decision.paired:.3g} --cases {decision.paired}"
+    return f"turnout evidence {footing.evidence_id} --verify{footing.options}"
 
 
 def _comparison(decision: GateDecision) -> list[str]:
@@ -130,14 +175,14 @@ def _quarantined(decision: GateDecision, views: Views | None) -> list[str]:
     return [*lines, "", "</details>", ""]
 
 
-def _cases(title: str, case_ids: Sequence[str], views: Views) -> list[str]:
+def _cases(title: str, suite: str, case_ids: Sequence[str], views: Views) -> list[str]:
     if not case_ids:
         return []
     lines = [f"<details><summary>{title}: {len(case_ids)}</summary>", ""]
-    lines += ["| case | baseline | candidate | why |", "|---|---|---|---|"]
+    lines += ["| case | expected | baseline | candidate | why |", "|---|---|---|---|---|"]
     for case_id in case_ids[:MAX_CASES]:
-        view = views.get(case_id, CaseView(case_id, None, None))
-        cells = (view.title or case_id, view.baseline, view.candidate, view.reason)
+        view = views.get((suite, case_id), CaseView(case_id, None, None))
+        cells = (view.title or case_id, view.expected, view.baseline, view.candidate, view.reason)
         lines.append("| " + " | ".join(code(cell) for cell in cells) + " |")
     if len(case_ids) > MAX_CASES:
         lines += ["", f"… and {len(case_ids) - MAX_CASES} more"]
@@ -171,7 +216,7 @@ def _escaped(character: str) -> str:
     if character == "\n":
         return "<br>"
     if character in "@#":
-        return f"&#{ord(character)};&#8203;"
+        return f"&#{ord(character)};{ZERO_WIDTH}"
     if character in _SYNTAX:
         return f"&#{ord(character)};"
     if character.isprintable():

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlmodel import func, select
 
 from service.store import routes
-from service.store.tables import Adapter, CaseRow, EvidenceRow, Look, RouteRevision
+from service.store.tables import ADAPTER, CASE_RESULT, EVIDENCE, LOOK, ROUTE_REVISION
 from tests.integration.conftest import PROMPT, Home, processes_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
@@ -68,7 +67,7 @@ def test_a_killed_fine_tune_ends_as_if_nothing_had_happened(make_home: Callable[
     assert kills >= len(SCRIPTS[script]) - 1  # the last moment may come after the end on a quick machine
     assert _outcome(killed) == _outcome(undisturbed)
     assert _outcome(killed)["verdict"] == "pass"
-    assert _counts(killed) == {"adapter": 1, "evidence": 2, "look": 1, "route": 2, "case": 96}
+    assert _counts(killed) == {"adapter": 1, "evidence": 2, "look": 1, "route": 2, "case_result": 96}
 
 
 def _work(home: Home, script: list[Moment], kind: str) -> int:
@@ -135,8 +134,6 @@ def _outcome(home: Home) -> dict[str, Any]:
 
 
 def _counts(home: Home) -> dict[str, int]:
-    tables: dict[str, Any] = {"adapter": Adapter, "evidence": EvidenceRow, "look": Look, "case": CaseRow}
     with home.database.read() as session:
-        counts = {name: session.exec(select(func.count()).select_from(table)).one() for name, table in tables.items()}
-        revisions = select(func.count()).select_from(RouteRevision).where(RouteRevision.prompt == PROMPT)
-        return {**counts, "route": session.exec(revisions).one()}
+        counts = {table.name: len(session.rows(table.select)) for table in (ADAPTER, EVIDENCE, LOOK, CASE_RESULT)}
+        return {**counts, "route": len(ROUTE_REVISION.all(session, "WHERE prompt = :prompt", prompt=PROMPT))}

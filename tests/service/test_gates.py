@@ -11,7 +11,7 @@ import pytest
 from prompts.messages import CompletionRequest
 from service.cli import exits
 from service.models.fake import FakeModel
-from service.store.tables import Job
+from service.store.tables import JOB
 from suites.gate import read_evidence, recompute
 from suites.results import CaseResult
 from suites.verification import verify_record, verify_side
@@ -193,9 +193,9 @@ def test_the_same_gate_done_again_after_a_kill_keeps_its_evidence(service: Servi
     started = service.call("POST", "/api/gates", "ci", json={"suites": ["regress"]}).json()
     first = service.work(started["job_id"])["result"]
     with service.context.database.write() as session:
-        job = session.get_one(Job, started["job_id"])
-        job.status, job.result = "queued", None  # as if the worker had died before it wrote the result
-        session.add(job)
+        JOB.set(
+            session, started["job_id"], status="queued", result=None
+        )  # as if the worker had died before it wrote it
 
     again = service.work(started["job_id"])["result"]
 

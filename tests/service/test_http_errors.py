@@ -21,6 +21,7 @@ STATUSES: dict[str, int] = {
     "BadInput": 400, "BadFile": 400, "BadName": 400, "BadSetting": 400, "RenderError": 400, "MissingVariable": 400,
     "UnexpectedVariable": 400, "InvalidVariable": 400, "TemplateRefused": 400, "BudgetExceeded": 400,
     "IncludeError": 400,
+    "TooLarge": 413,
     "Unauthenticated": 401,
     "Forbidden": 403, "NeedsEvidence": 403,
     "NotFound": 404,
@@ -32,7 +33,7 @@ STATUSES: dict[str, int] = {
     "TurnoutError": 500,
 }  # fmt: skip
 EXITS: dict[str, int] = {
-    "BadInput": 2, "BadFile": 2, "BadName": 2, "BadSetting": 2, "RenderError": 2, "MissingVariable": 2,
+    "BadInput": 2, "BadFile": 2, "BadName": 2, "BadSetting": 2, "TooLarge": 2, "RenderError": 2, "MissingVariable": 2,
     "UnexpectedVariable": 2, "InvalidVariable": 2, "TemplateRefused": 2, "BudgetExceeded": 2, "IncludeError": 2,
     "NotFound": 2, "Conflict": 2, "IdempotencyMismatch": 2, "RevisionMismatch": 2, "NeedsEvidence": 2,
     "Unauthenticated": 4, "Forbidden": 2, "ModelError": 4, "ModelUnavailable": 4, "ModelRefused": 4, "EngineFailed": 4,
@@ -99,6 +100,7 @@ def test_no_error_is_made_outside_the_tree() -> None:
         "suites/assertions/spec.py:AssertionErrored",
         "suites/assertions/spec.py:AssertionWaits",
         "suites/judges.py:Unreadable",
+        "suites/short_form.py:BadCell",  # becomes a fault with the line of its row
     }
 
 

@@ -96,8 +96,9 @@ def test_a_body_over_the_limit_is_told_the_limit_and_its_setting(service: Servic
     answer = service.call("POST", VERSIONS.format("huge"), "author", json=triage(description="a" * 9_000_000))
 
     assert answer.status_code == 413
-    detail = "the body is larger than 8,388,608 bytes: send less, or raise server.max_body_bytes"
-    assert answer.json()["detail"] == detail
+    fix = "send it with `Content-Encoding: gzip`, send less, or raise server.max_body_bytes"
+    assert answer.json()["detail"] == f"the body is larger than 8,388,608 bytes: {fix}"
+    assert answer.json()["type"] == "urn:turnout:error:too_large"
 
 
 # ---------------------------------------------------------------------------- names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -11,11 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
-from sqlalchemy.exc import IntegrityError
-from sqlmodel import SQLModel
+from sqlalchemy import Engine, create_engine, inspect
+from sqlalchemy.exc import IntegrityError as PostgresIntegrityError
 
 from prompts.errors import BadInput
 from service.errors import Conflict, StorageFailed
@@ -23,13 +21,16 @@ from service.identity import Principal, create_key, revoke_key
 from service.jobs import Jobs
 from service.registry import Push, Registry
 from service.route_book import RouteBook
-from service.store import jobs, keys, prompts, requests, routes, runs, suites
+from service.store import jobs, keys, prompts, requests, routes, runs, suites, tables
 from service.store.database import Database, bump_revision
 from service.store.prompts import LabelRecord, VersionRecord
+from service.store.session import like
 from tests.service.conftest import ADMIN, AUTHOR, BOTH, make_settings, triage
 
 pytestmark = BOTH
 Open = Callable[[], Database]
+INTEGRITY_ERRORS = (sqlite3.IntegrityError, PostgresIntegrityError)
+TABLES = {table.name: table for table in vars(tables).values() if isinstance(table, tables.Table)}
 LONG_AGO, AT, LATER = "2020-01-01T00:00:00", "2026-01-01T00:00:00", "2026-01-01T00:01:00"
 
 
@@ -57,7 +58,7 @@ def test_an_empty_database_is_brought_to_every_table(kind: str, empty_url: str) 
     database.migrate()
     database.close()
 
-    assert set(SQLModel.metadata.tables) == tables_of(database) - {"alembic_version"}
+    assert {*TABLES, "revision"} == tables_of(database) - {"alembic_version"}
 
 
 def test_the_revision_starts_at_one_row(kind: str, database: Database) -> None:
@@ -77,33 +78,59 @@ def test_two_processes_that_start_at_once_migrate_once(kind: str, empty_url: str
     assert "prompt_version" in tables_of(Database(empty_url))
 
 
-def test_the_migrated_schema_is_the_one_that_the_tables_describe(kind: str, empty_url: str) -> None:
+def test_the_tables_are_described_as_the_migrations_make_them(kind: str, empty_url: str) -> None:
     database = Database(empty_url)
-    database.migrate()
+    database.upgrade()
     database.close()
     engine = create_engine(database.url)
 
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
-        differences = compare_metadata(context, SQLModel.metadata)
+    for name, table in TABLES.items():
+        columns = {column["name"]: column for column in inspect(engine).get_columns(name)}
+        assert set(table.columns) == set(columns)
+        assert table.json == {name for name, column in columns.items() if str(column["type"]) == "JSON"}
+        assert table.flags == {name for name, column in columns.items() if str(column["type"]) == "BOOLEAN"}
+        unique = [u["column_names"] for u in inspect(engine).get_unique_constraints(name)]
+        keys_of = [inspect(engine).get_pk_constraint(name)["constrained_columns"], *unique]
+        assert list(table.key) in keys_of, f"{name}: {table.key} does not name one row"
     engine.dispose()
 
-    assert differences == []
+
+def test_the_schema_of_an_empty_file_is_what_the_migrations_make_on_either_database(
+    kind: str, empty_url: str, tmp_path: Path
+) -> None:
+    migrated, described = Database(empty_url), Database(f"sqlite:///{tmp_path / 'described.db'}")
+    migrated.upgrade()
+    described.migrate()
+    engines = [create_engine(database.url) for database in (migrated, described)]
+
+    shapes = [shape_of(engine) for engine in engines]
+
+    for engine in engines:
+        engine.dispose()
+    migrated.close()
+    described.close()
+    assert shapes[0] == shapes[1]
 
 
-def test_the_schema_has_the_constraints_that_the_tables_describe(kind: str, database: Database) -> None:
-    """Alembic compares neither primary keys nor, on SQLite, unnamed constraints: the database is asked itself."""
-    engine = create_engine(database.url)
+def shape_of(engine: Engine) -> dict[str, Any]:
+    """All that both databases tell of their tables; their names of types are not the same."""
     found = inspect(engine)
-    for table in SQLModel.metadata.sorted_tables:
-        assert set(found.get_pk_constraint(table.name)["constrained_columns"]) == set(table.primary_key.columns.keys())
-        wanted = {tuple(c.columns.keys()) for c in table.constraints if type(c).__name__ == "UniqueConstraint"}
-        assert {tuple(u["column_names"]) for u in found.get_unique_constraints(table.name)} == wanted, table.name
-        foreign = {tuple(key.columns.keys()) for key in table.foreign_key_constraints}
-        assert {tuple(key["constrained_columns"]) for key in found.get_foreign_keys(table.name)} == foreign, table.name
-        nullable = {column["name"] for column in found.get_columns(table.name) if column["nullable"]}
-        assert nullable == {column.name for column in table.columns if column.nullable}, table.name
-    engine.dispose()
+    shape: dict[str, Any] = {}
+    for table in found.get_table_names():
+        shape[table] = {
+            "columns": {c["name"]: (c["nullable"], c["type"].python_type) for c in found.get_columns(table)},
+            "key": found.get_pk_constraint(table)["constrained_columns"],
+            "unique": sorted(u["column_names"] for u in found.get_unique_constraints(table)),
+            "foreign": sorted(
+                (key["constrained_columns"], key["referred_table"]) for key in found.get_foreign_keys(table)
+            ),
+            "indexes": sorted(
+                (i["name"] or "", tuple(i["column_names"]))
+                for i in found.get_indexes(table)
+                if "duplicates_constraint" not in i
+            ),
+        }
+    return shape
 
 
 def tables_of(database: Database) -> set[str]:
@@ -121,7 +148,6 @@ def test_a_block_that_raises_writes_nothing(kind: str, database: Database) -> No
     def fail() -> None:
         with database.write() as session:
             prompts.lock(session, "a", AT)
-            session.flush()
             raise BadInput("no")
 
     with pytest.raises(BadInput):
@@ -129,6 +155,31 @@ def test_a_block_that_raises_writes_nothing(kind: str, database: Database) -> No
 
     with database.read() as session:
         assert not prompts.exists(session, "a")
+
+
+def test_a_stream_that_is_left_in_the_middle_holds_nothing_up(kind: str, database: Database) -> None:
+    with database.write() as session:
+        for number in range(1200):
+            prompts.lock(session, f"p{number:04}", AT)
+
+    with database.read() as session:
+        rows = session.stream("SELECT name FROM prompt ORDER BY name")
+        assert next(rows) == ("p0000",)
+        del rows
+    with database.write() as session:
+        prompts.lock(session, "q", AT)
+    with database.read() as session:
+        assert len(list(session.stream("SELECT name FROM prompt"))) == 1201
+
+
+def test_a_text_with_the_signs_of_sql_is_data(kind: str, database: Database) -> None:
+    text = "a%b_c/'; -- :name %(name)s \\ ?"
+    with database.write() as session:
+        prompts.lock(session, text, AT)
+
+    with database.read() as session:
+        assert session.value("SELECT count(*) FROM prompt WHERE name LIKE :p ESCAPE '/'", p=like(text) + "%") == 1
+        assert session.rows("SELECT name FROM prompt WHERE name = :name", name=text) == [(text,)]
 
 
 def test_what_was_committed_is_seen_by_every_other_process(kind: str, open_database: Open) -> None:
@@ -213,7 +264,7 @@ def test_the_database_refuses_a_second_version_of_one_number_or_digest(
         prompts.lock(session, "a", AT)
         prompts.add_all(session, [version(1)])
 
-    with pytest.raises(IntegrityError), database.write() as session:
+    with pytest.raises(INTEGRITY_ERRORS), database.write() as session:
         prompts.add_all(session, [version(**second)])
 
 
@@ -516,7 +567,7 @@ def test_a_revision_of_a_route_cannot_be_written_twice(kind: str, database: Data
     with database.write() as session:
         routes.append(session, route(1), "salt")
 
-    with pytest.raises(IntegrityError), database.write() as session:
+    with pytest.raises(INTEGRITY_ERRORS), database.write() as session:
         routes.append(session, route(1), "salt")
 
 
@@ -656,8 +707,8 @@ def test_a_run_can_be_given_what_passed_in_another(kind: str, database: Database
         for run_id in ("run_1", "run_2"):
             runs.start(session, {**run, "id": run_id})
         runs.add_cases(session, "run_1", cases)
-        runs.copy_passed(session, "run_1", "run_2")
-        runs.copy_passed(session, "run_1", "run_2")
+        runs.copy_passed(session, "run_1", "run_2", 1)
+        runs.copy_passed(session, "run_1", "run_2", 1)
 
     with database.read() as session:
         assert [row["case_id"] for row in runs.cases(session, "run_2")] == ["c0", "c2"]
@@ -698,8 +749,8 @@ def test_the_tables_of_an_empty_file_are_those_that_the_migrations_make(kind: st
         database = Database(f"sqlite:///{tmp_path / name}.db")
         make(database)
         with database.read() as session:
-            revision = session.connection().exec_driver_sql("SELECT * FROM revision").fetchall()
-            version = session.connection().exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+            revision = session.rows("SELECT * FROM revision")
+            version = session.value("SELECT version_num FROM alembic_version")
         found = inspect(create_engine(database.url))
         columns = {
             table: sorted(
@@ -746,7 +797,7 @@ def test_a_database_that_is_not_there_is_told_in_our_own_words(kind: str, databa
     gone = Database(f"{database.url}-gone/db" if kind == "sqlite" else database.url.replace("test_", "gone_"))
     if kind == "sqlite":
         with gone.write() as session:
-            session.execute(text("CREATE TABLE t (x)"))
+            session.run("CREATE TABLE t (x)")
 
     with pytest.raises(StorageFailed, match="nothing was written"), gone.read() as session:
         keys.revision(session)
@@ -757,7 +808,6 @@ def test_a_reader_is_not_held_up_by_a_writer(kind: str, open_database: Open) -> 
     writer, reader = open_database(), open_database()
     with writer.write() as session:
         prompts.lock(session, "a", AT)
-        session.flush()
         started = time.monotonic()
         with reader.read() as other:
             assert not prompts.exists(other, "a")

@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
-from suites.assertions import ASSERTIONS, Assertion, AssertionErrored, AssertionSpec, Output, Scene, assess, check
+from suites.assertions import (
+    ASSERTIONS,
+    Assertion,
+    AssertionErrored,
+    AssertionSpec,
+    Output,
+    Scene,
+    assess,
+    check,
+    patterns,
+)
 
 SCHEMA = {"type": "object", "required": ["queue"], "properties": {"queue": {"type": "string", "pattern": "^b"}}}
 
@@ -78,12 +88,13 @@ def test_a_pattern_that_runs_away_is_errored_within_seconds():
     started = time.perf_counter()
     with pytest.raises(AssertionErrored, match="more than 1 s"):
         evaluate(Output("a" * 40 + "!"), AssertionSpec(type="regex", value=r"^(a|a)*$"))
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 20
 
 
-def test_a_runaway_pattern_of_a_schema_is_errored_too():
+def test_a_runaway_pattern_of_a_schema_is_errored_too(monkeypatch):
+    monkeypatch.setattr(patterns, "REGEX_TIMEOUT_S", 0.1)
     spec = AssertionSpec(type="is-json", value={"type": "string", "pattern": r"^(a|a)*$"})
-    with pytest.raises(AssertionErrored, match="more than 1 s"):
+    with pytest.raises(AssertionErrored, match=r"more than 0\.1 s"):
         evaluate(Output('"' + "a" * 40 + '!"'), spec)
 
 
@@ -99,7 +110,11 @@ def test_a_crash_inside_an_assertion_is_errored(monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "message", "fix"),
     [
-        ({"type": "contians", "value": "x"}, "unknown assertion type 'contians'", "did you mean 'contains'?"),
+        (
+            {"type": "contians", "value": "x"},
+            "unknown assertion type 'contians'",
+            "did you mean 'contains' or 'icontains'",
+        ),
         ({"type": "g-trajectory", "value": "x"}, "unknown assertion type 'g-trajectory'", "known: equals"),
         ({"type": "contains-any", "value": "x"}, "needs a list", "[one, another]"),
         ({"type": "contains-all", "value": []}, "needs a list", "[one, another]"),

@@ -131,7 +131,7 @@ def test_any_differences_give_an_interval_and_two_p_values(values):
     assert 0 < found.p_gain <= 1
 
 
-@pytest.mark.parametrize(("count", "share"), [(20, 1.0), (60, 0.2)])
+@pytest.mark.parametrize(("count", "share"), [(20, 1.0), pytest.param(60, 0.2, marks=pytest.mark.integration)])
 def test_identical_variants_lose_in_at_most_alpha_of_the_comparisons_however_their_scores_scatter(count, share):
     """The worst found for the bootstrap alone: a tenth of the differences are large, the others small."""
     rng = random.Random(11)  # noqa: S311 - a seeded simulation holds no secret

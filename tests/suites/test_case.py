@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from prompts.errors import BadFile
 from prompts.yaml_source import load_yaml
-from suites.case import Case, Place, Suite, check_prices, undecided
+from suites.case import Case, Place, Suite
+from suites.checks import check_prices, undecided
 from suites.values import fill
 
 MINIMAL = {"prompt": "support.triage", "tests": [{"vars": {"t": "a"}, "assert": [{"type": "equals", "value": "x"}]}]}
@@ -51,7 +52,7 @@ def test_all_faults_of_a_file_are_reported_together_with_line_and_fix():
     assert "gate." in faults[4]
     assert "3 of 2 repeats can never pass" in faults[6]
     assert "'25' is no hour" in faults[7]
-    assert "did you mean 'equals'?" in faults[11]
+    assert "did you mean 'equals' or 'iequals'" in faults[11]
     assert "needs a list" in faults[12]
     assert faults[16] == "unknown key 'tests.1.asert' (did you mean 'assert'?)"
     assert faults[17] == "`equals` refers to {{ u }}, which the case does not have (known here: t)"

@@ -11,8 +11,10 @@ TRIALS = 300
 SLACK = 2.33 * math.sqrt(0.05 * 0.95 / TRIALS)  # of a binomial share, at 1%
 
 
-@pytest.mark.parametrize("suites", [1, 3])
-@pytest.mark.parametrize(("cases", "discordant"), [(60, 0.2), (200, 0.1)])
+@pytest.mark.parametrize(
+    ("cases", "discordant", "suites"),
+    [(60, 0.2, 1), (60, 0.2, 3), (200, 0.1, 1), pytest.param(200, 0.1, 3, marks=pytest.mark.integration)],
+)
 def test_identical_variants_fail_at_most_alpha_of_their_gates(cases, discordant, suites):
     found = verdicts(drawn_pairs(cases, discordant, 0.0), suites, "identical", TRIALS)
     assert 0 < found["fail"] <= 0.05 + SLACK

@@ -8,8 +8,8 @@ import pytest
 from prompts.errors import BadFile, BadName
 from suites.assertions.folders import ScriptFolders
 from suites.case import Suite
-from suites.csv_cases import assertion_from_text
 from suites.files import load_suite, suite_name
+from suites.short_form import assertion_from_text
 
 HEAD = "prompt: support.triage\n"
 CASE = {"vars": {"t": "a"}, "assert": [{"type": "equals", "value": "x"}]}
@@ -170,7 +170,7 @@ def test_csv_columns_are_promptfoos(project):
         ("equals:x", {"type": "equals", "value": "x"}),
         ("Note: pay", {"type": "equals", "value": "Note: pay"}),
         ("contains", {"type": "equals", "value": "contains"}),
-        ("not-icontains: x", {"type": "not-icontains", "value": " x"}),
+        ("not-icontains: x", {"type": "not-icontains", "value": "x"}),
         ("is-json", {"type": "is-json"}),
         ('is-json:{"type": "object"}', {"type": "is-json", "value": {"type": "object"}}),
         ("latency(200)", {"type": "latency", "threshold": 200.0}),
@@ -186,7 +186,7 @@ def test_bad_rows_of_csv_are_faults_of_their_lines(project):
     faults = faults_of(project, "tests: [file://a.csv]\n", a__csv=table)
     assert "a.csv:1: unknown column '__expectd' (did you mean '__expected'?)" in faults[0]
     assert "a.csv:3: the row has 2 cells, the header 3" in faults[1]
-    assert "a.csv:4: the assertion type 'webhook' is not supported" in faults[2]
+    assert "a.csv:4: unknown assertion type 'webhook' (write it as `javascript`" in faults[2]
     assert "a.csv:5: the value of `is-json` is not valid JSON" in faults[3]
 
 

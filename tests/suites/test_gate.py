@@ -198,6 +198,7 @@ def test_a_candidate_is_never_promoted_where_its_gate_would_not_pass(candidate, 
         assert decide(given).verdict == "pass"
 
 
+@pytest.mark.integration  # `test_error_rates` holds the same promise by the drawing of pairs
 def test_identical_variants_fail_at_most_alpha_of_their_gates():
     rng = random.Random(7)  # noqa: S311 - a seeded simulation holds no secret
     trials, cases = 400, 100

@@ -263,6 +263,16 @@ def test_answer_relevance_compares_the_questions_that_it_would_answer():
     assert [vote for *_, vote in aids.asked] == [0, 1, 2]
 
 
+def test_a_question_in_plain_text_is_read_for_an_authors_own_rubric_alone():
+    vectors = {"When?": [1.0, 0.0], "I cannot say.": [0.0, 1.0]}
+    own = {"type": "answer-relevance", "rubricPrompt": "What does {{ output }} answer?"}
+    assert not judged(own, Bench(lambda messages, vote: "I cannot say.", vectors=vectors), query="When?").passed
+    with pytest.raises(AssertionErrored, match="gave no verdict, asked twice: it holds no JSON object"):
+        judged(
+            {"type": "answer-relevance"}, Bench(lambda messages, vote: "I cannot say.", vectors=vectors), query="When?"
+        )
+
+
 def test_select_best_passes_the_best_of_the_repeats_whatever_their_order():
     answers = {0: "Soon.", 1: "On Monday.", 2: "Soon."}
 
@@ -387,8 +397,8 @@ def test_every_built_in_rubric_marks_what_is_judged(kind):
         ({"type": "similar"}, "needs the text that is right", "value:"),
         ({"type": "similar", "value": "x", "threshold": 2}, "scores from 0 to 1", "share"),
         ({"type": "human", "value": 3}, "what people are asked", "value:"),
-        ({"type": "not-human"}, "unknown assertion type", "human"),
-        ({"type": "not-select-best", "value": "x"}, "unknown assertion type", "select-best"),
+        ({"type": "not-human"}, "has no form with `not-`", "human"),
+        ({"type": "not-select-best", "value": "x"}, "has no form with `not-`", "select-best"),
         ({**RUBRIC, "rubricPrompt": {"steps": "x"}}, "rubricPrompt cannot be", "judges.tone"),
         ({**RUBRIC, "rubricPrompt": "{{ output"}, "rubricPrompt:", "judges.tone"),
         ({**RUBRIC, "rubricPrompt": [{"role": "boss", "content": "x"}]}, "rubricPrompt:", "judges.tone"),

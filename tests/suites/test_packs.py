@@ -3,7 +3,7 @@ import json
 import pytest
 
 from suites.case import Suite
-from suites.packs import ITEMS_A_CHUNK, SPOOLED_BYTES, Packed, Packer, Spool, expand
+from suites.packs import CHUNKS_KEPT, ITEMS_A_CHUNK, SPOOLED_BYTES, Packed, Packer, Spool, expand
 
 
 def suite(count):
@@ -27,6 +27,20 @@ def test_packed_items_are_a_sequence_like_any_other(count):
     assert packed != list(range(1, count + 1))
     with pytest.raises(IndexError):
         packed[count]
+
+
+@pytest.mark.parametrize(("chunks", "reads"), [(CHUNKS_KEPT, CHUNKS_KEPT), (CHUNKS_KEPT + 1, 3 * (CHUNKS_KEPT + 1))])
+def test_a_sequence_of_few_chunks_is_made_once_and_of_a_long_one_few_are_held(chunks, reads):
+    made = []
+
+    def read(chunk):
+        made.append(chunk)
+        return [chunk] * ITEMS_A_CHUNK
+
+    packed = Packed([bytes([number]) for number in range(chunks)], chunks * ITEMS_A_CHUNK, read)
+    for _ in range(3):
+        assert sum(1 for _ in packed) == chunks * ITEMS_A_CHUNK
+    assert len(made) == reads
 
 
 def test_chunks_that_are_many_leave_memory_and_are_found_again():

@@ -34,21 +34,22 @@ def decision(broken=8, mended=1, **thresholds):
 
 def test_the_comment_holds_verdict_interval_thresholds_and_changed_cases():
     text = render_markdown(
-        [decision(pass_rate=0.9, p95_latency_ms=200)], {"c00": CaseView("late parcel", "no", "yes", "why")}
+        [decision(pass_rate=0.9, p95_latency_ms=200)],
+        {("support.triage", "c00"): CaseView("late parcel", "no", "yes", "why")},
     )
     assert text.startswith(MARKER + "\n## ❌ Turnout gate failed\n")
     assert "| pass_rate | 0.9 | 0.8 | **missed** |" in text
     assert "| p95_latency_ms | 200 | 120 | met |" in text
     assert "| 80.0% | 65.2% – 89.5% |" in text
     assert "Newly broken: 8" in text
-    assert "| <code>late parcel</code> | <code>yes</code> | <code>no</code> | <code>why</code> |" in text
+    assert "| <code>late parcel</code> | – | <code>yes</code> | <code>no</code> | <code>why</code> |" in text
     assert "Newly mended: 1" in text
 
 
 def test_outputs_cannot_inject_markup_or_mentions():
-    text = render_markdown([decision()], {"c00": CaseView(EVIL, EVIL, EVIL, EVIL)})
+    text = render_markdown([decision()], {("support.triage", "c00"): CaseView(EVIL, EVIL, EVIL, EVIL)})
     row = next(line for line in text.splitlines() if "octocat" in line)
-    assert row.count("|") == 5
+    assert row.count("|") == 6
     inside = row.replace("<code>", "").replace("</code>", "").replace("<br>", "")
     assert not set("<>`*[]@") & set(inside)
     assert "&#64;&#8203;octocat" in row
@@ -69,7 +70,7 @@ def test_long_outputs_are_cut_and_nothing_is_a_dash():
 
 def test_a_comment_that_would_be_too_long_leaves_the_cases_out():
     decisions = [decision() for _ in range(30)]
-    views = {f"c{i:02}": CaseView(EVIL * 9, EVIL * 9, EVIL * 9, EVIL * 9) for i in range(40)}
+    views = {("support.triage", f"c{i:02}"): CaseView(EVIL * 9, EVIL * 9, EVIL * 9, EVIL * 9) for i in range(40)}
     text = render_markdown(decisions, views)
     assert len(text) < 65_536
     assert "The cases are left out" in text
@@ -90,15 +91,11 @@ def test_junit_counts_and_says_why():
         CaseResult("c", 2, 0, "errored", error="gone"),
         CaseResult("d", 3, 1, "skipped", error="stopped"),
     ]
-    text = render_junit([decision()], {"support.triage": results}, {"a": "late parcel"})
+    text = render_junit([decision()], {"support.triage": results}, {("support.triage", "a"): "late parcel"})
     root = ET.fromstring(text)  # noqa: S314 - made here
-    assert {name: root.get(name) for name in ("tests", "failures", "errors", "skipped", "time")} == {
-        "tests": "5",
-        "failures": "2",
-        "errors": "1",
-        "skipped": "1",
-        "time": "1.500",
-    }
+    counts = {"tests": "5", "failures": "2", "errors": "1", "time": "1.500"}
+    assert dict(root.attrib) == {"name": "turnout", **counts}
+    assert dict(root.find("testsuite").attrib) == {"name": "support.triage", **counts, "skipped": "1"}
     names = [case.get("name") for case in root.iter("testcase")]
     assert names == ["gate", "late parcel", "b", "c", "d #2"]
     assert root.find(".//testcase[@name='b']/failure").get("message") == "expected: x"

@@ -186,19 +186,76 @@ def test_a_case_is_held_to_the_schemas_of_its_prompt(project: Project) -> None:
         "suites/support/triage.suite.yml",
         "prompt: support.triage\ntests:\n"
         "  - {vars: {ticket: 7}, assert: [{type: is-json}]}\n"
-        "  - {vars: {ticket: [a, b]}, assert: [{type: is-json}]}\n"
+        "  - {vars: {ticket: [a, 7]}, assert: [{type: is-json}]}\n"
         "  - {vars: {ticket: fine, count: 2}, assert: [{type: is-json}]}\n"
         "  - {vars: {ticket: fine, count: many}, assert: [{type: is-json}]}\n"
-        "  - {vars: {ticket: longer than twenty characters}, assert: [{type: is-json}]}\n",
+        "  - {vars: {ticket: longer than twenty characters}, assert: [{type: is-json}]}\n"
+        "  - {vars: {ticket: [a, b]}, assert: [{type: is-json}], options: {disableVarExpansion: true}}\n",
     )
     faults = [fault for fault in project.json("check", exit_code=2)["faults"] if fault["rule"] == "variable"]
     assert [(fault["line"], fault["message"]) for fault in faults] == [
         (3, "variable 'ticket': expected a string, found int"),
-        (4, "variable 'ticket': expected a string, found list"),
+        (4, "variable 'ticket': expected a string, found int"),
         (6, "variable 'count': 'many' is not of type 'integer'"),
         (7, "variable 'ticket': 29 characters, allowed are 1 to 20"),
+        (8, "variable 'ticket': expected a string, found list"),
     ]
-    assert faults[1]["fix"] == "a list is one value, no matrix: write a case for each of its items"
+    assert (
+        faults[-1]["fix"] == "a list that is no matrix is one value: leave `disableVarExpansion` out, or mend its items"
+    )
+
+
+def test_what_is_left_of_a_faulty_suite_is_held_against_its_prompt_and_the_settings(project: Project) -> None:
+    project.write(
+        "suites/support/triage.suite.yml",
+        "prompt: support.triage\nthresholds: {pass_rate: 90}\njudge: {model: jugde}\ntests:\n"
+        "  - {vars: {ticket: fine}, assert: [{type: eqals, value: x}]}\n"
+        "  - {vars: {tikcet: fine}, assert: [{type: is-json}]}\n"
+        "  - {vars: {ticket: 7}, assert: [{type: is-json}], treshold: 1}\n"
+        "  - {vars: {ticket: a}, assert: [{type: similar, value: x}]}\n"
+        "  - {vars: {ticket: b}, assert: [{type: llm-rubric, value: x, provider: none, weight: -1}]}\n",
+    )
+    faults = project.json("check", exit_code=2)["faults"]
+    found = [(fault["line"], fault["rule"]) for fault in faults if fault["level"] == "error"]
+    assert found == [
+        (2, "bad-value"),
+        (3, "invalid"),  # no model is called jugde
+        (5, "bad-value"),
+        (6, "missing-variable"),
+        (6, "unexpected-variable"),
+        (7, "unknown-key"),
+        (7, "variable"),
+        (8, "invalid"),  # no model of embeddings
+        (9, "invalid"),  # no model is called none
+        (9, "bad-value"),
+    ]
+
+
+def test_a_list_is_a_case_for_each_item_of_it_when_the_suite_is_run(project: Project) -> None:
+    project.write(
+        "suites/support/triage.suite.yml",
+        "prompt: support.triage\ntests:\n"
+        '  - {vars: {ticket: ["I was charged", "charged twice", "hello"]}, assert: [{type: equals, value: billing}]}\n',
+    )
+    result = project.json("run", "suites/support/triage.suite.yml", "--local", exit_code=1)
+    assert (result["total"], result["passed"], result["failed"]) == (3, 2, 1)
+
+
+def test_several_variants_of_a_suite_that_selects_the_best_are_refused(project: Project) -> None:
+    project.write("turnout.yaml", "models: {model-a: {engine: fake}, model-b: {engine: fake}}\n")
+    project.write(
+        "suites/support/triage.suite.yml",
+        "prompt: support.triage\njudge: {model: model-b}\nrepeat: 2\npass_k: 1\ntests:\n"
+        "  - {vars: {ticket: a}, assert: [{type: select-best, value: is kind}]}\n",
+    )
+    suite = "suites/support/triage.suite.yml"
+    code, _, err = project.run("run", suite, "--local", "--model", "model-a", "--model", "model-b")
+    assert code == 2
+    assert "`select-best` compares the repeats of one variant, and 2 variants are asked" in " ".join(err.split())
+    project.json("push", "--local")
+    code, _, err = project.run("run", "support.triage", "--local", "--model", "model-a", "--model", "model-b")
+    assert code == 2
+    assert "select-best" in err
 
 
 def test_of_many_bad_cases_a_hundred_are_told(project: Project) -> None:

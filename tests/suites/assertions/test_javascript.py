@@ -124,11 +124,12 @@ def test_nothing_of_one_evaluation_is_left_for_the_next():
     ("code", "reason"),
     [
         ("for (;;);", "took more than 1 s and was stopped"),
-        ("/^(a|a)*$/.test('a'.repeat(40) + '!')", "took more than 1 s"),
-        ("new Promise(() => 0)", "took more than 1 s"),
+        ("/^(a|a)*$/.test('a'.repeat(40) + '!')", "took more than 0.2 s"),
+        ("new Promise(() => 0)", "took more than 0.2 s"),
         ("const a = []; for (;;) a.push(new Array(1e5).fill(1))", "took more than 64 MiB"),
         ("const b = []; for (let i = 0; i < 40; i++) b.push(new Uint8Array(1e8).fill(1)); b.length > 1", "failed"),
-        ("new Array(1e9).fill(0).length > 1", ""),  # V8 gives up its process for this one, or is killed
+        # V8 gives up its process for this one, or is killed, after seconds
+        pytest.param("new Array(1e9).fill(0).length > 1", "", marks=pytest.mark.integration),
         ("(function f() { return f() })()", "Maximum call stack"),
         ("Object.prototype.toJSON = () => 1; true", "cannot be read"),
         ("throw new Error('no such luck')", "the script failed: Error: no such luck"),
@@ -138,7 +139,8 @@ def test_nothing_of_one_evaluation_is_left_for_the_next():
     ],
 )
 def test_what_goes_wrong_is_errored_and_the_next_script_runs(code, reason):
-    assert reason in errored("javascript", "x", code)
+    config = {"timeout_ms": 200} if "0.2 s" in reason else None
+    assert reason in errored("javascript", "x", code, config=config)
     assert holds("javascript", "x", "output === 'x'")
 
 

@@ -174,7 +174,7 @@ def test_the_reason_names_the_dialect_and_what_is_not_allowed():
         "```sql\n" * 10_000,
     ],
 )
-@pytest.mark.parametrize("kind", ["is-sql", "contains-sql"])
+@pytest.mark.parametrize("kind", ["is-sql", pytest.param("contains-sql", marks=pytest.mark.integration)])
 def test_deep_and_long_sql_ends_in_an_outcome_or_an_error_within_seconds(kind, answer):
     started = time.perf_counter()
     with contextlib.suppress(AssertionErrored):

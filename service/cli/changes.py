@@ -1,0 +1,124 @@
+"""The cases of a gate as people read them: by their place in the suite, with what was expected and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from suites.case import Case
+    from suites.report.markdown import CaseView
+    from suites.results import CaseResult
+    from suites.verdicts import GateDecision
+
+MAX_TITLE_CHARACTERS = 80
+CasesOf = Callable[[str], "Sequence[Case]"]  # of a suite by its name, in their order
+
+
+@dataclass(frozen=True)
+class Changes:
+    """One suite of a gate: the results of both sides, and its cases. `stopped` says why the candidate's run ended early."""
+
+    after: Sequence[CaseResult]
+    before: Sequence[CaseResult] = ()
+    cases: Sequence[Case] = ()
+    stopped: str = ""
+
+    def places(self) -> dict[str, int]:
+        """The number in the suite of each case that was asked, from 1."""
+        return {result.case_id: result.index + 1 for result in self.after}
+
+    def candidates(self) -> list[CaseResult]:
+        """The candidate's result of every case; nothing is stored of those that were not asked: they are skipped."""
+        from suites.results import CaseResult
+
+        places = self.places()
+        left = [
+            CaseResult(case.id, index, 0, "skipped", error=self.stopped or "not asked")
+            for index, case in enumerate(self.cases)
+            if case.id not in places
+        ]
+        return sorted([*self.after, *left], key=lambda result: (result.index, result.repeat))
+
+    def titles(self) -> dict[str, str]:
+        """How reports call each case."""
+        return {result.case_id: self._title(result) for result in self.candidates()}
+
+    def views(self, case_ids: Sequence[str]) -> dict[str, CaseView]:
+        """Both sides of these cases; of several repeats the first that did not pass on the side that is worse."""
+        from suites.report.markdown import CaseView
+
+        wanted = set(case_ids)
+        after, before = (_worst_of(side, wanted) for side in (self.after, self.before))
+        views = {}
+        for case_id, result in after.items():
+            was = before.get(case_id)
+            bad = was if was is not None and result.status == "passed" else result
+            views[case_id] = CaseView(
+                title=self._title(result),
+                candidate=result.output,
+                baseline=was.output if was else None,
+                reason=_why(bad),
+                expected=self._expected(bad),
+            )
+        return views
+
+    def _case(self, result: CaseResult) -> Case | None:
+        found = self.cases[result.index] if result.index < len(self.cases) else None
+        return found if found is not None and found.id == result.case_id else None
+
+    def _title(self, result: CaseResult) -> str:
+        case = self._case(result)
+        about = (case.description or _variables(case)) if case is not None else ""
+        return _short(f"case {result.index + 1}" + (f": {about}" if about else ""))
+
+    def _expected(self, result: CaseResult) -> str | None:
+        """What the first assertion asks that did not hold."""
+        case = self._case(result)
+        if case is None:
+            return None
+        asked = zip(case.filled_asserts(), result.outcomes, strict=False)  # an errored case has no outcomes
+        spec = next((spec for spec, outcome in asked if outcome.status != "passed"), None)
+        if spec is None or spec.value in (None, ""):
+            return spec.type if spec is not None else None
+        return f"{spec.type}: {_shown(spec.value)}"
+
+
+def in_order(decision: GateDecision, places: Mapping[str, int]) -> GateDecision:
+    """The decision with its cases in the order of the suite; those that it does not know come last."""
+
+    def ordered(case_ids: Sequence[str]) -> tuple[str, ...]:
+        return tuple(sorted(case_ids, key=lambda case_id: places.get(case_id, len(places) + 1)))
+
+    changed = {name: ordered(getattr(decision, name)) for name in ("newly_broken", "newly_mended")}
+    return decision.model_copy(update=changed)
+
+
+def _worst_of(results: Sequence[CaseResult], wanted: set[str]) -> dict[str, CaseResult]:
+    """For each wanted case the first repeat that did not pass, else its first."""
+    found: dict[str, CaseResult] = {}
+    for result in results:
+        known = found.get(result.case_id)
+        if result.case_id in wanted and (known is None or (known.status == "passed" != result.status)):
+            found[result.case_id] = result
+    return found
+
+
+def _why(result: CaseResult) -> str:
+    return result.error or "; ".join(outcome.reason for outcome in result.outcomes if outcome.status != "passed")
+
+
+def _variables(case: Case) -> str:
+    return ", ".join(_shown(value) for value in case.vars.values())
+
+
+def _shown(value: Any) -> str:
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_TITLE_CHARACTERS else line[: MAX_TITLE_CHARACTERS - 1] + "…"

@@ -1,0 +1,126 @@
+"""SQLite by Python's own module: connections that are kept, and transactions on them."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prompts.errors import TurnoutError
+from service.store.session import Cursor, Session, refused
+
+BUSY_TIMEOUT_MS = 20_000
+PREFIX = "sqlite:///"
+_MOST_IDLE = 8  # connections
+
+
+class SQLite:
+    """One database file."""
+
+    def __init__(self, url: str) -> None:
+        self._path = url.removeprefix(PREFIX)
+        self._idle: list[sqlite3.Connection] = []  # append and pop are atomic
+        with self.errors():
+            Path(self._path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @contextlib.contextmanager
+    def transaction(self, *, write: bool) -> Iterator[Session]:
+        """Committed as one when the block of a write ends. Writers queue at its start, so that no two interleave."""
+        connection = self._take()
+        try:
+            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            yield _SQLiteSession(connection)
+            connection.execute("COMMIT" if write else "ROLLBACK")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # what was raised first is the cause; `_give_back` closes it then
+                connection.rollback()
+            raise
+        finally:
+            self._give_back(connection)
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """SQLite's own errors as ours: what refused, and what to do. What was written being at fault is none of them."""
+        try:
+            yield
+        except (TurnoutError, sqlite3.IntegrityError, sqlite3.DataError):
+            raise
+        except (sqlite3.Error, OSError) as error:
+            raise refused(self._path, error) from error
+
+    def revision(self) -> str | None:
+        """The migration that the tables stand at; None where there are none."""
+        with self.transaction(write=False) as session:
+            known = session.value("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
+            found: str | None = session.value("SELECT version_num FROM alembic_version") if known else None
+            return found
+
+    def create(self, schema: str, revision: str) -> bool:
+        """Make the tables of an empty database as `schema` has them; False where it is not empty."""
+        with self.transaction(write=True) as session:
+            if session.value("SELECT count(*) FROM sqlite_master"):
+                return False
+            for statement in schema.rstrip().removesuffix(";").split(";\n"):
+                session.run(statement)
+            session.run("INSERT INTO revision (id, value) VALUES (1, 1)")
+            session.run("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+            session.run("INSERT INTO alembic_version VALUES (:revision)", revision=revision)
+            return True
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take(self) -> sqlite3.Connection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._open()
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        if connection.in_transaction or len(self._idle) >= _MOST_IDLE:
+            connection.close()
+        else:
+            self._idle.append(connection)
+
+    def _open(self) -> sqlite3.Connection:
+        # No isolation level: transactions are begun here. Each is used by one thread at a time, not always the same one.
+        wait_s = BUSY_TIMEOUT_MS / 1000
+        connection = sqlite3.connect(self._path, timeout=wait_s, isolation_level=None, check_same_thread=False)
+        try:
+            for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "synchronous=FULL", "foreign_keys=ON"):
+                connection.execute(f"PRAGMA {pragma}")
+            _use_wal(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class _SQLiteSession(Session):
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, values: Mapping[str, Any], *, stream: bool = False) -> Cursor:  # noqa: ARG002 - its rows always come as they are read
+        return self._connection.execute(sql, values)
+
+    def run_many(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._connection.executemany(sql, rows)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL mode; SQLite does not wait for another process that does so at this moment, it refuses."""
+    ends = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > ends:
+                raise
+            time.sleep(0.01)
+        else:
+            return

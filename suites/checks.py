@@ -1,0 +1,92 @@
+"""What a resolved suite is held to besides: scripts that may be run, prices that are known, assertions that decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pydantic_core import PydanticCustomError
+
+from prompts.errors import BadFile, Fault
+from prompts.yaml_source import Document
+from suites import assertions
+from suites.assembly import is_measured
+from suites.assertions.folders import ScriptFolders
+from suites.assertions.python import PYTHON, check_folders
+from suites.assertions.spec import AssertionSpec
+from suites.case import Suite
+from suites.rows import Place
+
+
+def check_scripts(
+    suite: Suite, folders: ScriptFolders, *, document: Document | None = None, places: Sequence[Place] = ()
+) -> None:
+    """Refuse Python files that are not there, or lie outside of the folders whose files may be run.
+
+    Raises BadFile with every such file and the first case that has it, of which `document` and `places` know the lines.
+    """
+    where = document or Document("suite", {}, {(): 0})
+    faults: dict[str, Fault] = {}
+    for index, case in enumerate(suite.tests):
+        if PYTHON not in case.shared.types:
+            continue
+        for spec in (each for whole in case.filled_asserts() for each in assertions.walk(whole)):
+            try:
+                check_folders(spec, folders)
+            except PydanticCustomError as error:
+                place = places[index] if places else Place(where.path, where.line("tests", index))
+                fix = str((error.context or {}).get("fix", ""))
+                faults.setdefault(str(spec.value), Fault(*place, error.message(), fix))
+    if faults:
+        raise BadFile(list(faults.values()))
+
+
+def undecided(suite: Suite, places: Sequence[Place]) -> Iterator[Fault]:
+    """A warning for each case that passes whatever is answered, though it has assertions.
+
+    Not where answers are measured besides: by their latency or cost, or by a metric that the case adds to.
+    """
+    if is_measured(suite.thresholds):
+        return
+    for case, place in zip(suite.tests, places, strict=True):
+        shared = case.shared
+        if not shared or shared.metrics & suite.thresholds.metrics.keys():
+            continue
+        if case.threshold == 0 or not any(map(_decides, shared)):
+            why = "its `threshold` is 0" if case.threshold == 0 else "its assertions decide nothing"
+            fix = "raise the threshold, or give an assertion a `weight` above 0"
+            yield Fault(*place, f"{why}: any answer passes", fix, level="warning", rule="no-assertion")
+
+
+def _decides(spec: AssertionSpec) -> bool:
+    """Whether some answer fails by this assertion."""
+    if spec.type != assertions.ASSERT_SET or spec.weight == 0:
+        return spec.weight > 0
+    return spec.threshold != 0 and any(map(_decides, spec.asserts))
+
+
+def check_prices(
+    suite: Suite, has_price: bool, *, document: Document | None = None, places: Sequence[Place] = ()
+) -> None:
+    """Refuse what cannot be measured on a model whose price is unknown: cost thresholds and cost assertions.
+
+    Raises BadFile with every such place, of which `document` and `places` know the lines.
+    """
+    if has_price:
+        return
+    fix = "give the model a `price` in turnout.yaml, or remove this"
+    where = document or Document("suite", {}, {(): 0})
+    faults = []
+    if suite.thresholds.cost_per_1k_usd is not None:
+        message = "thresholds.cost_per_1k_usd: the price of the model is unknown"
+        faults.append(where.fault(message, "thresholds", "cost_per_1k_usd", fix=fix, rule="unknown-price"))
+    seen: set[bytes] = set()  # a fault names the first case that has it
+    has_costly = any(kind.endswith("cost") for kind in suite.kinds)
+    for index, case in enumerate(suite.tests if has_costly else ()):
+        costly = next((each for each in case.shared.all if each.type.endswith("cost")), None)
+        if costly is not None and case.shared.canonical not in seen:
+            seen.add(case.shared.canonical)
+            place = places[index] if places else Place(where.path, where.line("tests", index))
+            message = f"`{costly.type}`: the price of the model is unknown"
+            faults.append(Fault(*place, message, fix, rule="unknown-price"))
+    if faults:
+        raise BadFile(faults)

@@ -1,0 +1,169 @@
+"""What `gate` writes for people and for CI: the pull-request comment, and JUnit XML that its schema allows."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from lxml import etree
+
+from tests.service.cli.projects import Project
+
+CONFIG = """\
+models:
+  m: {engine: fake, echo: true}
+  dead: {engine: openai, base_url: "http://127.0.0.1:9/v1"}
+"""
+PROMPT = "model: m\nvariables: {t: {type: string}}\nmessages: [{role: user, content: '{{ t }}'}]\n"
+FILE = "suites/say.suite.yml"
+FIELD = '<xs:attribute name="%s"/>'
+FIELDS = {
+    "testsuites": ("name", "time", "tests", "failures", "disabled", "errors"),
+    "testsuite": ("name", "tests", "failures", "errors", "time", "disabled", "skipped", "timestamp", "hostname", "id",
+                  "package"),
+    "testcase": ("name", "assertions", "time", "classname", "status"),
+}  # fmt: skip
+PARTS = "".join(f'<xs:element ref="{name}"/>' for name in ("skipped", "error", "failure", "system-out", "system-err"))
+SAID = '<xs:complexType mixed="true"><xs:attribute name="message"/><xs:attribute name="type"/></xs:complexType>'
+# what JUnit's readers have in common, by the public schema of Jenkins' xUnit plug-in (junit-10.xsd)
+SCHEMA = f"""\
+<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">
+ {"".join(f'<xs:element name="{name}">{SAID}</xs:element>' for name in ("skipped", "error", "failure"))}
+ <xs:element name="system-out" type="xs:string"/><xs:element name="system-err" type="xs:string"/>
+ <xs:element name="property"><xs:complexType>
+  <xs:attribute name="name" use="required"/><xs:attribute name="value" use="required"/></xs:complexType></xs:element>
+ <xs:element name="properties"><xs:complexType><xs:sequence>
+  <xs:element ref="property" maxOccurs="unbounded"/></xs:sequence></xs:complexType></xs:element>
+ <xs:element name="testcase"><xs:complexType><xs:choice minOccurs="0" maxOccurs="unbounded">{PARTS}</xs:choice>
+  {"".join(FIELD % name for name in FIELDS["testcase"])}</xs:complexType></xs:element>
+ <xs:element name="testsuite"><xs:complexType><xs:sequence>
+  <xs:element ref="properties" minOccurs="0"/><xs:element ref="testcase" minOccurs="0" maxOccurs="unbounded"/>
+  <xs:element ref="system-out" minOccurs="0"/></xs:sequence>
+  {"".join(FIELD % name for name in FIELDS["testsuite"])}</xs:complexType></xs:element>
+ <xs:element name="testsuites"><xs:complexType><xs:sequence>
+  <xs:element ref="testsuite" minOccurs="0" maxOccurs="unbounded"/></xs:sequence>
+  {"".join(FIELD % name for name in FIELDS["testsuites"])}</xs:complexType></xs:element>
+</xs:schema>"""
+
+
+def suite(*rows: str, head: str = "") -> str:
+    tests = "".join(f"  - {row}\n" for row in rows)
+    return f"prompt: say\n{head}tests:\n{tests}"
+
+
+def says(text: str, expected: str, more: str = "") -> str:
+    return f'{{vars: {{t: "{text}"}}, assert: [{{type: equals, value: "{expected}"}}]{more}}}'
+
+
+@pytest.fixture
+def project(workspace: Project) -> Project:
+    """Production echoes; the working tree answers `new`, and then what was said."""
+    workspace.write("turnout.yaml", CONFIG)
+    workspace.write("prompts/say.prompt.yml", PROMPT)
+    rows = [says(f"a{n}", f"a{n}", f", description: 'number {n}'") for n in range(12)] + [says("x", "new x")]
+    workspace.write(FILE, suite(*rows))
+    workspace.json("push", "--local")
+    workspace.json("label", "say", "production", "1", "--reason", "first", "--local")
+    workspace.write("prompts/say.prompt.yml", PROMPT.replace("'{{ t }}'", "'new {{ t }}'"))
+    return workspace
+
+
+def written(project: Project, *arguments: str, exit_code: int) -> tuple[dict[str, object], str, ET.Element]:
+    """A gate's answer, its comment without entities, and its JUnit XML, which is held to the schema."""
+    comment, junit = project.folder / "comment.md", project.folder / "junit.xml"
+    answer = project.json("gate", FILE, "--local", "--markdown", str(comment), "--junit", str(junit), *arguments,
+                          exit_code=exit_code)  # fmt: skip
+    return answer, html.unescape(comment.read_text("utf-8")).replace("\u200b", ""), valid(junit)
+
+
+def valid(junit: Path) -> ET.Element:
+    etree.XMLSchema(etree.fromstring(SCHEMA)).assertValid(etree.parse(junit))
+    return ET.parse(junit).getroot()  # noqa: S314 - our own file
+
+
+def test_the_comment_tells_what_changed_in_the_order_of_the_suite(project: Project) -> None:
+    answer, comment, _ = written(project, exit_code=1)
+    [entry] = answer["suites"]  # type: ignore[misc]  # JSON
+
+    assert re.findall(r"<code>case (\d+): number", comment) == [str(n) for n in range(1, 11)]
+    row = "| <code>case 1: number 0</code> | <code>equals: a0</code> | <code>a0</code> | <code>new a0</code> | <code>"
+    assert row in comment
+    assert "Newly mended: 1" in comment
+    assert "| <code>case 13: x</code> | <code>equals: new x</code> | <code>x</code> | <code>new x</code> |" in comment
+    assert "… and 2 more" in comment
+    assert "| candidate | <code>say@2+m</code> | 7.7% | 1.4% – 33.3% |" in comment
+    assert f"Evidence <code>{entry['evidence_id']}</code>. Next: <code>turnout run {FILE} --case " in comment
+
+
+def test_the_next_command_of_a_comment_runs(project: Project) -> None:
+    _, comment, _ = written(project, exit_code=1)
+    [command] = re.findall(r"Next: <code>turnout (.*?)</code>", comment)
+    run = project.json(*command.split(), exit_code=1)
+
+    assert (run["total"], run["failed"]) == (1, 1)
+
+
+def test_junit_names_cases_as_people_do(project: Project) -> None:
+    _, _, root = written(project, exit_code=1)
+    failed = {case.get("name"): case.find("failure") for case in root.iter("testcase")}
+
+    assert [name for name, found in failed.items() if found is None] == ["case 13: x"]
+    assert "case 12: number 11" in failed
+    assert failed["gate"] is not None
+
+
+def test_an_inconclusive_gate_is_no_failed_case(project: Project) -> None:
+    rows = [says("a", "a"), says("b", "new b"), says("c", "new c")]
+    project.write(FILE, suite(*rows, head="gate: {min_cases: 50}\n"))
+    _, comment, root = written(project, exit_code=3)
+
+    assert "Turnout gate is inconclusive" in comment
+    [gate] = [case for case in root.iter("testcase") if case.get("name") == "gate"]
+    skipped = gate.find("skipped")
+    assert (gate.find("failure"), gate.find("error")) == (None, None)
+    assert skipped is not None
+    assert (skipped.get("message") or "").startswith("inconclusive: 3 cases paired with the baseline")
+
+
+def test_errored_and_skipped_cases_are_neither_failed_nor_passed(project: Project) -> None:
+    _, comment, root = written(project, "--model", "dead", "--concurrency", "1", exit_code=4)
+
+    kinds = [[found.tag for found in case][:1] for case in root.iter("testcase")]
+    assert kinds[0] == ["error"]
+    assert {tuple(kind) for kind in kinds[1:]} == {("error",), ("skipped",)}
+    assert (root.get("failures"), root.get("tests")) == ("0", "14")
+    assert f"Next: <code>turnout gate {FILE} --rerun-failed --local</code>" in comment
+
+
+def test_a_gate_that_passes_says_how_it_is_verified(project: Project) -> None:
+    project.write("prompts/say.prompt.yml", PROMPT)
+    answer, comment, root = written(project, exit_code=0)
+    evidence_id = answer["suites"][0]["evidence_id"]  # type: ignore[index]  # JSON
+
+    assert f"Next: <code>turnout evidence {evidence_id} --verify --local</code>" in comment
+    assert root.get("errors") == "0"
+
+
+def test_a_suite_of_the_registry_is_told_alike(project: Project) -> None:
+    project.json("push", "--local")
+    comment = project.folder / "comment.md"
+    project.json("gate", "say@1", "--candidate", "say@2", "--local", "--markdown", str(comment), exit_code=1)
+    text = html.unescape(comment.read_text("utf-8"))
+
+    assert "<code>case 1: number 0</code> | <code>equals: a0</code>" in text
+    assert "Next: <code>turnout run say@1 --case " in text
+
+
+def test_a_case_that_two_suites_share_has_its_number_in_each(project: Project) -> None:
+    project.write("suites/other.suite.yml", suite(says("y", "new y"), says("a3", "a3", ", description: 'the same'")))
+    comment, junit = project.folder / "comment.md", project.folder / "junit.xml"
+    project.json("gate", "--local", "--markdown", str(comment), "--junit", str(junit), exit_code=1)
+    names = [case.get("name") for case in valid(junit).iter("testcase")]
+    text = html.unescape(comment.read_text("utf-8"))
+
+    assert "<code>case 2: the same</code>" in text
+    assert "<code>case 4: number 3</code>" in text
+    assert {"case 2: the same", "case 4: number 3"} <= set(names)
