@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Store = sqlite.SQLite | Postgres
 
-_MIGRATIONS = Path(__file__).with_name("migrations")
+MIGRATIONS = Path(__file__).with_name("migrations")
 _SCHEMA = Path(__file__).with_name("schema.sql")
 
 
@@ -51,7 +51,7 @@ class Database:
     def migrate(self) -> None:
         """Bring the tables to this version of the software; safe when several processes start at once.
 
-        Alembic, a quarter of a second to import, is only asked where tables must change: a database that is up to date
+        Alembic and the models, over half a second to import, are only asked where tables must change: a database that is up to date
         is left alone, and an empty SQLite file gets its tables as `schema.sql` describes them.
         """
         with self._store.errors():
@@ -68,7 +68,7 @@ class Database:
         from service.store.upgrading import upgrade
 
         with self._store.errors():
-            upgrade(self.url, _MIGRATIONS)
+            upgrade(self.url, MIGRATIONS)
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -83,7 +83,7 @@ def _postgres(url: str) -> Store:
 
 def newest_revision() -> str:
     """The migration that this version of the software ends at: their files are numbered."""
-    return max(file.name for file in (_MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]
+    return max(file.name for file in (MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]
 
 
 def bump_revision(session: Session) -> None:

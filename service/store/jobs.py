@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import Conflict
+from service.store.records import without
 from service.store.session import Session, listed
-from service.store.tables import JOB, JOB_EVENT, without
+from service.store.tables import JOB, JOB_EVENT
 
 LIVE = ("queued", "running")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.store.records import without
 from service.store.session import Session
-from service.store.tables import API_KEY, AUDIT, IDEMPOTENCY, without
+from service.store.tables import API_KEY, AUDIT, IDEMPOTENCY
 
 
 def add(session: Session, record: dict[str, Any]) -> None:

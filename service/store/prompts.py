@@ -6,17 +6,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.store.records import read_json, without
 from service.store.session import Session, like, listed
-from service.store.tables import (
-    LABEL,
-    LABEL_MOVE,
-    PROMPT,
-    PROMPT_SUMMARY,
-    PROMPT_TAG,
-    PROMPT_VERSION,
-    read_json,
-    without,
-)
+from service.store.tables import LABEL, LABEL_MOVE, PROMPT, PROMPT_SUMMARY, PROMPT_TAG, PROMPT_VERSION
 
 _AT_ONCE = 500  # names a query: SQLite bounds the variables of a statement
 

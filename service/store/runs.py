@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from service.store.records import read_json
 from service.store.session import Session, like, listed
-from service.store.tables import CASE_RESULT, RUN, read_json
+from service.store.tables import CASE_RESULT, RUN
 
 
 def start(session: Session, record: dict[str, Any]) -> dict[str, Any]:

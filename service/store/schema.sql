@@ -1,62 +1,40 @@
-CREATE TABLE prompt (
+-- Made from models.py by `python -m service.store.describe`.
+CREATE TABLE adapter (
   name VARCHAR NOT NULL,
+  prompt VARCHAR NOT NULL,
+  version INTEGER NOT NULL,
+  base_model VARCHAR NOT NULL,
+  job_id VARCHAR NOT NULL,
+  digest VARCHAR NOT NULL,
+  manifest JSON NOT NULL,
   created_at VARCHAR NOT NULL,
   PRIMARY KEY (name)
 );
-CREATE TABLE label_move (
-  id INTEGER NOT NULL,
-  name VARCHAR NOT NULL,
-  label VARCHAR NOT NULL,
-  from_version INTEGER,
-  to_version INTEGER,
-  revision INTEGER NOT NULL,
-  actor VARCHAR NOT NULL,
-  reason VARCHAR,
-  evidence_id VARCHAR,
-  undoes INTEGER,
-  at VARCHAR NOT NULL,
-  PRIMARY KEY (id)
-);
-CREATE INDEX ix_label_move_name ON label_move (name);
-CREATE TABLE suite_version (
-  id INTEGER NOT NULL,
-  name VARCHAR NOT NULL,
-  number INTEGER NOT NULL,
-  digest VARCHAR NOT NULL,
-  prompt VARCHAR NOT NULL,
-  content JSON NOT NULL,
-  author VARCHAR NOT NULL,
-  message VARCHAR,
-  created_at VARCHAR NOT NULL,
-  pushed_at VARCHAR,
-  PRIMARY KEY (id),
-  UNIQUE (name, number),
-  UNIQUE (name, digest)
-);
-CREATE INDEX ix_suite_version_name ON suite_version (name);
-CREATE TABLE suite_cases (
-  digest VARCHAR NOT NULL,
-  number INTEGER NOT NULL,
-  cases BLOB NOT NULL,
-  PRIMARY KEY (digest, number)
-);
-CREATE TABLE run (
+CREATE INDEX ix_adapter_prompt ON adapter (prompt);
+CREATE TABLE api_key (
   id VARCHAR NOT NULL,
-  suite VARCHAR NOT NULL,
-  suite_version INTEGER NOT NULL,
-  variant VARCHAR NOT NULL,
-  status VARCHAR NOT NULL,
-  summary JSON,
-  started_at VARCHAR NOT NULL,
-  finished_at VARCHAR,
+  role VARCHAR NOT NULL,
+  digest VARCHAR NOT NULL,
+  note VARCHAR,
+  created_at VARCHAR NOT NULL,
+  revoked_at VARCHAR,
+  PRIMARY KEY (id),
+  UNIQUE (digest)
+);
+CREATE TABLE audit (
+  id INTEGER NOT NULL,
+  at VARCHAR NOT NULL,
+  actor VARCHAR NOT NULL,
+  action VARCHAR NOT NULL,
+  subject VARCHAR NOT NULL,
+  detail JSON NOT NULL,
   PRIMARY KEY (id)
 );
-CREATE INDEX ix_run_suite ON run (suite);
 CREATE TABLE cached_completion (
-  key VARCHAR NOT NULL,
+  "key" VARCHAR NOT NULL,
   completion JSON NOT NULL,
   at VARCHAR NOT NULL,
-  PRIMARY KEY (key)
+  PRIMARY KEY ("key")
 );
 CREATE TABLE evidence (
   id VARCHAR NOT NULL,
@@ -71,54 +49,25 @@ CREATE TABLE evidence (
   PRIMARY KEY (id)
 );
 CREATE INDEX ix_evidence_prompt ON evidence (prompt);
-CREATE TABLE look (
-  job_id VARCHAR NOT NULL,
-  prompt VARCHAR NOT NULL,
-  base_model VARCHAR NOT NULL,
-  heldout_digest VARCHAR NOT NULL,
-  number INTEGER NOT NULL,
-  at VARCHAR NOT NULL,
-  PRIMARY KEY (job_id),
-  UNIQUE (prompt, base_model, heldout_digest, number)
-);
-CREATE TABLE adapter (
-  name VARCHAR NOT NULL,
-  prompt VARCHAR NOT NULL,
-  version INTEGER NOT NULL,
-  base_model VARCHAR NOT NULL,
-  job_id VARCHAR NOT NULL,
-  digest VARCHAR NOT NULL,
-  manifest JSON NOT NULL,
-  created_at VARCHAR NOT NULL,
-  PRIMARY KEY (name)
-);
-CREATE INDEX ix_adapter_prompt ON adapter (prompt);
-CREATE TABLE route (
-  prompt VARCHAR NOT NULL,
-  revision INTEGER NOT NULL,
-  salt VARCHAR NOT NULL,
-  PRIMARY KEY (prompt)
-);
-CREATE TABLE route_revision (
-  prompt VARCHAR NOT NULL,
-  revision INTEGER NOT NULL,
-  state JSON NOT NULL,
-  action VARCHAR NOT NULL,
-  actor VARCHAR NOT NULL,
-  reason VARCHAR,
-  evidence_id VARCHAR,
-  at VARCHAR NOT NULL,
-  PRIMARY KEY (prompt, revision)
-);
-CREATE TABLE api_key (
+CREATE TABLE feedback (
   id VARCHAR NOT NULL,
-  role VARCHAR NOT NULL,
-  digest VARCHAR NOT NULL,
-  note VARCHAR,
-  created_at VARCHAR NOT NULL,
-  revoked_at VARCHAR,
-  PRIMARY KEY (id),
-  UNIQUE (digest)
+  completion_id VARCHAR NOT NULL,
+  metric VARCHAR NOT NULL,
+  value JSON,
+  comment TEXT,
+  correction TEXT,
+  key_id VARCHAR NOT NULL,
+  at VARCHAR NOT NULL,
+  PRIMARY KEY (id)
+);
+CREATE INDEX ix_feedback_completion_id ON feedback (completion_id);
+CREATE TABLE idempotency (
+  principal VARCHAR NOT NULL,
+  "key" VARCHAR NOT NULL,
+  body_digest VARCHAR NOT NULL,
+  answer JSON NOT NULL,
+  at VARCHAR NOT NULL,
+  PRIMARY KEY (principal, "key")
 );
 CREATE TABLE job (
   id VARCHAR NOT NULL,
@@ -139,13 +88,49 @@ CREATE TABLE job (
   PRIMARY KEY (id)
 );
 CREATE INDEX job_by_status ON job (status, created_at);
-CREATE TABLE idempotency (
-  principal VARCHAR NOT NULL,
-  key VARCHAR NOT NULL,
-  body_digest VARCHAR NOT NULL,
-  answer JSON NOT NULL,
+CREATE TABLE judge_calibration (
+  id VARCHAR NOT NULL,
+  suite VARCHAR NOT NULL,
+  "key" VARCHAR NOT NULL,
+  suite_version INTEGER NOT NULL,
+  suite_digest VARCHAR NOT NULL,
+  grader JSON NOT NULL,
+  figures JSON NOT NULL,
+  labels_digest VARCHAR NOT NULL,
+  actor VARCHAR NOT NULL,
   at VARCHAR NOT NULL,
-  PRIMARY KEY (principal, key)
+  PRIMARY KEY (id)
+);
+CREATE INDEX judge_calibration_by_grader ON judge_calibration (suite, "key");
+CREATE TABLE label_move (
+  id INTEGER NOT NULL,
+  name VARCHAR NOT NULL,
+  label VARCHAR NOT NULL,
+  from_version INTEGER,
+  to_version INTEGER,
+  revision INTEGER NOT NULL,
+  actor VARCHAR NOT NULL,
+  reason VARCHAR,
+  evidence_id VARCHAR,
+  undoes INTEGER,
+  at VARCHAR NOT NULL,
+  PRIMARY KEY (id)
+);
+CREATE INDEX ix_label_move_name ON label_move (name);
+CREATE TABLE look (
+  job_id VARCHAR NOT NULL,
+  prompt VARCHAR NOT NULL,
+  base_model VARCHAR NOT NULL,
+  heldout_digest VARCHAR NOT NULL,
+  number INTEGER NOT NULL,
+  at VARCHAR NOT NULL,
+  PRIMARY KEY (job_id),
+  UNIQUE (prompt, base_model, heldout_digest, number)
+);
+CREATE TABLE prompt (
+  name VARCHAR NOT NULL,
+  created_at VARCHAR NOT NULL,
+  PRIMARY KEY (name)
 );
 CREATE TABLE request (
   id VARCHAR NOT NULL,
@@ -165,46 +150,109 @@ CREATE TABLE request (
 );
 CREATE INDEX ix_request_at ON request (at);
 CREATE INDEX ix_request_prompt ON request (prompt);
-CREATE TABLE feedback (
-  id VARCHAR NOT NULL,
-  completion_id VARCHAR NOT NULL,
-  metric VARCHAR NOT NULL,
-  value JSON,
-  comment TEXT,
-  correction TEXT,
-  key_id VARCHAR NOT NULL,
-  at VARCHAR NOT NULL,
-  PRIMARY KEY (id)
-);
-CREATE INDEX ix_feedback_completion_id ON feedback (completion_id);
-CREATE TABLE judge_calibration (
-  id VARCHAR NOT NULL,
-  suite VARCHAR NOT NULL,
-  key VARCHAR NOT NULL,
-  suite_version INTEGER NOT NULL,
-  suite_digest VARCHAR NOT NULL,
-  grader JSON NOT NULL,
-  figures JSON NOT NULL,
-  labels_digest VARCHAR NOT NULL,
-  actor VARCHAR NOT NULL,
-  at VARCHAR NOT NULL,
-  PRIMARY KEY (id)
-);
-CREATE INDEX judge_calibration_by_grader ON judge_calibration (suite, key);
-CREATE TABLE audit (
-  id INTEGER NOT NULL,
-  at VARCHAR NOT NULL,
-  actor VARCHAR NOT NULL,
-  action VARCHAR NOT NULL,
-  subject VARCHAR NOT NULL,
-  detail JSON NOT NULL,
-  PRIMARY KEY (id)
-);
 CREATE TABLE revision (
   id INTEGER NOT NULL,
   value INTEGER NOT NULL,
   PRIMARY KEY (id)
 );
+CREATE TABLE route (
+  prompt VARCHAR NOT NULL,
+  revision INTEGER NOT NULL,
+  salt VARCHAR NOT NULL,
+  PRIMARY KEY (prompt)
+);
+CREATE TABLE route_revision (
+  prompt VARCHAR NOT NULL,
+  revision INTEGER NOT NULL,
+  state JSON NOT NULL,
+  action VARCHAR NOT NULL,
+  actor VARCHAR NOT NULL,
+  reason VARCHAR,
+  evidence_id VARCHAR,
+  at VARCHAR NOT NULL,
+  PRIMARY KEY (prompt, revision)
+);
+CREATE TABLE run (
+  id VARCHAR NOT NULL,
+  suite VARCHAR NOT NULL,
+  suite_version INTEGER NOT NULL,
+  variant VARCHAR NOT NULL,
+  status VARCHAR NOT NULL,
+  summary JSON,
+  started_at VARCHAR NOT NULL,
+  finished_at VARCHAR,
+  PRIMARY KEY (id)
+);
+CREATE INDEX ix_run_suite ON run (suite);
+CREATE TABLE suite_cases (
+  digest VARCHAR NOT NULL,
+  number INTEGER NOT NULL,
+  cases BLOB NOT NULL,
+  PRIMARY KEY (digest, number)
+);
+CREATE TABLE suite_version (
+  id INTEGER NOT NULL,
+  name VARCHAR NOT NULL,
+  number INTEGER NOT NULL,
+  digest VARCHAR NOT NULL,
+  prompt VARCHAR NOT NULL,
+  content JSON NOT NULL,
+  author VARCHAR NOT NULL,
+  message VARCHAR,
+  created_at VARCHAR NOT NULL,
+  pushed_at VARCHAR,
+  PRIMARY KEY (id),
+  UNIQUE (name, number),
+  UNIQUE (name, digest)
+);
+CREATE INDEX ix_suite_version_name ON suite_version (name);
+CREATE TABLE case_result (
+  run_id VARCHAR NOT NULL,
+  case_id VARCHAR NOT NULL,
+  repeat INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  status VARCHAR NOT NULL,
+  result JSON NOT NULL,
+  PRIMARY KEY (run_id, case_id, repeat),
+  FOREIGN KEY(run_id) REFERENCES run (id)
+);
+CREATE TABLE job_event (
+  job_id VARCHAR NOT NULL,
+  number INTEGER NOT NULL,
+  at VARCHAR NOT NULL,
+  type VARCHAR NOT NULL,
+  data JSON NOT NULL,
+  PRIMARY KEY (job_id, number),
+  FOREIGN KEY(job_id) REFERENCES job (id)
+);
+CREATE TABLE label (
+  name VARCHAR NOT NULL,
+  label VARCHAR NOT NULL,
+  version INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  updated_at VARCHAR NOT NULL,
+  PRIMARY KEY (name, label),
+  FOREIGN KEY(name) REFERENCES prompt (name)
+);
+CREATE TABLE prompt_summary (
+  name VARCHAR NOT NULL,
+  number INTEGER NOT NULL,
+  title VARCHAR,
+  description TEXT,
+  model VARCHAR NOT NULL,
+  tags JSON NOT NULL,
+  search_text TEXT NOT NULL,
+  PRIMARY KEY (name),
+  FOREIGN KEY(name) REFERENCES prompt (name)
+);
+CREATE INDEX ix_prompt_summary_model ON prompt_summary (model);
+CREATE TABLE prompt_tag (
+  name VARCHAR NOT NULL,
+  tag VARCHAR NOT NULL,
+  PRIMARY KEY (name, tag),
+  FOREIGN KEY(name) REFERENCES prompt (name)
+);
+CREATE INDEX ix_prompt_tag_tag ON prompt_tag (tag);
 CREATE TABLE prompt_version (
   id INTEGER NOT NULL,
   name VARCHAR NOT NULL,
@@ -219,53 +267,6 @@ CREATE TABLE prompt_version (
   PRIMARY KEY (id),
   UNIQUE (name, number),
   UNIQUE (name, digest),
-  FOREIGN KEY (name) REFERENCES prompt (name)
+  FOREIGN KEY(name) REFERENCES prompt (name)
 );
 CREATE INDEX ix_prompt_version_name ON prompt_version (name);
-CREATE TABLE prompt_summary (
-  name VARCHAR NOT NULL,
-  number INTEGER NOT NULL,
-  title VARCHAR,
-  description TEXT,
-  model VARCHAR NOT NULL,
-  tags JSON NOT NULL,
-  search_text TEXT NOT NULL,
-  PRIMARY KEY (name),
-  FOREIGN KEY (name) REFERENCES prompt (name)
-);
-CREATE INDEX ix_prompt_summary_model ON prompt_summary (model);
-CREATE TABLE prompt_tag (
-  name VARCHAR NOT NULL,
-  tag VARCHAR NOT NULL,
-  PRIMARY KEY (name, tag),
-  FOREIGN KEY (name) REFERENCES prompt (name)
-);
-CREATE INDEX ix_prompt_tag_tag ON prompt_tag (tag);
-CREATE TABLE label (
-  name VARCHAR NOT NULL,
-  label VARCHAR NOT NULL,
-  version INTEGER NOT NULL,
-  revision INTEGER NOT NULL,
-  updated_at VARCHAR NOT NULL,
-  PRIMARY KEY (name, label),
-  FOREIGN KEY (name) REFERENCES prompt (name)
-);
-CREATE TABLE case_result (
-  run_id VARCHAR NOT NULL,
-  case_id VARCHAR NOT NULL,
-  repeat INTEGER NOT NULL,
-  position INTEGER NOT NULL,
-  status VARCHAR NOT NULL,
-  result JSON NOT NULL,
-  PRIMARY KEY (run_id, case_id, repeat),
-  FOREIGN KEY (run_id) REFERENCES run (id)
-);
-CREATE TABLE job_event (
-  job_id VARCHAR NOT NULL,
-  number INTEGER NOT NULL,
-  at VARCHAR NOT NULL,
-  type VARCHAR NOT NULL,
-  data JSON NOT NULL,
-  PRIMARY KEY (job_id, number),
-  FOREIGN KEY (job_id) REFERENCES job (id)
-);

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
 from service.store.database import Database
+from service.store.records import without
 from service.store.session import Row, Session, listed
-from service.store.tables import SUITE_CASES, SUITE_VERSION, without
+from service.store.tables import SUITE_CASES, SUITE_VERSION
 
 
 def numbers(session: Session, names: Sequence[str]) -> dict[str, dict[str, int]]:

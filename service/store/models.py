@@ -1,0 +1,316 @@
+"""The tables: their columns and types, keys, indexes and foreign keys, defined once.
+
+Alembic compares a database with these classes (`migrations/env.py`), and `python -m service.store.describe` makes of them
+what the statements need without loading SQLModel: `schema.sql` and `tables.py`. Only these two and the tests import this:
+statements are plain SQL, and a local run cannot afford the import.
+
+Two choices of `describe` rest on how a class is written: where `id` may be None the database numbers the rows, and rows
+that are numbered are got by their first UniqueConstraint. Times are ISO 8601 in UTC with microseconds, made by the logic
+layer. JSON columns hold what the API shows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, Column, Index, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+
+class Prompt(SQLModel, table=True):
+    __tablename__ = "prompt"
+    name: str = Field(primary_key=True)
+    created_at: str
+
+
+class PromptVersion(SQLModel, table=True):
+    __tablename__ = "prompt_version"
+    __table_args__ = (UniqueConstraint("name", "number"), UniqueConstraint("name", "digest"))
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(foreign_key="prompt.name", index=True)
+    number: int
+    digest: str
+    content: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    about: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    author: str
+    message: str | None = None
+    created_at: str
+    draft: bool = False
+
+
+class PromptSummary(SQLModel, table=True):
+    """The newest pushed version of each prompt, as lists and searches see it: `search_text` is folded to lower case."""
+
+    __tablename__ = "prompt_summary"
+    name: str = Field(foreign_key="prompt.name", primary_key=True)
+    number: int
+    title: str | None = None
+    description: str | None = Field(default=None, sa_column=Column(Text))
+    model: str = Field(index=True)
+    tags: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    search_text: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class PromptTag(SQLModel, table=True):
+    """The tags of each prompt's newest pushed version, one a row."""
+
+    __tablename__ = "prompt_tag"
+    name: str = Field(foreign_key="prompt.name", primary_key=True)
+    tag: str = Field(primary_key=True, index=True)
+
+
+class Label(SQLModel, table=True):
+    __tablename__ = "label"
+    name: str = Field(foreign_key="prompt.name", primary_key=True)
+    label: str = Field(primary_key=True)
+    version: int
+    revision: int
+    updated_at: str
+
+
+class LabelMove(SQLModel, table=True):
+    """Append-only: every move of every label, with who, when, why and on what evidence.
+
+    `undoes` is the revision of the move that this one takes back.
+    """
+
+    __tablename__ = "label_move"
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(index=True)
+    label: str
+    from_version: int | None = None
+    to_version: int | None = None
+    revision: int
+    actor: str
+    reason: str | None = None
+    evidence_id: str | None = None
+    undoes: int | None = None
+    at: str
+
+
+class SuiteVersion(SQLModel, table=True):
+    __tablename__ = "suite_version"
+    __table_args__ = (UniqueConstraint("name", "number"), UniqueConstraint("name", "digest"))
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(index=True)
+    number: int
+    digest: str
+    prompt: str
+    content: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    author: str
+    message: str | None = None
+    created_at: str
+    pushed_at: str | None = None  # when it last became what the bare name means; None for a draft
+
+
+class SuiteCases(SQLModel, table=True):
+    """Cases of a suite with many, by the suite's digest: compressed chunks of them in order."""
+
+    __tablename__ = "suite_cases"
+    digest: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    cases: bytes
+
+
+class Run(SQLModel, table=True):
+    __tablename__ = "run"
+    id: str = Field(primary_key=True)
+    suite: str = Field(index=True)
+    suite_version: int
+    variant: str
+    status: str
+    summary: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON))
+    started_at: str
+    finished_at: str | None = None
+
+
+class CaseRow(SQLModel, table=True):
+    __tablename__ = "case_result"
+    run_id: str = Field(foreign_key="run.id", primary_key=True)
+    case_id: str = Field(primary_key=True)
+    repeat: int = Field(primary_key=True)
+    position: int
+    status: str
+    result: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class CachedCompletion(SQLModel, table=True):
+    __tablename__ = "cached_completion"
+    key: str = Field(primary_key=True)
+    completion: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    at: str
+
+
+class EvidenceRow(SQLModel, table=True):
+    """Append-only: what a verdict, a promotion or a manual move rests on."""
+
+    __tablename__ = "evidence"
+    id: str = Field(primary_key=True)
+    kind: str
+    prompt: str = Field(index=True)
+    verdict: str
+    candidate: str
+    content: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    digest: str
+    actor: str
+    created_at: str
+
+
+class Look(SQLModel, table=True):
+    """One look at one held-out set for one prompt and base model: what promotion spends α on."""
+
+    __tablename__ = "look"
+    __table_args__ = (UniqueConstraint("prompt", "base_model", "heldout_digest", "number"),)
+    job_id: str = Field(primary_key=True)
+    prompt: str
+    base_model: str
+    heldout_digest: str
+    number: int
+    at: str
+
+
+class Adapter(SQLModel, table=True):
+    __tablename__ = "adapter"
+    name: str = Field(primary_key=True)
+    prompt: str = Field(index=True)
+    version: int
+    base_model: str
+    job_id: str
+    digest: str
+    manifest: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: str
+
+
+class Route(SQLModel, table=True):
+    """The current revision of one prompt's route."""
+
+    __tablename__ = "route"
+    prompt: str = Field(primary_key=True)
+    revision: int
+    salt: str
+
+
+class RouteRevision(SQLModel, table=True):
+    """Append-only: every revision of a route, with what made it."""
+
+    __tablename__ = "route_revision"
+    prompt: str = Field(primary_key=True)
+    revision: int = Field(primary_key=True)
+    state: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    action: str
+    actor: str
+    reason: str | None = None
+    evidence_id: str | None = None
+    at: str
+
+
+class ApiKey(SQLModel, table=True):
+    __tablename__ = "api_key"
+    id: str = Field(primary_key=True)
+    role: str
+    digest: str = Field(unique=True)
+    note: str | None = None
+    created_at: str
+    revoked_at: str | None = None
+
+
+class Job(SQLModel, table=True):
+    __tablename__ = "job"
+    __table_args__ = (Index("job_by_status", "status", "created_at"),)
+    id: str = Field(primary_key=True)
+    kind: str
+    spec: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    status: str
+    attempt: int = 1
+    created_by: str
+    created_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+    worker: str | None = None
+    token: int = 0
+    heartbeat_at: str | None = None
+    cancel_requested: bool = False
+    result: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON))
+    error: str | None = Field(default=None, sa_column=Column(Text))
+
+
+class JobEvent(SQLModel, table=True):
+    __tablename__ = "job_event"
+    job_id: str = Field(foreign_key="job.id", primary_key=True)
+    number: int = Field(primary_key=True)
+    at: str
+    type: str
+    data: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class Idempotency(SQLModel, table=True):
+    __tablename__ = "idempotency"
+    principal: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    body_digest: str
+    answer: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    at: str
+
+
+class RequestRow(SQLModel, table=True):
+    __tablename__ = "request"
+    id: str = Field(primary_key=True)
+    at: str = Field(index=True)
+    key_id: str
+    prompt: str | None = Field(default=None, index=True)
+    variant: str
+    route_revision: int | None = None
+    status: str
+    latency_ms: float
+    upstream_ms: float | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
+    error: str | None = None
+
+
+class Feedback(SQLModel, table=True):
+    __tablename__ = "feedback"
+    id: str = Field(primary_key=True)
+    completion_id: str = Field(index=True)
+    metric: str
+    value: Any = Field(default=None, sa_column=Column(JSON))
+    comment: str | None = Field(default=None, sa_column=Column(Text))
+    correction: str | None = Field(default=None, sa_column=Column(Text))
+    key_id: str
+    at: str
+
+
+class JudgeCalibration(SQLModel, table=True):
+    """Append-only: how far one grader of a suite agreed with people. `key` is made of all that its figures depend on."""
+
+    __tablename__ = "judge_calibration"
+    __table_args__ = (Index("judge_calibration_by_grader", "suite", "key"),)
+    id: str = Field(primary_key=True)
+    suite: str
+    key: str
+    suite_version: int
+    suite_digest: str
+    grader: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    figures: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    labels_digest: str
+    actor: str
+    at: str
+
+
+class Audit(SQLModel, table=True):
+    __tablename__ = "audit"
+    id: int | None = Field(default=None, primary_key=True)
+    at: str
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class Revision(SQLModel, table=True):
+    """One row: counts every change that a serving snapshot must see."""
+
+    __tablename__ = "revision"
+    id: int = Field(primary_key=True)
+    value: int
