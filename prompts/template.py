@@ -25,6 +25,7 @@ from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from prompts.errors import BudgetExceeded, MissingVariable, RenderError, TemplateRefused
+from prompts.plain import Parts, filled, plain_parts
 
 MAX_STEPS = 100_000
 MAX_OUTPUT_CHARACTERS = 2 * 1024 * 1024
@@ -167,13 +168,16 @@ class Template:
     def __init__(self, source: str) -> None:
         self.source = source
         _take_tokens(len(_lex(source)))  # here, so that a template that was compiled before costs as much as a new one
-        self.names, self._compiled = (_compile_once if len(source) < MAX_REMEMBERED_CHARACTERS else _compile)(source)
+        compiled = (_compile_once if len(source) < MAX_REMEMBERED_CHARACTERS else _compile)(source)
+        self.names, self._plain, self._compiled = compiled
         self._is_text = "{" not in source and source.isascii() and "\r" not in source  # Jinja2 would change \r\n alone
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """The text for `variables`; raises MissingVariable, TemplateRefused or BudgetExceeded."""
         if self._is_text:
             return self.source
+        if self._plain is not None and (text := _filled(self._plain, variables)) is not None:
+            return text
         try:
             with one_budget(_budget.get()):
                 return _whole("".join(_within_output(self._compiled.generate(self._seen(variables)))))
@@ -195,6 +199,18 @@ class Template:
         """`variables` without those that would hide a function that this template only calls."""
         hiding = _environment.globals.keys() & variables.keys() - self.names
         return {name: value for name, value in variables.items() if name not in hiding} if hiding else variables
+
+
+def _filled(parts: Parts, variables: Mapping[str, Any]) -> str | None:
+    """The text of a plain template, taken from the budget; None, and nothing taken, where Jinja2 has to say what is wrong."""
+    found = filled(parts, variables, CHARACTERS_A_STEP)
+    budget = _budget.get() or _Budget()
+    if found is None or len(found[0]) > budget.characters or found[1] > budget.steps:
+        return None
+    text, steps = found
+    budget.characters -= len(text)
+    budget.steps -= steps
+    return text
 
 
 def _whole(text: str) -> str:
@@ -230,8 +246,8 @@ def _refusals() -> Iterator[None]:
         raise TemplateRefused("the template holds a number that is too large") from error
 
 
-def _compile(source: str) -> tuple[frozenset[str], jinja2.Template]:
-    """The names that `source` uses, and its code."""
+def _compile(source: str) -> tuple[frozenset[str], Parts | None, jinja2.Template]:
+    """The names that `source` uses, its pieces where it is plain, and its code."""
     tree = syntax_tree(source)
     _refuse_long_text(tree)
     with _refusals(), _uncomputed():
@@ -244,7 +260,7 @@ def _compile(source: str) -> tuple[frozenset[str], jinja2.Template]:
         _refuse_private(found)
         _count_steps(tree, found)
         undeclared, compiled = _generated(tree)
-        return undeclared - (_environment.globals.keys() - _printed_names(found)), compiled
+        return undeclared - (_environment.globals.keys() - _printed_names(found)), plain_parts(tree), compiled
 
 
 _Found = Mapping[type[nodes.Node], Sequence[Any]]

@@ -264,13 +264,16 @@ def model_faults(
             rule, message, fix = (
                 "bad-value",
                 f"{place[:200] or 'the file'}: {_reason(detail)}, found {shown}",
-                detail.get("ctx", {}).get("fix", "") or _fix_of_nothing(detail),
+                detail.get("ctx", {}).get("fix", "") or _plain_fix(detail),
             )
         yield document.fault(message, *at, *keys, fix=fix, rule=rule)
 
 
-def _fix_of_nothing(detail: Any) -> str:
-    return "write its value after the colon" if detail.get("input", ...) is None else ""
+def _plain_fix(detail: Any) -> str:
+    """The fix of a value that tells it by its kind: nothing at all, or what is no truth value."""
+    if detail.get("input", ...) is None:
+        return "write its value after the colon"
+    return "write true or false, without quotes" if detail["type"].startswith("bool_") else ""
 
 
 def _without_tags(keys: tuple[Key, ...], data: Any, at: tuple[Key, ...], *, last_is_written: bool) -> tuple[Key, ...]:

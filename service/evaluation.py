@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from prompts.messages import Completion, CompletionRequest
 from prompts.names import Variant
 from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt, digest_of
-from service.aids import Desk, SharedAnswers
 from service.errors import Conflict, NotFound
-from service.graders import grader_of, pinned_rubrics, standing_of
 from service.ids import now
 from service.pool import Models, price_of
 from service.recording import CompletionCache, Fresh, Recorder, completion_data
@@ -31,6 +29,7 @@ from suites.runner import run_suite
 from suites.verdicts import Counted, GateInput, Side
 
 if TYPE_CHECKING:
+    from service.aids import Desk
     from service.store.session import Session
 
 DEFAULT_CONCURRENCY = 16
@@ -141,6 +140,9 @@ class Evaluator:
         needs = await asyncio.to_thread(Needs.of_suite, suite)
         if not needs.others:
             return None, {}
+        from service.aids import Desk, SharedAnswers  # most suites ask no other model
+        from service.graders import grader_of, pinned_rubrics
+
         rubrics = await asyncio.to_thread(pinned_rubrics, self._database, needs.rubrics, spec.rubrics)
         for judged in needs.graders:  # a rubric that is not there is told before any model is asked
             await asyncio.to_thread(grader_of, self._database, self._settings, suite, judged, rubrics)
@@ -164,6 +166,8 @@ class Evaluator:
 
         Raises NotFound for a rubric.
         """
+        from service.graders import standing_of  # of gates alone
+
         standing = standing_of(self._database, self._settings, given.suite, suite, rubrics)
         return given.model_copy(update={"judge": standing, "rubrics": dict(rubrics)})
 

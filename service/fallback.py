@@ -38,6 +38,7 @@ from service.store.database import Database
 from service.training import train
 from suites.case import Suite
 from suites.detail import gate_input
+from suites.evidence_digest import record_digest
 from suites.gate import promotion_evidence
 from suites.results import CaseResult
 from suites.verdicts import Side
@@ -275,10 +276,10 @@ def decide(claim: Claim, look: dict[str, Any]) -> dict[str, Any]:
         "prompt": work.after.prompt,
         "candidate": str(work.after),
     }
-    record |= {"verdict": weakest.decision.verdict, "content": content, "digest": digest_of(content)}
+    record |= {"verdict": weakest.decision.verdict, "content": content, "actor": claim.actor.id, "created_at": now()}
     with claim.database.write() as session:
         jobs.require_claim(session, claim.job_id, claim.token)
-        routes.add_evidence(session, {**record, "actor": claim.actor.id, "created_at": now()})
+        routes.add_evidence(session, {**record, "digest": record_digest(record)})
     decision = weakest.decision
     shown: dict[str, Any] = {"evidence_id": evidence_id, "verdict": decision.verdict, "reasons": list(decision.reasons)}
     shown |= {"p_value": decision.p_value, "alpha": decision.alpha_look, "alpha_left": decision.alpha_left}

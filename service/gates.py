@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from prompts.errors import BadInput
 from prompts.names import PRODUCTION, Selector, Variant, parse_selector, parse_variant
-from prompts.prompt import digest_of
 from service.errors import CannotRun, NotFound
 from service.evaluation import Again, Evaluator, Finished, Progress, RunSpec
 from service.identity import Principal
@@ -29,6 +28,7 @@ from service.store import jobs, routes, runs
 from service.store.database import Database
 from suites.case import Suite
 from suites.detail import gate_input
+from suites.evidence_digest import record_digest
 from suites.gate import decide_all
 from suites.results import statuses_of
 from suites.verdicts import GateEvidence, GateInput, Side, worst
@@ -212,7 +212,7 @@ class Gates:
             return self._known_run(named, record["name"])
         try:
             selector = named or Selector(record["prompt"], label=PRODUCTION)
-            plan = self._plan(record, selector, run_id, request.model if named else None, None, request)
+            plan = self._plan(record, selector, run_id, None, None, request)  # `model` is the candidate's
         except NotFound:
             if named is not None:
                 raise
@@ -304,8 +304,8 @@ class Gates:
                 ids.append(f"ev_{gate_id.partition('_')[2]}_{index}")
                 record: dict[str, Any] = {"id": ids[-1], "kind": "gate", "prompt": item.candidate.spec.variant.prompt}
                 record |= {"verdict": found.decision.verdict, "candidate": found.decision.candidate}
-                record |= {"content": content, "digest": digest_of(content), "actor": actor.id, "created_at": now()}
-                routes.add_evidence(session, record)
+                record |= {"content": content, "actor": actor.id, "created_at": now()}
+                routes.add_evidence(session, {**record, "digest": record_digest(record)})
         return ids
 
 
@@ -350,6 +350,10 @@ def _refuse_no_evidence(run_id: str, summary: Mapping[str, Any]) -> None:
 
 def _notes(given: GateInput) -> Iterator[str]:
     """What a reader of the verdict must know of its runs."""
+    if given.baseline is not None and given.baseline.run_id == given.candidate.run_id:
+        same = f"candidate and baseline are the same variant {given.candidate.variant}: nothing was compared"
+        left = "thresholds decide" if given.thresholds.given() else "without thresholds nothing decides"
+        yield f"{given.suite}: {same}; {left}"
     for role, side in (("candidate", given.candidate), ("baseline", given.baseline)):
         if side is not None and side.rerun_of is not None and side.rerun_of != side.run_id:
             kept = f"the {role}'s run keeps what {side.rerun_of} judged"

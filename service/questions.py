@@ -38,9 +38,9 @@ class GateRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
     """What `POST /api/gates` and `turnout gate` ask for.
 
     `candidate` and `baseline` name versions by selector, one for each prompt where there are several; a baseline may
-    also be `run:ID`, or "none". `fallback` lets a missed threshold start the suite's fine-tune. `rerun_failed` keeps
-    what each side's last run judged, and asks what errored or was not asked: a second chance for what failed would
-    be no evidence. `rubrics` are as those of a run.
+    also be `run:ID`, or "none". `model` is the candidate's: a baseline is asked on its version's own. `fallback` lets
+    a missed threshold start the suite's fine-tune. `rerun_failed` keeps what each side's last run judged, and asks what
+    errored or was not asked: a second chance for what failed would be no evidence. `rubrics` are as those of a run.
     """
 
     suites: tuple[str, ...] = pydantic.Field(min_length=1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from prompts.errors import BadInput
 from service.aids import RATED, rating_id
 from service.errors import NotFound
-from service.store import runs
+from service.store import requests, runs
 from service.store.session import Session
 from suites.assertions import NOT
 from suites.assertions.judged import CALIBRATED
@@ -42,6 +43,35 @@ def rated_run(session: Session, completion_id: str, metric: str, value: Any) -> 
     return run
 
 
+def still_waiting(session: Session, run_id: str) -> Iterator[dict[str, Any]]:
+    """Answers of a run that people have yet to rate, each text of a case once; `waiting` names the metrics that lack a rating.
+
+    As for `human` assertions, a rating counts for the same answer to the same case wherever it was seen.
+    """
+    rated = _rated_answers(session)
+    seen: set[tuple[str, str]] = set()
+    for data in runs.cases(session, run_id, ("skipped",)):
+        result = CaseResult.from_dict(data)
+        answer = (result.case_id, result.output or "")
+        outcomes = [part for whole in result.outcomes for part in whole.walk()]
+        asked = dict.fromkeys(one.metric or HUMAN for one in outcomes if one.status == "skipped" and one.type == HUMAN)
+        waiting = [metric for metric in asked if (*answer, metric) not in rated]
+        if result.waits and waiting and answer not in seen:
+            seen.add(answer)
+            yield {**data, "waiting": waiting}
+
+
+def _rated_answers(session: Session) -> set[tuple[str, str, str]]:
+    """What people have given a score, as case, answer and metric."""
+    found = set()
+    for row in requests.feedback_on(session, f"{RATED}:"):
+        case_id, run_id, repeat = row["completion_id"].split(":")[1:]
+        result = runs.case(session, run_id, case_id, int(repeat)) if isinstance(row["value"], int | float) else None
+        if result is not None and result["output"] is not None:
+            found.add((case_id, result["output"], row["metric"]))
+    return found
+
+
 def _refuse_other_metric(result: CaseResult, metric: str) -> None:
     """A rating decides a `human` assertion of its metric, or is a label for a judge of it; any other would be lost."""
     outcomes = [part for whole in result.outcomes for part in whole.walk()]
@@ -54,4 +84,4 @@ def _refuse_other_metric(result: CaseResult, metric: str) -> None:
         )
 
 
-__all__ = ["is_rating", "rated_run", "rating_id"]
+__all__ = ["is_rating", "rated_run", "rating_id", "still_waiting"]

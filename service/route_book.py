@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from prompts.names import PRODUCTION, Variant
-from prompts.prompt import digest_of
 from service import routing
 from service.errors import Conflict, NeedsEvidence, NotFound
 from service.identity import Principal
@@ -19,6 +18,7 @@ from service.store import keys, prompts, routes
 from service.store.database import Database, bump_revision
 from service.store.prompts import LabelRecord, VersionRecord
 from service.store.session import Session
+from suites.evidence_digest import record_digest
 
 
 class RouteBook:
@@ -159,11 +159,10 @@ def add_manual_evidence(session: Session, prompt: str, candidate: str, actor: Pr
     record |= {
         "candidate": candidate,
         "content": content,
-        "digest": digest_of(content),
         "actor": actor.id,
         "created_at": now(),
     }
-    routes.add_evidence(session, record)
+    routes.add_evidence(session, {**record, "digest": record_digest(record)})
     return str(record["id"])
 
 

@@ -11,6 +11,7 @@ from prompts.yaml_source import Document
 from suites import assertions
 from suites.assembly import is_measured
 from suites.assertions.folders import ScriptFolders
+from suites.assertions.loose import why_loose
 from suites.assertions.python import PYTHON, check_folders
 from suites.assertions.spec import AssertionSpec
 from suites.case import Suite
@@ -41,27 +42,49 @@ def check_scripts(
 
 
 def undecided(suite: Suite, places: Sequence[Place]) -> Iterator[Fault]:
-    """A warning for each case that passes whatever is answered, though it has assertions.
+    """A warning for each case that passes whatever is answered, though it has assertions, and for assertions that cannot fail.
 
-    Not where answers are measured besides: by their latency or cost, or by a metric that the case adds to.
+    An assertion is told with the first case that has it. Nothing is said where answers are measured besides: by their
+    latency or cost, or by a metric that the case adds to.
     """
     if is_measured(suite.thresholds):
         return
+    told: set[str] = set()
+    read: set[tuple[bytes, bool]] = set()
     for case, place in zip(suite.tests, places, strict=True):
-        shared = case.shared
+        shared, by_score = case.shared, bool(case.threshold)
         if not shared or shared.metrics & suite.thresholds.metrics.keys():
             continue
-        if case.threshold == 0 or not any(map(_decides, shared)):
+        if case.threshold == 0 or not any(_decides(spec, by_score) for spec in shared):
             why = "its `threshold` is 0" if case.threshold == 0 else "its assertions decide nothing"
             fix = "raise the threshold, or give an assertion a `weight` above 0"
             yield Fault(*place, f"{why}: any answer passes", fix, level="warning", rule="no-assertion")
+        elif (shared.canonical, by_score) not in read:
+            read.add((shared.canonical, by_score))
+            for why in {why: None for spec in shared for why in _loose(spec, by_score) if why not in told}:
+                told.add(why)
+                yield Fault(*place, why, _MAKE_IT_DECIDE, level="warning", rule="no-assertion")
 
 
-def _decides(spec: AssertionSpec) -> bool:
-    """Whether some answer fails by this assertion."""
+_MAKE_IT_DECIDE = "set it so that a wrong answer misses it, or give it `weight: 0` to report without deciding"
+
+
+def _loose(spec: AssertionSpec, by_score: bool) -> Iterator[str]:
+    """What is said of assertions with a weight that no answer fails; one with a metric is there for its score, too."""
+    if spec.weight == 0:
+        return
+    if spec.type == assertions.ASSERT_SET:
+        for part in spec.asserts:
+            yield from _loose(part, by_score or bool(spec.threshold))
+    elif why := why_loose(spec, is_scored=by_score or spec.metric is not None):
+        yield f"`{spec.type}`: {why}"
+
+
+def _decides(spec: AssertionSpec, by_score: bool) -> bool:
+    """Whether an assertion has a part in what its case comes to; `by_score` where its score counts beside its outcome."""
     if spec.type != assertions.ASSERT_SET or spec.weight == 0:
         return spec.weight > 0
-    return spec.threshold != 0 and any(map(_decides, spec.asserts))
+    return (by_score or spec.threshold != 0) and any(_decides(part, by_score) for part in spec.asserts)
 
 
 def check_prices(

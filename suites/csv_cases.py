@@ -25,6 +25,7 @@ _FOREIGN_COLUMNS = {
 }
 _PLAIN = ("__description", "__metric", "__threshold", "__must_pass", "__tags", "__cluster")
 _ONE_UNDERSCORE = re.compile(r"_(?:expected[0-9]*|description|metric|threshold|metadata:.+|config:.+)")
+_OTHER_SEPARATORS = {";": "semicolon", "\t": "tab", "|": "bar"}
 MAX_FIELD_CHARACTERS = 8 * 1024 * 1024
 
 
@@ -41,6 +42,9 @@ def _read_table(reader: Any, path: str, faults: list[Fault]) -> Iterator[Row]:
     line = 1
     try:
         header = [name.strip() for name in next(reader, [])]
+        if told := _separator_fault(header):
+            faults.append(Fault(path, 1, *told, rule="csv"))
+            return
         faults.extend(header_faults(header, path))
         line = reader.line_num + 1
         for cells in reader:
@@ -49,6 +53,18 @@ def _read_table(reader: Any, path: str, faults: list[Fault]) -> Iterator[Row]:
             line = reader.line_num + 1
     except csv.Error as error:
         faults.append(Fault(path, line, f"not valid CSV: {error}", "close the quotes of this row", rule="csv"))
+
+
+def _separator_fault(header: list[str]) -> tuple[str, str] | None:
+    """Message and fix for a table whose columns are not told apart by commas: its header is one name with another separator."""
+    name = header[0] if len(header) == 1 else ""
+    found = next((word for sign, word in _OTHER_SEPARATORS.items() if sign in name), None)
+    if found is None:
+        return None
+    return (
+        f"the only column is {name[:80]!r}: its separator looks like a {found}",
+        "save the table with commas between its cells; cells that hold commas in double quotes",
+    )
 
 
 def header_faults(header: list[str], path: str) -> Iterator[Fault]:

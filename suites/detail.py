@@ -11,10 +11,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from suites.case import Case, Suite
 from suites.results import CaseResult
-from suites.verdicts import GateInput, Repeats, Side
+from suites.verdicts import RULES, GateInput, Repeats, Side
+
+MAX_TITLE_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ def gate_input(name: str, suite: Suite, candidate: Side, baseline: Side | None =
         tags={tag: tuple(case_ids) for tag, case_ids in marks.tags.items()},
         clusters=clusters_of(marks.clusters),
         titles=marks.titles,
+        rules=RULES,
     )
 
 
@@ -90,6 +94,21 @@ def cluster_of(case: Case) -> str:
     return "same question " + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def title_of(case: Case) -> str:
+    """How reports call a case: its description, else its variables, shortened."""
+    return shortened(case.description or ", ".join(map(_shown, case.vars.values())))
+
+
+def shortened(text: str) -> str:
+    """`text` on one line, cut at `MAX_TITLE_CHARACTERS`."""
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_TITLE_CHARACTERS else line[: MAX_TITLE_CHARACTERS - 1] + "…"
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 class _Marks:
     """What a verdict needs of the cases themselves."""
 
@@ -108,8 +127,8 @@ class _Marks:
             self.tags[tag].append(case.id)
         if self._in_clusters:
             self.clusters[case.id] = cluster_of(case)
-        if case.description and self._repeats.get(case.id, Repeats()).disagree:
-            self.titles[case.id] = case.description
+        if self._repeats.get(case.id, Repeats()).disagree:
+            self.titles[case.id] = title_of(case)
 
 
 class _Kept:

@@ -148,11 +148,20 @@ def suite_from_lines(data: Mapping[str, Any], origin: str) -> Suite:
         message, fix = f"`{LINES}` is one text, a case on each line", "send it in place of `tests`"
         raise BadFile([Fault(origin, 0, message, fix)])
     document = Document(origin, head, {(): 0})
-    rows = line_rows(data[LINES].split("\n"), f"{origin}: {LINES}", faults)
+    rows = line_rows(_lines_of(data[LINES]), f"{origin}: {LINES}", faults)
     suite, _ = assemble(document, _own_rows(rows, faults), faults)
     if not suite.tests:
         raise BadFile([document.fault("a suite needs tests", fix=f"give `{LINES}` a case on each line")])
     return suite
+
+
+def _lines_of(text: str) -> Iterator[str]:
+    """The lines of a text, one at a time: all together they would take its room once more."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
 
 
 def _own_rows(rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row]:

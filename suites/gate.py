@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from prompts.errors import BadInput
+from suites.flaky import flaky_doubts
 from suites.paired import Comparison, Tested, compare, paired_ids, paired_test
 from suites.policy import PLAIN_BOUNDS
 from suites.standing import judging_doubts
@@ -65,7 +66,7 @@ def _decide(given: GateInput, found: Comparison | None, others: Sequence[float])
         )
     p_value = holm([found.p_loss, *others])[0] if found else None
     needed = _cases_needed(given, found, len(others) + 1)
-    verdict, reasons = _verdict(given, found, p_value, needed)
+    verdict, reasons = _verdict(given, found, p_value, needed, others)
     return GateDecision(
         suite=given.suite,
         verdict=verdict,
@@ -121,12 +122,12 @@ def _figures(given: GateInput, found: Comparison | None) -> dict[str, Any]:
 
 
 def _verdict(
-    given: GateInput, found: Comparison | None, p_value: float | None, needed: int | None
+    given: GateInput, found: Comparison | None, p_value: float | None, needed: int | None, others: Sequence[float]
 ) -> tuple[Verdict, list[str]]:
     rules: tuple[tuple[Verdict, Iterator[str]], ...] = (
         ("could_not_run", _obstacles(given)),
         ("fail", _failures(given, found, p_value)),
-        ("inconclusive", _doubts(given, found, p_value, needed)),
+        ("inconclusive", _doubts(given, found, p_value, needed, others)),
     )
     for verdict, rule in rules:
         reasons = list(rule)
@@ -211,7 +212,9 @@ def _must_pass_broken(given: GateInput) -> Iterator[str]:
             yield f"must_pass case {case_id} {status}"
 
 
-def _doubts(given: GateInput, found: Comparison | None, p_value: float | None, needed: int | None) -> Iterator[str]:
+def _doubts(
+    given: GateInput, found: Comparison | None, p_value: float | None, needed: int | None, others: Sequence[float]
+) -> Iterator[str]:
     settings = given.settings
     cases = found.without.pairs.paired if found else given.candidate.judged
     more = f"; about {needed} cases would decide" if needed else ""
@@ -220,6 +223,8 @@ def _doubts(given: GateInput, found: Comparison | None, p_value: float | None, n
         yield f"{cases} cases {what}, fewer than min_cases {settings.min_cases}{more}"
     if found is not None and p_value is not None and _is_lost(given, found):
         yield f"{_loss_in_words(given, found)}, but p = {p_value:.2g} > {settings.alpha:g}{_counted(found)}{more}"
+    if found is not None:
+        yield from flaky_doubts(given, found.quarantined, found.every.pairs.paired, settings.alpha / (len(others) + 1))
     yield from judging_doubts(given)
     skipped = [i for i in given.must_pass if given.candidate.outcomes.get(i, "skipped") == "skipped"]
     if skipped:
@@ -315,6 +320,7 @@ def _promotion_doubts(given: GateInput, found: Comparison, alpha: float) -> Iter
         yield f"{_in_words(found)}: {told}{_counted(found)}"
     elif (certain := _p_gain_without_baseline_errors(given)) > alpha:
         yield f"the gain rests on cases on which the baseline errored; without them p = {certain:.2g} > {alpha:.2g}"
+    yield from flaky_doubts(given, found.quarantined, found.every.pairs.paired, settings.alpha)
     yield from judging_doubts(given)
     if any(given.candidate.outcomes.get(i, "skipped") == "skipped" for i in given.must_pass):
         yield "not every must_pass case was asked"

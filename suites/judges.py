@@ -1,8 +1,8 @@
 """What judges say and how far to trust it: reading their answers, counting their votes, agreement with people.
 
 A judge is a model that is asked about an answer. A verdict is only ever read from where the judge states it: the last
-JSON object of what it wrote, or its last line. Whatever else it quotes decides nothing, and neither does a verdict that
-stands in the answer under test as well.
+JSON object of what it wrote, or its last line. An object before it decides nothing, and where it says something else
+neither does the last. Nor does a verdict that stands in the answer under test as well.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _NO = {"fail": False, "failed": False, "no": False, "n": False, "false": False}
 _Z95 = 1.959963984540054
 CATEGORIES = "ABCDE"
 MAX_REASON = 500  # characters of a judge's reason that are kept
+MAX_KEY = 40  # characters of a key that are shown
 
 
 class Unreadable(Exception):
@@ -46,7 +47,7 @@ class Vote:
 
 
 def read_object(answer: str, *needed: str) -> dict[str, Any]:
-    """The last JSON object of an answer, which is its own: what it quotes before that is not looked at.
+    """The last JSON object of an answer, as `last_object` reads it.
 
     Raises Unreadable where there is none, or it lacks one of `needed`.
     """
@@ -62,8 +63,8 @@ def read_object(answer: str, *needed: str) -> dict[str, Any]:
 def last_object(answer: str) -> dict[str, Any] | None:
     """The JSON object that an answer ends with; None where it holds none at all.
 
-    Raises Unreadable where something follows it, or an object before it is broken: what looks like the last one may then
-    be a quotation within another.
+    Raises Unreadable where something follows it, where an object before it is broken, since what looks like the last one
+    may then be a quotation within another, and where an object before it says otherwise: either may be the verdict.
     """
     text = _THOUGHT.sub("", answer)
     objects = list(_objects(text))
@@ -72,7 +73,16 @@ def last_object(answer: str) -> dict[str, Any] | None:
     found, end = objects[-1]
     if text[end:].strip(_AFTER_OBJECT):
         raise Unreadable("its JSON object is not the end of it")
+    for other, _ in objects[:-1]:
+        _refuse_other(other, found)
     return found
+
+
+def _refuse_other(other: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Refuse an object that has a key of another with another value, whatever the reasons they give."""
+    for name in found.keys() & other.keys() - {"reason"}:
+        if other[name] != found[name] or type(other[name]) is not type(found[name]):
+            raise Unreadable(f"its JSON objects disagree on `{name[:MAX_KEY]}`")
 
 
 def check_own(answer: str, judged: Iterable[str]) -> None:
@@ -113,7 +123,7 @@ def _objects(text: str) -> Iterator[tuple[dict[str, Any], int]]:
 
 def _spans(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
     """The same with where each begins."""
-    decoder = json.JSONDecoder(parse_constant=_no_constant)
+    decoder = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_once_each)
     position = text.find("{")
     while position >= 0:
         try:
@@ -125,6 +135,16 @@ def _spans(text: str) -> Iterator[tuple[dict[str, Any], int, int]]:
         else:
             yield value, position, end
         position = text.find("{", end)
+
+
+def _once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are all there once: of two values either may be the one that is meant (RFC 8259, section 4)."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise Unreadable(f"its JSON has `{name[:MAX_KEY]}` twice")
+        found[name] = value
+    return found
 
 
 def _no_constant(word: str) -> None:

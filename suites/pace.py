@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 FIRST_TOLD_S = 2.0  # without an answer, until whoever watches is told that the run waits
 TOLD_EVERY_S = 15.0
+SILENT_S = 15.0  # without an answer to any question on its way, until it is told
 
 
 class Pace:
@@ -133,3 +134,57 @@ class Patience:
         if self._tell is not None:
             left_s = self._limit_s - waited_s
             self._tell(f"waiting for an overloaded model, {left_s:.0f} s more at most: {self._said}")
+
+
+class Silence:
+    """Tells of questions that hang: of all that are on their way none has ended for `SILENT_S`, and again every so often.
+
+    `asked` and `ended` frame one attempt, of which each may take `timeout_s`.
+    """
+
+    def __init__(self, timeout_s: float, tell: Callable[[str], object]) -> None:
+        self._timeout_s = timeout_s
+        self._tell = tell
+        self._since_s: dict[int, float] = {}  # by attempt, the oldest first
+        self._number = 0
+        self._heard_s = 0.0  # when anything was last heard or told
+        self._timer: asyncio.TimerHandle | None = None
+
+    def asked(self) -> int:
+        """An attempt begins; returns what it is called by."""
+        loop = asyncio.get_running_loop()
+        self._number += 1
+        self._since_s[self._number] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(SILENT_S, self._look)
+        return self._number
+
+    def ended(self, number: int) -> None:
+        """An attempt is over: answered, failed or cancelled."""
+        del self._since_s[number]
+        self._heard_s = asyncio.get_running_loop().time()
+
+    def end(self) -> None:
+        """The run is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._since_s:
+            return
+        loop = asyncio.get_running_loop()
+        oldest_s = next(iter(self._since_s.values()))
+        due_s = max(oldest_s, self._heard_s) + SILENT_S
+        if (now_s := loop.time()) >= due_s - 0.001:
+            self._heard_s, due_s = now_s, now_s + SILENT_S
+            self._tell(self._told(now_s - oldest_s))
+        self._timer = loop.call_at(due_s, self._look)
+
+    def _told(self, waited_s: float) -> str:
+        count = len(self._since_s)
+        answers = (
+            f"1 answer, for {waited_s:.0f} s" if count == 1 else f"{count} answers, the oldest for {waited_s:.0f} s"
+        )
+        return f"waits for {answers}; an attempt may take {self._timeout_s:g} s"

@@ -28,7 +28,7 @@ from suites.assertions.folders import ScriptFolders
 from suites.assertions.spec import Aids
 from suites.case import Case
 from suites.judge import Judged, judge
-from suites.pace import Pace, Patience
+from suites.pace import Pace, Patience, Silence
 from suites.results import CaseResult, Price, RunSummary, Tally
 
 Ask = Callable[[Case, int], Awaitable[Completion]]
@@ -73,12 +73,13 @@ async def run_suite(
     `retries` is how often a failed attempt is repeated where its error says that this may help; what was refused for
     overload is asked more often and by fewer at once (0: never). `aids` gives for each answer what
     assertions may ask of other models and of people, `tools` are the prompt's, `folders` those whose Python may be run.
-    `on_wait` is told, every few seconds, that all wait for an overloaded endpoint. `hopeless` is asked after each judged
-    answer: what it says, where it says anything, ends the run early.
+    `on_wait` is told, every few seconds, that all wait for an overloaded endpoint, or for answers that do not come.
+    `hopeless` is asked after each judged answer: what it says, where it says anything, ends the run early.
     """
     given = Scene(Output(""), tools=tools, folders=folders)
     run = _Run(ask, Tally(repeat, pass_k), Pace(concurrency), price, on_result, timeout_s, retries, given, aids)
     run.hopeless, run.patience = hopeless, Patience(OVERLOADED_FOR_S, on_wait, run.give_up)
+    run.silence = Silence(timeout_s, on_wait) if on_wait else None
     started = time.perf_counter()
     done = run.take_finished(finished)
     turns = _turns(cases, repeat, done, chosen)
@@ -90,6 +91,8 @@ async def run_suite(
         raise errors.exceptions[0] from None
     finally:
         run.patience.end()
+        if run.silence is not None:
+            run.silence.end()
     return run.tally.summary(time.perf_counter() - started, run.stopped)
 
 
@@ -131,11 +134,13 @@ class _Run:
         self._busy = 0
         self.hopeless: Callable[[], str] = str
         self.patience = Patience(OVERLOADED_FOR_S, None, self.give_up)
+        self.silence: Silence | None = None
         self._answered = False
         self._succeeded = False
         self._unreachable = 0  # attempts in a row that found nothing
         self._refusal: tuple[int | None, str] | None = None  # what was refused last, and how often in a row
         self._refusals = 0
+        self._put_off = 0  # refusals in a row until a time that is not waited for
 
     def take_finished(self, finished: Iterable[CaseResult]) -> set[int]:
         """Count what was finished before; a few bytes are kept of each."""
@@ -170,8 +175,7 @@ class _Run:
         error: BaseException | None = None
         while (asked_in := await self.pace.enter()) is not None:
             try:
-                async with asyncio.timeout(self.timeout_s):
-                    completion = await self.ask(turn[1], turn[2])
+                completion = await self._asked(turn)
             except (Exception, asyncio.CancelledError) as raised:  # whatever a model raises is this case's outcome
                 if _is_cancelled():
                     raise
@@ -187,11 +191,20 @@ class _Run:
             attempt += 1
         return _skipped(turn, self.stopped) if error is None else _errored(turn, error, attempt)
 
+    async def _asked(self, turn: Turn) -> Completion:
+        number = self.silence.asked() if self.silence else 0
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await self.ask(turn[1], turn[2])
+        finally:
+            if self.silence:
+                self.silence.ended(number)
+
     def _timed(self, error: BaseException) -> BaseException:
         return ModelTimeout(f"no answer within {self.timeout_s:g} s") if isinstance(error, TimeoutError) else error
 
     def _note_answer(self) -> None:
-        self._answered, self._succeeded, self._unreachable = True, True, 0
+        self._answered, self._succeeded, self._unreachable, self._put_off = True, True, 0, 0
         self.patience.end()
         self.pace.answered()
 
@@ -200,6 +213,7 @@ class _Run:
         if isinstance(error, ModelOverloaded):
             self.pace.overloaded(asked_in)
             self.patience.refused(str(error))
+            self._note_put_off(error)
         if isinstance(error, ModelRefused):
             self._note_refusal(error)
         if not isinstance(error, ModelUnavailable | ModelTimeout):
@@ -221,6 +235,13 @@ class _Run:
         self._refusal = cause
         if not self._succeeded and self._refusals >= max(FEWEST_ATTEMPTS, self._busy):
             self._stop(f"model refused {self._refusals} cases in a row and answered none: {error}")
+
+    def _note_put_off(self, error: ModelOverloaded) -> None:
+        """A quota that is used up is so for every case, whatever was answered before."""
+        wait_s = error.retry_after_s or 0.0
+        self._put_off = self._put_off + 1 if wait_s > LONGEST_RETRY_AFTER_S else 0
+        if self._put_off >= max(FEWEST_ATTEMPTS, self._busy):
+            self._stop(f"model refused {self._put_off} cases in a row and asks to wait {wait_s:.0f} s: {error}")
 
     def give_up(self, said: str) -> None:
         """Stop: the endpoint has only refused for too long."""

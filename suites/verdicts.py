@@ -14,6 +14,7 @@ from suites.policy import JudgeFloor
 from suites.results import CaseOutcome, RunSummary
 
 Verdict = Literal["pass", "fail", "inconclusive", "could_not_run"]
+RULES = 2  # which edition of the rules decides now
 _WORST_FIRST: tuple[Verdict, ...] = ("could_not_run", "fail", "inconclusive", "pass")
 
 
@@ -152,7 +153,9 @@ class GateInput(_Record):
     `tags` are those with a threshold, with the ids of their cases. `clusters` names for each case that does not stand
     alone the cluster it belongs to, where the gate is on scores. `titles` describes the cases that are quarantined.
     `passes_needed` of `repeat` outcomes make a case a pass. `judge` is there where the suite has a floor for its judges.
-    `rubrics` are the versions that judges were asked by, by the names that the suite has for them.
+    `rubrics` are the versions that judges were asked by, by the names that the suite has for them. `rules` is the edition
+    of the rules that decided: evidence is recomputed by the one it was decided by. The second doubts a pass where the
+    quarantined cases got worse.
     """
 
     suite: str
@@ -168,6 +171,7 @@ class GateInput(_Record):
     titles: Mapping[str, str] = {}
     judge: JudgeStanding | None = None
     rubrics: Mapping[str, str] = {}
+    rules: int = Field(1, ge=1, le=RULES)
 
 
 class ThresholdRow(_Record):

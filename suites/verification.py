@@ -5,6 +5,7 @@ Numbers may differ by one part in a billion: sums are not always taken in the sa
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,15 +13,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from prompts.errors import BadInput
-from prompts.prompt import digest_of
 from suites.detail import Wanted, with_detail
+from suites.evidence_digest import DECIDED, digest_again
 from suites.gate import raw_p_value, read_evidence, recompute
-from suites.results import CaseResult, case_status
+from suites.results import CaseResult, Tally, case_status, statuses_of
 from suites.statistics import percentile
 from suites.verdicts import GateEvidence, GateInput, PromotionEvidence, Side
 
-DECIDED = ("gate", "promotion")  # kinds of evidence that hold a decision
 _ABSENT = "nothing"
+_OF_RESULTS = (
+    "total", "passed", "failed", "errored", "skipped", "pass_rate", "ci95", "p50_ms", "p95_ms", "cost_per_1k_usd",
+    "tokens", "metrics", "waiting",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +42,10 @@ class Difference:
 def verify_record(record: Mapping[str, Any]) -> list[Difference]:
     """A record by itself: its digest, its decision down to every figure, and what stands beside its content."""
     content = record["content"]
-    found = list(differences(record["digest"], digest_of(content), "digest"))
+    found = list(differences(record["digest"], digest_again(record), "digest"))
     if record["kind"] not in DECIDED:
-        return found
+        beside = {name: content[name] for name in ("candidate", "actor") if name in content and name in record}
+        return found + list(differences({name: record[name] for name in beside}, beside))
     try:
         evidence = read_evidence(content)
         decision = recompute(evidence)
@@ -48,6 +53,8 @@ def verify_record(record: Mapping[str, Any]) -> list[Difference]:
         return [*found, Difference("content", "what no decision follows from", str(error))]
     found += differences(content["decision"], decision.model_dump(mode="json"), "content.decision")
     beside = {"kind": evidence.kind, "verdict": decision.verdict, "candidate": evidence.given.candidate.variant}
+    if "prompt" in record:
+        beside["prompt"] = beside["candidate"].partition("@")[0]
     return found + list(differences({name: record[name] for name in beside}, beside))
 
 
@@ -65,6 +72,56 @@ def verify_side(given: GateInput, role: str, results: Iterable[CaseResult]) -> l
     side: Side = getattr(given, role)
     again = _side_again(given, side, list(results))
     return list(differences(side.model_dump(mode="json"), again.model_dump(mode="json"), f"content.given.{role}"))
+
+
+def verify_run(given: GateInput, role: str, run: Mapping[str, Any], results: Sequence[CaseResult]) -> list[Difference]:
+    """The row of a side's run: its variant and suite against the evidence, its summary against its stored results.
+
+    Wall time, why the run stopped and whose results it kept are not among its results, and stay unverified.
+    """
+    side: Side = getattr(given, role)
+    found = list(_named_otherwise(run, side.variant, given.suite, str(side.run_id)))
+    again = _summary_again(given, side, results)
+    stored = {name: run.get(name, _ABSENT) for name in again}
+    if "case_status" in run:
+        stored["case_status"], again["case_status"] = _statuses(run["case_status"]), dict(side.outcomes)
+    return found + list(differences(stored, again, f"{side.run_id}.summary"))
+
+
+def _statuses(stored: Any) -> Any:
+    """The status of each case in a summary; what cannot be read as that was changed, and is told as it stands."""
+    try:
+        return dict(statuses_of(stored))
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError):
+        return stored
+
+
+def _named_otherwise(run: Mapping[str, Any], variant: str, suite: str, run_id: str) -> Iterator[Difference]:
+    """What a run's row and its summary say of its variant and suite; the row's own is there where the two differ."""
+    for name in ("variant", "row_variant"):
+        if name in run:
+            yield from differences(run[name], variant, f"{run_id}.{name}")
+    for name in ("suite", "row_suite"):
+        if name in run:
+            yield from differences(str(run[name]).partition("@")[0], suite, f"{run_id}.{name}")
+
+
+def _summary_again(given: GateInput, side: Side, results: Sequence[CaseResult]) -> dict[str, Any]:
+    """The figures of a run's summary, from its results; a case or repeat without one was skipped."""
+    tally = Tally(given.repeat, given.passes_needed)
+    asked = {(result.case_id, result.repeat) for result in results}
+    places = {result.case_id: result.index for result in results}
+    unknown = max(places.values(), default=-1) + 1
+    for number, case_id in enumerate(side.outcomes.keys() - places.keys()):
+        places[case_id] = unknown + number
+    for result in results:
+        tally.add(result)
+    for case_id, place in places.items():
+        for repeat in range(given.repeat):
+            if (case_id, repeat) not in asked:
+                tally.add(CaseResult(case_id, place, repeat, "skipped"))
+    summary = json.loads(json.dumps(tally.summary(0.0).as_dict()))
+    return {name: summary[name] for name in _OF_RESULTS}
 
 
 def verify_rows(run_id: str, rows: Iterable[Mapping[str, Any]]) -> list[Difference]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import signal
@@ -43,6 +44,7 @@ class Taken:
 
 def measure() -> dict[str, Any]:
     """Medians of `ROUNDS`, the runners taking turns, so that a busy moment hits none alone."""
+    _compile_ours()
     with tempfile.TemporaryDirectory() as scratch:
         peers = install(Path(os.environ.get("TURNOUT_BENCH_PEERS", scratch)))
         runners: dict[str, Commands] = {"aiohttp_loop": _loop, "turnout": _turnout}
@@ -61,6 +63,13 @@ def measure() -> dict[str, Any]:
         "cases": CASES, "assertions": 3, "in_flight": IN_FLIGHT, "rounds": ROUNDS, "versions": versions,
         "load_after": os.getloadavg()[0], "figures": figures, "over_loop": _over_loop(figures), "goals": GOALS,
     }  # fmt: skip
+
+
+def _compile_ours() -> None:
+    """Write the bytecode of our packages, as installing does: where Python may write none, each run would compile them."""
+    for package in ("prompts", "suites", "service", "benchmarks"):
+        if not compileall.compile_dir(ROOT / package, quiet=1):
+            raise RuntimeError(f"{package}/ does not compile: see the error above")
 
 
 def _in_turn(runners: dict[str, Commands], delay_ms: float, cases: int) -> dict[str, list[Taken]]:

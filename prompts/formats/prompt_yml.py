@@ -90,13 +90,13 @@ class PromptFile(pydantic.BaseModel, frozen=True, extra="forbid"):
     variables: dict[_Variable, _Schema] | None = None
     placeholders: dict[_Variable, Placeholder] = pydantic.Field(default_factory=dict)
     messages: list[Entry] = pydantic.Field(min_length=1)
-    examples: list[Example] = pydantic.Field(default_factory=list)
-    tools: list[_Tool] = pydantic.Field(default_factory=list)
+    examples: list[Example] = []  # pydantic gives each its own; to look at `list` takes it a tokenizer
+    tools: list[_Tool] = []
     tool_choice: _ToolChoice | None = pydantic.Field(None, alias="toolChoice")
     response_format: Literal["text", "json_object", "json_schema"] | None = pydantic.Field(None, alias="responseFormat")
     json_schema: dict[str, Any] | str | None = pydantic.Field(None, alias="jsonSchema")
-    labels: list[Annotated[str, pydantic.AfterValidator(_valid_label)]] = pydantic.Field(default_factory=list)
-    tags: list[str] = pydantic.Field(default_factory=list)
+    labels: list[Annotated[str, pydantic.AfterValidator(_valid_label)]] = []
+    tags: list[str] = []
     test_data: list[dict[str, Any]] | None = pydantic.Field(None, alias="testData")
     evaluators: list[dict[str, Any]] | None = None
 

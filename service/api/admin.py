@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from prompts.errors import BadInput
+from service.api.limits import RowLimit
 from service.api.threads import in_thread
 from service.context import Context
 from service.errors import Forbidden, NotFound
@@ -68,10 +69,10 @@ def delete_key(context: NamedDependency[Context], principal: NamedDependency[Pri
 
 @get("/api/audit", opt=ADMIN)
 @in_thread
-def get_audit(context: NamedDependency[Context], limit: FromQuery[int] = 100) -> list[dict[str, Any]]:
-    """Keys made and revoked, routes and protected labels moved, newest first."""
+def get_audit(context: NamedDependency[Context], limit: RowLimit = 100) -> list[dict[str, Any]]:
+    """Keys made and revoked, routes and protected labels moved, newest first; `limit` from 1 to 1,000."""
     with context.database.read() as session:
-        return keys.audit_log(session, min(limit, 1000))
+        return keys.audit_log(session, limit)
 
 
 @get("/api/models", opt={"role": "author"})
@@ -93,11 +94,11 @@ def list_adapters(context: NamedDependency[Context], prompt: FromQuery[str | Non
 @get("/api/requests", opt=ADMIN)
 @in_thread
 def list_requests(
-    context: NamedDependency[Context], prompt: FromQuery[str | None] = None, limit: FromQuery[int] = 100
+    context: NamedDependency[Context], prompt: FromQuery[str | None] = None, limit: RowLimit = 100
 ) -> list[dict[str, Any]]:
-    """The request log, newest first."""
+    """The request log, newest first; `limit` from 1 to 1,000."""
     with context.database.read() as session:
-        return requests.listing(session, prompt, min(limit, 1000))
+        return requests.listing(session, prompt, limit)
 
 
 @post("/api/feedback", opt={"role": "app"})

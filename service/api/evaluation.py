@@ -12,6 +12,7 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
 from prompts.names import PRODUCTION, Selector, check_name, parse_selector
 from service.api.idempotency import once
+from service.api.limits import RunLimit
 from service.api.prompts import taken_flag
 from service.api.threads import in_thread
 from service.context import Context
@@ -21,7 +22,9 @@ from service.gates import GateRequest, RunRequest
 from service.identity import Principal
 from service.ids import new_id
 from service.jobs import Kind, job_id_of, run_id_of
+from service.ratings import still_waiting
 from service.registry import Origin, Push
+from service.run_rows import public_run
 from service.store import routes, runs
 from suites.case import Suite
 
@@ -91,11 +94,11 @@ def start_run(
 @get("/api/runs", opt=AUTHOR)
 @in_thread
 def list_runs(
-    context: NamedDependency[Context], suite: FromQuery[str | None] = None, limit: FromQuery[int] = 50
+    context: NamedDependency[Context], suite: FromQuery[str | None] = None, limit: RunLimit = 50
 ) -> list[dict[str, Any]]:
-    """Runs, newest first."""
+    """Runs, newest first; `limit` from 1 to 500."""
     with context.database.read() as session:
-        return [public_run(record) for record in runs.listing(session, suite, min(limit, 500))]
+        return [public_run(record) for record in runs.listing(session, suite, limit)]
 
 
 @get("/api/runs/{run_id:str}", opt=AUTHOR)
@@ -116,12 +119,17 @@ def get_run(context: NamedDependency[Context], run_id: FromPath[str]) -> dict[st
 @get("/api/runs/{run_id:str}/cases", opt=AUTHOR)
 @in_thread
 def get_run_cases(
-    context: NamedDependency[Context], run_id: FromPath[str], status: FromQuery[str | None] = None
+    context: NamedDependency[Context],
+    run_id: FromPath[str],
+    status: FromQuery[str | None] = None,
+    waiting: FromQuery[bool] = False,
 ) -> list[dict[str, Any]]:
-    """Every case as it was judged, in the order of the suite."""
+    """Every case as it was judged, in the order of the suite; with `waiting` the answers that nobody has rated yet, each once."""
     with context.database.read() as session:
         if runs.get(session, run_id) is None:
             raise NotFound("run", run_id, WHERE_RUNS_ARE)
+        if waiting:
+            return list(still_waiting(session, run_id))
         return list(runs.cases(session, run_id, tuple(status.split(",")) if status else ()))
 
 
@@ -189,13 +197,6 @@ def plan_finetune(context: Context, data: FinetuneRequest) -> FinetuneSpec:
         recipe=data.recipe,
         dry_run=data.dry_run,
     )
-
-
-def public_run(record: dict[str, Any]) -> dict[str, Any]:
-    """A run as the API shows it: its figures beside its state."""
-    summary = {name: value for name, value in (record["summary"] or {}).items() if name != "case_status"}
-    kept = {name: record[name] for name in ("status", "started_at", "finished_at")}
-    return {"run_id": record["id"], "variant": record["variant"], **kept, **summary}
 
 
 def starter(

@@ -12,6 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
 
+from service.api.limits import RunLimit
 from service.api.threads import in_thread
 from service.context import Context
 from service.identity import Principal
@@ -24,10 +25,10 @@ POLL_S = 0.25
 @get("/api/jobs", opt=AUTHOR)
 @in_thread
 def list_jobs(
-    context: NamedDependency[Context], limit: FromQuery[int] = 50, kind: FromQuery[str | None] = None
+    context: NamedDependency[Context], limit: RunLimit = 50, kind: FromQuery[str | None] = None
 ) -> list[dict[str, Any]]:
-    """Jobs, newest first."""
-    return context.jobs.listing(min(limit, 500), kind)
+    """Jobs, newest first; `limit` from 1 to 500."""
+    return context.jobs.listing(limit, kind)
 
 
 @get("/api/jobs/{job_id:str}", opt=AUTHOR)

@@ -10,6 +10,7 @@ from litestar.params import FromQuery, JSONBody
 
 from service.api.evaluation import AUTHOR, IdempotencyKey, starter
 from service.api.idempotency import once
+from service.api.limits import RunLimit
 from service.api.threads import in_thread
 from service.calibration import CalibrationRequest
 from service.context import Context
@@ -35,8 +36,8 @@ def start_calibration(
 @get("/api/calibrations", opt=AUTHOR)
 @in_thread
 def list_calibrations(
-    context: NamedDependency[Context], suite: FromQuery[str], limit: FromQuery[int] = 50
+    context: NamedDependency[Context], suite: FromQuery[str], limit: RunLimit = 50
 ) -> list[dict[str, Any]]:
-    """What was measured of a suite's judges, newest first."""
+    """What was measured of a suite's judges, newest first; `limit` from 1 to 500."""
     with context.database.read() as session:
-        return calibrations.listing(session, suite, min(limit, 500))
+        return calibrations.listing(session, suite, limit)

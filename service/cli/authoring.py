@@ -74,15 +74,18 @@ def check(
 ) -> int:
     """Every fault of every file, with line and fix, and what is likely wrong; calls no model and no server."""
     from service.cli.exits import BAD_USAGE
-    from service.cli.output import print_json
+    from service.cli.output import err, print_json
 
     found = _examine(paths or [])
-    refused = bool(found.faults if strict else found.errors)
+    nothing = _nothing_to_check(found, paths or [])
+    refused = bool(found.faults if strict else found.errors) or bool(nothing)
     if as_json:
         faults = [dataclasses.asdict(fault) for fault in found.faults]
         print_json({"ok": not refused, "prompts": len(found.prompts), "suites": len(found.suites), "faults": faults})
     else:
         _show_faults(found)
+    if nothing:
+        err().print(nothing, markup=False)
     return BAD_USAGE if refused else 0
 
 
@@ -101,6 +104,17 @@ def _examine(paths: list[Path]) -> Checked:
         return dataclasses.replace(found, faults=tuple(sorted({*error.faults, *kept})))
 
 
+def _nothing_to_check(found: Checked, paths: list[Path]) -> str:
+    """Why there is nothing to check, with the fix; "" where there is. turnout.yaml alone is something, where it is named."""
+    from service.settings import FILE_NAME
+
+    if found.prompts or found.suites or found.errors or any(path.name == FILE_NAME for path in paths):
+        return ""
+    where = ", ".join(map(str, paths)) or str(Path.cwd())
+    told = f"nothing to check in {where}: no *.prompt.yml below prompts/, no *.suite.yml below suites/"
+    return f"{told}: name the files, or go to the folder of {FILE_NAME}"
+
+
 def _show_faults(found: Checked) -> None:
     from service.cli.output import err, out
 
@@ -111,9 +125,7 @@ def _show_faults(found: Checked) -> None:
         err().print(
             f"{errors} {'fault' if errors == 1 else 'faults'}, {warnings} warning{'' if warnings == 1 else 's'}"
         )
-    if not found.prompts and not found.suites and not errors:
-        err().print("nothing to check here: no *.prompt.yml below prompts/, no *.suite.yml below suites/")
-    if not errors:
+    if not errors and (found.prompts or found.suites):
         out().print(f"{len(found.prompts)} prompts and {len(found.suites)} suites are fine")
 
 

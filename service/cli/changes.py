@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from suites.detail import shortened, title_of
+
 if TYPE_CHECKING:
     from suites.case import Case
     from suites.report.markdown import CaseView
     from suites.results import CaseResult
     from suites.verdicts import GateDecision
 
-MAX_TITLE_CHARACTERS = 80
 CasesOf = Callable[[str], "Sequence[Case]"]  # of a suite by its name, in their order
 
 
@@ -70,8 +71,8 @@ class Changes:
 
     def _title(self, result: CaseResult) -> str:
         case = self._case(result)
-        about = (case.description or _variables(case)) if case is not None else ""
-        return _short(f"case {result.index + 1}" + (f": {about}" if about else ""))
+        about = title_of(case) if case is not None else ""
+        return shortened(f"case {result.index + 1}" + (f": {about}" if about else ""))
 
     def _expected(self, result: CaseResult) -> str | None:
         """What the first assertion asks that did not hold."""
@@ -109,16 +110,13 @@ def _why(result: CaseResult) -> str:
     return result.error or "; ".join(outcome.reason for outcome in result.outcomes if outcome.status != "passed")
 
 
-def _variables(case: Case) -> str:
-    return ", ".join(_shown(value) for value in case.vars.values())
+def about_case(cases: Sequence[Case], row: Mapping[str, Any]) -> str:
+    """What the case of a result asks, after a colon; nothing where the suite has another case there by now."""
+    case = cases[row["index"]] if row["index"] < len(cases) else None
+    return f": {title_of(case)}" if case is not None and case.id == row["case_id"] else ""
 
 
 def _shown(value: Any) -> str:
     import json
 
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= MAX_TITLE_CHARACTERS else line[: MAX_TITLE_CHARACTERS - 1] + "…"

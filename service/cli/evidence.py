@@ -57,26 +57,28 @@ def _record(work: Work, evidence_id: str) -> dict[str, Any]:
 def _against_the_rest(work: Work, record: dict[str, Any]) -> tuple[list[Difference], list[str]]:
     """What a record says of other suites and of runs, against these; and what was looked at, in words."""
     from prompts.errors import BadInput
+    from suites.evidence_digest import DECIDED, unchecked_columns
     from suites.gate import read_evidence
-    from suites.verification import DECIDED
 
+    unchecked = unchecked_columns(record)
+    digest = [f"digest (of the content alone: not {' and '.join(unchecked)})" if unchecked else "digest"]
     if record["kind"] not in DECIDED:
-        return [], ["digest"]
+        return [], digest
     try:
         found = read_evidence(record["content"])
     except BadInput:
-        return [], ["digest"]  # that it cannot be read has been told
+        return [], digest  # that it cannot be read has been told
     differences, checked = _against_runs(work, found)
     if found.kind == "gate":
         more, siblings = _against_siblings(work, record["id"], found)
-        return differences + more, ["digest", "decision", siblings, *checked]
-    return differences, ["digest", "decision", *checked]
+        return differences + more, [*digest, "decision", siblings, *checked]
+    return differences, [*digest, "decision", *checked]
 
 
 def _against_runs(work: Work, found: GateEvidence | PromotionEvidence) -> tuple[list[Difference], list[str]]:
     from service.errors import NotFound
     from suites.results import CaseResult
-    from suites.verification import sides_with_runs, verify_rows, verify_side
+    from suites.verification import sides_with_runs, verify_rows, verify_run, verify_side
 
     differences, checked = [], []
     for role, run_id in sides_with_runs(found).items():
@@ -87,6 +89,7 @@ def _against_runs(work: Work, found: GateEvidence | PromotionEvidence) -> tuple[
         results = [CaseResult.from_dict(row) for row in rows]
         if results:
             differences += [*verify_rows(run_id, rows), *verify_side(found.given, role, results)]
+            differences += verify_run(found.given, role, work.run_of(run_id), results)
         checked.append(f"{role} {run_id}" if results else f"not the {role}'s run {run_id}, which is no longer there")
     return differences, checked
 

@@ -119,17 +119,20 @@ def _with_interval(value: float | None, interval: list[float] | None) -> str:
 def waiting(
     run: Annotated[str, typer.Argument(help="The id of a run.")], as_json: Json = False, local: Local = False
 ) -> int:
-    """Answers of a run that wait for people, with what people are asked."""
+    """Answers of a run that wait for people, with what people are asked; equal answers to one case are there once."""
     from service.cli.output import print_json, table
 
-    cases = call(local, "GET", f"/api/runs/{run}/cases", params={"status": "skipped"})
-    there = [case for case in cases if case["output"] is not None]
+    there = call(local, "GET", f"/api/runs/{run}/cases", params={"waiting": True})
     suite = _suite_of(run, local=local) if there else None
     found = [_waiting(case, suite.tests[case["index"]]) for case in there] if suite else []
     if as_json:
         print_json(found)
     else:
-        table(found, ("number", "case", "repeat", "metrics", "asked", "output"))
+        rows = [
+            {**each, "metrics": ", ".join(each["metrics"]), "asked": "; ".join(map(str, each["asked"]))}
+            for each in found
+        ]
+        table(rows, ("number", "case", "repeat", "metrics", "asked", "output"))
     return 0
 
 
@@ -145,18 +148,15 @@ def _waiting(result: dict[str, Any], case: Case) -> dict[str, Any]:
     """An answer that waits, with what is asked of it for each metric; "" where the assertion asks nothing."""
     from suites.assertions import walk
     from suites.assertions.people import HUMAN
-    from suites.results import CaseResult
 
-    outcomes = [part for whole in CaseResult.from_dict(result).outcomes for part in whole.walk()]
-    metrics = [one.metric or HUMAN for one in outcomes if one.status == "skipped" and one.type == HUMAN]
     specs = [spec for whole in case.filled_asserts() for spec in walk(whole) if spec.type == HUMAN]
     questions = {spec.metric or HUMAN: spec.value or "" for spec in specs}
     return {
         "number": result["index"] + 1,
         "case": result["case_id"],
         "repeat": result["repeat"],
-        "metrics": metrics,
-        "asked": [questions.get(metric, "") for metric in metrics],
+        "metrics": result["waiting"],
+        "asked": [questions.get(metric, "") for metric in result["waiting"]],
         "output": result["output"],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -200,17 +201,23 @@ def read_text(file: Path, shown: str, max_prompt_bytes: int | None = None) -> st
 
 def git(root: Path, *arguments: str, check: bool = True) -> str | None:
     """Output of a git command in `root`; None (or BadInput with `check`) where it fails or git is not there."""
+    found = git_bytes(root, *arguments, check=check)
+    return None if found is None else io.TextIOWrapper(io.BytesIO(found)).read()
+
+
+def git_bytes(root: Path, *arguments: str, check: bool = False) -> bytes | None:
+    """The same as bytes: what it writes may be an archive."""
     try:
         done = subprocess.run(  # noqa: S603 - fixed program, arguments are not read by a shell
             ["git", *arguments],  # noqa: S607 - the user's own git
-            cwd=root, capture_output=True, text=True, check=False,
+            cwd=root, capture_output=True, check=False,
         )  # fmt: skip
     except FileNotFoundError:
         done = None
     if done is not None and done.returncode == 0:
         return done.stdout
     if check:
-        cause = done.stderr.strip() if done else "git is not installed"
+        cause = done.stderr.decode(errors="replace").strip() if done else "git is not installed"
         raise BadInput(f"git {' '.join(arguments)}: {cause}")
     return None
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.cli.changes import CasesOf, Changes, in_order
+from service.cli.changes import CasesOf, Changes, about_case, in_order
 
 if TYPE_CHECKING:
     from service.cli.work import Work
@@ -30,17 +30,39 @@ def decisions_of(answer: dict[str, Any]) -> list[GateDecision]:
     ]
 
 
-def show_gate(work: Work, answer: dict[str, Any]) -> None:
-    """Tables on stdout, cases by their numbers in the suite."""
+def with_origins(answer: dict[str, Any], drafts: Iterable[str], baselines: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """The answer with `origins` of each suite: where a side's version, a draft of this gate, comes from.
+
+    `drafts` are the versions (NAME@N) of the working tree, `baselines` those of a git revision with its name.
+    """
+    known = {"candidate": dict.fromkeys(drafts, "working tree"), "baseline": dict(baselines)}
+    suites = []
+    for entry in answer["suites"]:
+        versions = {role: str(entry[role]).partition("+")[0] for role in known}
+        origins = {role: of[versions[role]] for role, of in known.items() if versions[role] in of}
+        suites.append({**entry, "origins": origins})
+    return {**answer, "suites": suites}
+
+
+def _sides_in_words(entry: dict[str, Any]) -> str:
+    """Both variants, a draft with where it comes from."""
+    said = ((role, entry[role], entry["origins"].get(role)) for role in ("candidate", "baseline") if entry[role])
+    return ", ".join(f"{role} {variant}" + (f" ({origin})" if origin else "") for role, variant, origin in said)
+
+
+def show_gate(work: Work, answer: dict[str, Any], cases_of: CasesOf) -> None:
+    """Tables on stdout, cases by their numbers in the suite and what they ask."""
     from service.cli.output import err, out
     from suites.report.terminal import print_gate
 
     for note in answer.get("notes", ()):
         err().print(note, markup=False)
-    numbers = [_numbers(work, entry) for entry in answer["suites"]]
+    numbers = [_numbers(work, entry, cases_of) for entry in answer["suites"]]
     print_gate(out(), list(map(_named, decisions_of(answer), numbers)))
     for entry, known in zip(answer["suites"], numbers, strict=True):
-        ordered = sorted(entry["newly_broken"], key=lambda case_id: known.get(case_id, len(known) + 1))
+        places = {case_id: place for place, case_id in enumerate(known)}
+        out().print(f"{entry['suite']}: {_sides_in_words(entry)}", markup=False)
+        ordered = sorted(entry["newly_broken"], key=lambda case_id: places.get(case_id, len(places) + 1))
         broken = [_name(case_id, known) for case_id in ordered]
         if broken:
             more = f" … and {len(broken) - MOST_NAMED} more" if len(broken) > MOST_NAMED else ""
@@ -53,22 +75,26 @@ def show_gate(work: Work, answer: dict[str, Any]) -> None:
             out().print(f"no fallback: {started['reason']}", markup=False)
 
 
-def _numbers(work: Work, entry: dict[str, Any]) -> dict[str, int]:
-    """The numbers in the suite, from 1, of the cases that did not pass and that a gate's answer names by their ids."""
+def _numbers(work: Work, entry: dict[str, Any], cases_of: CasesOf) -> dict[str, str]:
+    """The numbers in the suite, from 1, with what they ask, in this order, of the cases that did not pass.
+
+    None where the answer names no case by its id.
+    """
     if not entry["newly_broken"] and not any(_CASE.search(reason) for reason in entry["reasons"]):
         return {}
     run_id = work.evidence(entry["evidence_id"])["content"]["given"]["candidate"]["run_id"]
     rows = work.cases(run_id, ("failed", "errored", "skipped")) if run_id else ()
-    return {row["case_id"]: row["index"] + 1 for row in rows}
+    cases = cases_of(entry["suite"])
+    return {row["case_id"]: f"{row['index'] + 1}{about_case(cases, row)}" for row in rows}
 
 
-def _named(decision: GateDecision, numbers: Mapping[str, int]) -> GateDecision:
+def _named(decision: GateDecision, numbers: Mapping[str, int] | Mapping[str, str]) -> GateDecision:
     """The decision with the numbers of cases beside their ids in its reasons."""
     reasons = tuple(_CASE.sub(lambda found: _name(found[1], numbers), reason) for reason in decision.reasons)
     return decision.model_copy(update={"reasons": reasons})
 
 
-def _name(case_id: str, numbers: Mapping[str, int]) -> str:
+def _name(case_id: str, numbers: Mapping[str, int] | Mapping[str, str]) -> str:
     return f"case {numbers[case_id]} ({case_id})" if case_id in numbers else f"case {case_id}"
 
 
@@ -135,6 +161,9 @@ def _as_comment(
     found = {
         entry["suite"]: Footing(entry["evidence_id"], *footings.get(entry["suite"], (entry["suite"], "")))
         for entry in answer["suites"]
+    }
+    found = {
+        entry["suite"]: replace(found[entry["suite"]], origins=entry.get("origins", {})) for entry in answer["suites"]
     }
     return render_markdown(decisions, views, answer.get("notes", ()), found)
 

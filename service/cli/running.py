@@ -148,14 +148,22 @@ def _show_runs(work: Work, results: list[dict[str, Any]]) -> None:
         if result["judges"]:
             err().print(Text(f"{result['run_id']}: judges took {judges_in_words(result['judges'])}"))
         if result["waiting"]:
-            cases = "1 case waits" if result["waiting"] == 1 else f"{result['waiting']} cases wait"
-            told = f"{result['suite']}: {cases} for people: turnout judge waiting {result['run_id']}"
-            out().print(Text(told, style="yellow"))
+            told = f"{waiting_in_words(work, result)}: turnout judge waiting {result['run_id']}"
+            out().print(Text(f"{result['suite']}: {told}", style="yellow"))
         for reason in result["reasons"]:
             style = "green" if result["verdict"] == "pass" else "red"
             out().print(Text(f"{result['suite']}: {reason}", style=style))
         if result["failed"] or result["errored"]:
             _show_bad_cases(work, result)
+
+
+def waiting_in_words(work: Work, result: dict[str, Any]) -> str:
+    """How many cases wait for people, and how many ratings that takes: equal answers to one case take one."""
+    cases = "1 case waits" if result["waiting"] == 1 else f"{result['waiting']} cases wait"
+    skipped = work.cases(result["run_id"], ("skipped",))
+    answers = len({(case["case_id"], case["output"]) for case in skipped if case["output"] is not None})
+    more = f" ({answers} answers to rate)" if answers != result["waiting"] else ""
+    return f"{cases} for people{more}"
 
 
 def rerun_in_words(rerun: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from service.cli.project import Project
     from service.cli.work import Work
     from suites.case import Case, Suite
-
-GIT = "git:"
 
 Candidate = Annotated[
     list[str] | None, typer.Option("--candidate", help="NAME@SEL to test; by default the working tree.")
@@ -53,9 +52,10 @@ def gate(
 ) -> int:
     """May this change ship: 0 pass, 1 fail, 2 bad file, 3 inconclusive, 4 could not run."""
     from prompts.errors import BadInput
+    from service.cli.baselines import GIT, merge_base, read_baselines
     from service.cli.exits import COULD_NOT_RUN, OF_VERDICT, of_several
     from service.cli.output import bar, print_json, show_error
-    from service.cli.reports import Files, show_gate, write_reports
+    from service.cli.reports import Files, show_gate, with_origins, write_reports
     from service.errors import CannotRun
     from service.gates import GateRequest
 
@@ -65,12 +65,12 @@ def gate(
         raise BadInput("--fallback needs a service, which trains in the background: drop --local")
     named = (*(candidate or ()), *((prompt,) if prompt else ()))
     project, work, plans, versions = prepare(suites or [], named, local=local)
-    base = [*(baseline or ()), *([f"{GIT}{_merge_base(project, against)}"] if against else ())]
-    baselines, notes = _baselines(work, project, base, plans)
+    base = [*(baseline or ()), *([f"{GIT}{merge_base(project, against)}"] if against else ())]
+    baselines = read_baselines(work, project, base, plans)
     request = GateRequest(
         suites=tuple(versions.get(("suite", plan.suite), plan.suite) for plan in plans),
         candidate=tuple(dict.fromkeys(c for p in plans if (c := p.candidate or versions.get(("prompt", p.prompt))))),
-        baseline=tuple(baselines),
+        baseline=baselines.selectors,
         model=model,
         concurrency=concurrency,
         no_cache=no_cache,
@@ -80,7 +80,8 @@ def gate(
     )
     with bar("gate") as advance:
         answer = work.gate(request, advance, resume=resume)
-    answer = {**answer, "notes": [*notes, *answer.get("notes", ())]}
+    answer = {**answer, "notes": [*baselines.notes, *answer.get("notes", ())]}
+    answer = with_origins(answer, (versions[key] for key in versions if key[0] == "prompt"), baselines.origins)
     asked = {plan.suite.partition("@")[0]: plan for plan in plans}
     footings = {name: (plan.named, " --local" if local else "") for name, plan in asked.items()}
     files = Files(junit, markdown, json_file)
@@ -93,7 +94,7 @@ def gate(
     if as_json:
         print_json(answer)
     else:
-        show_gate(work, answer)
+        show_gate(work, answer, lambda name: asked[name].cases(work))
     return of_several(codes)
 
 
@@ -141,6 +142,8 @@ def prepare(given: list[str], candidates: tuple[str, ...], *, local: bool) -> Pr
     from service.cli.work import connect_work
     from service.settings import load_settings, project_of
 
+    gc.freeze()  # what was loaded lives as long as this process: it is never looked through
+    gc.enable()
     settings = load_settings(start=project_of(Path(text) for text in given if _is_file(text)))
     project = Project(settings)
     work = connect_work(settings, local=local)
@@ -193,71 +196,3 @@ def push_plans(work: Work, project: Project, plans: list[Plan]) -> dict[tuple[st
         return {}
     written = work.push(prompts, suites, {"moves_labels": False, "draft": True})
     return {(entry["kind"], entry["name"]): f"{entry['name']}@{entry['version']}" for entry in written}
-
-
-def _merge_base(project: Project, ref: str) -> str:
-    """The commit that HEAD and `ref` have in common. Raises BadInput where git finds none."""
-    from prompts.errors import BadInput
-    from service.cli.project import git
-
-    found = git(project.root, "merge-base", ref, "HEAD", check=False)
-    if found is None:
-        git(project.root, "rev-parse", "--verify", f"{ref}^{{commit}}")  # an unknown ref is told by git
-        raise BadInput(
-            f"--against {ref}: it has no commit in common with HEAD: fetch its history (git fetch --unshallow)",
-            param="against",
-        )
-    return found.strip()
-
-
-def _baselines(work: Work, project: Project, given: list[str], plans: list[Plan]) -> tuple[list[str], list[str]]:
-    """Baselines as the registry knows them, and notes on them: a git revision is pushed first, as a draft.
-
-    Raises BadInput for a revision that git does not know. A prompt that was not there then has no baseline, and a suite
-    that was another then is not used: both sides are asked what the candidate's suite asks.
-    """
-    found: list[str] = []
-    notes: list[str] = []
-    for text in given:
-        if not text.startswith(GIT):
-            found.append(text)
-            continue
-        commit = _commit(project, text.removeprefix(GIT))
-        for name in dict.fromkeys(plan.prompt for plan in plans):
-            pushed = _push_revision(work, project, name, commit, text)
-            found.append(pushed or f"{name}@none")
-            notes += [] if pushed else [f"{name} was not there at {text}: it has no baseline"]
-        changed = [plan.suite for plan in plans if not _is_as_at(project, plan.sources, commit)]
-        notes += [f"suite {name} was another at {text}: both sides are tested by it as it is now" for name in changed]
-    return found, notes
-
-
-def _commit(project: Project, ref: str) -> str:
-    from service.cli.project import git
-
-    return (git(project.root, "rev-parse", "--verify", f"{ref}^{{commit}}") or "").strip()
-
-
-def _push_revision(work: Work, project: Project, name: str, commit: str, shown: str) -> str | None:
-    """A prompt as it was at a commit, as `NAME@N`; None where it was not there."""
-    files = project.at(commit, name)
-    if files is None:
-        return None
-    origin = {"moves_labels": False, "draft": True, "git_sha": commit, "message": f"as of {shown}"}
-    written = work.push(files, {}, origin)
-    return next(f"{name}@{entry['version']}" for entry in written if (entry["kind"], entry["name"]) == ("prompt", name))
-
-
-def _is_as_at(project: Project, files: Sequence[Path], commit: str) -> bool:
-    """Whether these files of the working tree are what they were at a commit, by git's own digests."""
-    from service.cli.project import git
-
-    root = project.root.resolve()
-    for file in files:
-        if not file.resolve().is_relative_to(root):
-            return False
-        path = str(file.resolve().relative_to(root))
-        before = git(project.root, "rev-parse", "--verify", "--quiet", f"{commit}:./{path}", check=False)
-        if before is None or before != git(project.root, "hash-object", "--", path):
-            return False
-    return True

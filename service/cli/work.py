@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from prompts.errors import BadInput, TurnoutError
 from prompts.names import parse_selector
-from service.calibration import CalibrationRequest, Calibrations
 from service.cli.interrupts import run_to_end, tell_how_to_go_on
 from service.cli.output import Advance, err
 from service.errors import CannotRun, NotFound
@@ -21,6 +20,7 @@ from service.identity import LOCAL_ADMIN
 from service.ids import new_id, now
 from service.pool import ModelPool
 from service.registry import Origin, Push, Registry
+from service.run_rows import public_run
 from service.settings import Settings
 from service.store import routes, runs
 from service.store.database import Database
@@ -29,6 +29,7 @@ from suites.files import LINES
 from suites.results import CaseResult
 
 if TYPE_CHECKING:
+    from service.calibration import CalibrationRequest
     from service.cli.client import Remote
 
 
@@ -53,6 +54,8 @@ class Work(Protocol):
     def evidence(self, evidence_id: str) -> dict[str, Any]: ...
 
     def cases(self, run_id: str, statuses: tuple[str, ...] = ()) -> Iterable[dict[str, Any]]: ...
+
+    def run_of(self, run_id: str) -> dict[str, Any]: ...
 
 
 class RemoteWork:
@@ -110,6 +113,9 @@ class RemoteWork:
 
         try:
             job = follow(self._remote, job_id, on_event)
+        except CannotRun as error:  # the service may be back soon, and its worker goes on
+            kept = f"job {job_id} is kept: once the service answers, `turnout job {job_id} --watch` goes on with it"
+            raise CannotRun(f"{error}; {kept}") from error
         except KeyboardInterrupt:
             with contextlib.suppress(TurnoutError):  # interrupted is what happened, whether or not anybody heard
                 self._remote.call("POST", f"/api/jobs/{job_id}/cancel")
@@ -140,6 +146,10 @@ class RemoteWork:
     def cases(self, run_id: str, statuses: tuple[str, ...] = ()) -> Iterable[dict[str, Any]]:
         params = {"status": ",".join(statuses)} if statuses else {}
         found: list[dict[str, Any]] = self._remote.call("GET", f"/api/runs/{run_id}/cases", params=params)
+        return found
+
+    def run_of(self, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._remote.call("GET", f"/api/runs/{run_id}")
         return found
 
 
@@ -199,8 +209,10 @@ class LocalWork:
 
     def _tell_interrupted(self, run_ids: Iterable[str], name: str) -> None:
         with self._database.write() as session:
-            kept = sum(runs.interrupt(session, run_id, now()) for run_id in run_ids)
-        tell_how_to_go_on(f"{kept} results are kept as {name}")
+            kept = [runs.interrupt(session, run_id, now()) for run_id in run_ids]
+        answers, errors = sum(answers for answers, _ in kept), sum(errors for _, errors in kept)
+        told = f"{answers} answers and {errors} error{'s' * (errors > 1)}" if errors else f"{answers} results"
+        tell_how_to_go_on(f"{told} are kept as {name}")
 
     def gate(self, request: GateRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]:
         gate_id = new_id("gate")
@@ -224,6 +236,8 @@ class LocalWork:
             raise
 
     def calibrate(self, request: CalibrationRequest, advance: Advance) -> dict[str, Any]:
+        from service.calibration import Calibrations
+
         async def work() -> dict[str, Any]:
             pool = ModelPool(self._settings)
             judges = Calibrations(self._database, self._settings, pool, self._registry)
@@ -260,6 +274,14 @@ class LocalWork:
     def cases(self, run_id: str, statuses: tuple[str, ...] = ()) -> Iterable[dict[str, Any]]:
         with self._database.read() as session:
             yield from runs.cases(session, run_id, statuses)
+
+    def run_of(self, run_id: str) -> dict[str, Any]:
+        with self._database.read() as session:
+            record = runs.get(session, run_id)
+        if record is None:
+            raise NotFound("run", run_id)
+        status = {"case_status": record["summary"]["case_status"]} if record["summary"] else {}
+        return {**public_run(record), **status}
 
 
 def _kind_of(summary: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:

@@ -71,12 +71,14 @@ def newest(session: Session, suite: str, suite_version: int, variant: str, limit
     return RUN.all(session, where, suite=suite, version=suite_version, variant=variant, limit=limit)
 
 
-def interrupt(session: Session, run_id: str, at: str) -> int:
-    """Close a run that was interrupted; returns how many results are kept of it."""
+def interrupt(session: Session, run_id: str, at: str) -> tuple[int, int]:
+    """Close a run that was interrupted; returns how many answers are kept of it, and how many errors."""
     ended = "UPDATE run SET status = 'interrupted', finished_at = :at WHERE id = :id AND status = 'running'"
     session.run(ended, id=run_id, at=at)
+    errors = "SELECT count(*) FROM case_result WHERE run_id = :id AND status = 'errored'"
     kept: int = session.value("SELECT count(*) FROM case_result WHERE run_id = :id", id=run_id)
-    return kept
+    errored: int = session.value(errors, id=run_id)
+    return kept - errored, errored
 
 
 def finish(session: Session, run_id: str, status: str, summary: dict[str, Any], at: str) -> None:

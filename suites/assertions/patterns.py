@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
+from typing import Any
 
 from suites.assertions.spec import AssertionErrored, refuse, shorten
 
@@ -19,15 +21,20 @@ def search(pattern: str, text: str) -> bool:
 
     `regex` and not `re`: an author's pattern may take exponential time, and only `regex` can be stopped.
     """
-    import regex  # type: ignore[import-untyped, unused-ignore]  # its stubs come with the extra `dev`
-
     try:
         # for a short text, letting other threads run meanwhile takes longer than the search
         concurrent = len(text) > SHORT_CHARACTERS
-        return regex.search(pattern, text, timeout=REGEX_TIMEOUT_S, concurrent=concurrent) is not None
+        return _compiled(pattern).search(text, timeout=REGEX_TIMEOUT_S, concurrent=concurrent) is not None
     except TimeoutError as error:
         message = f"the pattern {shorten(pattern)} took more than {REGEX_TIMEOUT_S:g} s"
         raise AssertionErrored(message) from error
+
+
+@functools.lru_cache(maxsize=256)  # `regex` has a cache of its own, whose look-up takes longer than most searches
+def _compiled(pattern: str) -> Any:
+    import regex  # type: ignore[import-untyped, unused-ignore]  # its stubs come with the extra `dev`
+
+    return regex.compile(pattern)
 
 
 def check_pattern(pattern: str) -> None:

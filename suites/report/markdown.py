@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from suites.policy import PLAIN_BOUNDS
 from suites.verdicts import GateDecision, ThresholdRow, Verdict, worst
@@ -47,6 +47,7 @@ class Footing:
     evidence_id: str
     suite: str
     options: str = ""  # that every command of this project takes, as ` --local`
+    origins: Mapping[str, str] = field(default_factory=dict)  # of `candidate` and `baseline`, where they are drafts
 
 
 Views = Mapping[tuple[str, str], CaseView]  # by suite and case id: suites may share a case
@@ -86,7 +87,7 @@ def _cut(text: str) -> str:
 def _suite(decision: GateDecision, views: Views | None, footings: Footings) -> list[str]:
     lines = [f"### {_SIGNS[decision.verdict]} {code(decision.suite)}", ""]
     lines += [f"- {escape(reason)}" for reason in decision.reasons]
-    lines += ["", *_comparison(decision), ""]
+    lines += ["", *_comparison(decision, footings[decision.suite].origins if decision.suite in footings else {}), ""]
     if decision.thresholds:
         lines += ["| threshold | bound | value | |", "|---|---:|---:|---|"]
         lines += [_threshold(row) for row in decision.thresholds]
@@ -119,12 +120,14 @@ def next_command(decision: GateDecision, footing: Footing) -> str:
     return f"turnout evidence {footing.evidence_id} --verify{footing.options}"
 
 
-def _comparison(decision: GateDecision) -> list[str]:
+def _comparison(decision: GateDecision, origins: Mapping[str, str]) -> list[str]:
     lines = ["| | variant | pass rate | 95% interval |", "|---|---|---:|---|"]
     interval = f"{decision.ci95[0]:.1%} – {decision.ci95[1]:.1%}" if decision.ci95 else "–"
-    lines.append(f"| candidate | {code(decision.candidate)} | {_percent(decision.pass_rate)} | {interval} |")
+    from_where = {role: f" ({escape(origin)})" for role, origin in origins.items()}
+    candidate, baseline = (from_where.get(role, "") for role in ("candidate", "baseline"))
+    lines.append(f"| candidate | {code(decision.candidate)}{candidate} | {_percent(decision.pass_rate)} | {interval} |")
     if decision.baseline is not None:
-        lines.append(f"| baseline | {code(decision.baseline)} | {_percent(decision.baseline_pass_rate)} | |")
+        lines.append(f"| baseline | {code(decision.baseline)}{baseline} | {_percent(decision.baseline_pass_rate)} | |")
     if decision.scores is not None:
         lines += ["", _scores(decision)]
     if decision.p_value is not None:

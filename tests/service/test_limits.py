@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -348,3 +350,21 @@ def test_check_push_and_render_refuse_with_exit_code_2_and_write_nothing(tmp_pat
     for selector in ("../x", "a..b", "/etc/passwd", "a@../b", "A"):
         done = project.turnout("render", selector, "--local")
         assert (done.returncode, "is no " in done.stderr) == (2, True)
+
+
+_PEAK = """
+import json, pathlib
+from service.api.strict_json import check_json
+def peak_kib():
+    return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+body = json.dumps({"tests_jsonl": '{"vars": {"a": "x"}}\\n' * 100_000}).encode()
+before_kib = peak_kib()
+check_json(body)
+print((peak_kib() - before_kib) * 1024 // len(body))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is told by Linux")
+def test_looking_through_a_long_text_takes_no_room_for_each_of_its_escapes() -> None:
+    done = subprocess.run([sys.executable, "-c", _PEAK], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 8  # times the bytes of the body; 29 where each escape is remembered

@@ -196,6 +196,17 @@ def test_runs_are_listed_newest_first(service: Service) -> None:
     assert [run["run_id"] for run in listed] == [second["run_id"], first["run_id"]]
 
 
+@pytest.mark.parametrize("path", ["audit", "requests", "runs", "jobs", "calibrations?suite=triage"])
+def test_a_list_of_fewer_than_one_or_of_too_many_is_refused_with_the_bounds(service: Service, path: str) -> None:
+    most = 1000 if path in ("audit", "requests") else 500
+    for limit in (-1, 0, most + 1):
+        answer = service.call("GET", f"/api/{path}{'&' if '?' in path else '?'}limit={limit}", "admin")
+        assert answer.status_code == 400
+        assert "limit" in answer.text
+        assert str(most if limit > 0 else 1) in answer.text
+    assert service.call("GET", f"/api/{path}{'&' if '?' in path else '?'}limit={most}", "admin").status_code == 200
+
+
 def test_a_run_of_some_cases_is_marked_and_no_gate_takes_it_for_a_baseline(service: Service) -> None:
     tagged = suite(case("charged twice", "billing", tags=["money"]), case("my password", "account"))
     service.put_suite("tagged", {**tagged, "thresholds": {"pass_rate": 0.5}})

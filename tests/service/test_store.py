@@ -722,7 +722,7 @@ def test_a_run_of_some_cases_is_not_the_last_run_of_a_suite(kind: str, database:
             runs.start(session, {**run, "id": f"run_{number}", "started_at": f"{number}"})
             runs.finish(session, f"run_{number}", "finished", summary, LATER)
         runs.start(session, {**run, "id": "run_2", "started_at": "2"})
-        assert runs.interrupt(session, "run_2", LATER) == 0
+        assert runs.interrupt(session, "run_2", LATER) == (0, 0)
 
     with database.read() as session:
         found = runs.newest_finished(session, "s", "a@1+m")
@@ -730,6 +730,16 @@ def test_a_run_of_some_cases_is_not_the_last_run_of_a_suite(kind: str, database:
         assert found["id"] == "run_0"
         assert [row["id"] for row in runs.unfinished(session, "s", 1, "a@1+m")] == ["run_2"]
         assert runs.unfinished(session, "s", 2, "a@1+m") == []
+
+
+def test_a_run_that_is_interrupted_tells_answers_from_errors(kind: str, database: Database) -> None:
+    run = {"suite": "s", "suite_version": 1, "variant": "a@1+m", "status": "running", "started_at": AT}
+    statuses = ("passed", "errored", "failed", "errored", "errored")
+    with database.write() as session:
+        runs.start(session, {**run, "id": "run_1"})
+        cases = [{"case_id": f"c{i}", "repeat": 0, "index": i, "status": status} for i, status in enumerate(statuses)]
+        runs.add_cases(session, "run_1", cases)
+        assert runs.interrupt(session, "run_1", LATER) == (2, 3)
 
 
 def test_cases_of_a_large_suite_are_read_in_chunks_by_its_digest(kind: str, database: Database) -> None:

@@ -157,6 +157,53 @@ def test_a_case_that_any_answer_passes_is_warned_of(case, told):
     assert {(fault.level, fault.rule, fault.line) for fault in found} <= {("warning", "no-assertion", 3)}
 
 
+@pytest.mark.parametrize(
+    ("assertion", "told"),
+    [
+        ({"type": "rouge-n", "value": "a b", "threshold": 0}, "`rouge-n`: every score reaches the threshold 0"),
+        (
+            {"type": "not-bleu", "value": "a", "threshold": 1},
+            "`not-bleu`: only an answer with the full score of 1 misses it",
+        ),
+        ({"type": "regex", "value": ""}, "`regex`: '' matches the empty text, so it is found in every answer"),
+        ({"type": "regex", "value": "x*"}, "`regex`: 'x*' matches the empty text, so it is found in every answer"),
+        (
+            {"type": "levenshtein", "value": "abc", "threshold": 100000},
+            "`levenshtein`: 100,000 edits make any answer of up to 100,000 characters equal to 'abc'",
+        ),
+        ({"type": "word-count", "value": {"min": 0}}, "`word-count`: every answer counts at least 0"),
+    ],
+)
+def test_an_assertion_that_cannot_fail_is_warned_of_with_the_first_case_that_has_it(assertion, told):
+    case = {"vars": {"a": "x"}, "assert": [{"type": "is-json"}, {"type": "assert-set", "assert": [assertion]}]}
+    suite = Suite.from_data({"prompt": "a", "tests": [case, {**case, "vars": {"a": "y"}}]})
+    found = list(undecided(suite, [Place("a.suite.yml", 3), Place("a.suite.yml", 9)]))
+    assert [(fault.message, fault.level, fault.rule, fault.line) for fault in found] == [
+        (told, "warning", "no-assertion", 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    "assertion",
+    [
+        *(
+            {"type": "regex", "value": value}
+            for value in ("^$", "^[^x]*$", "(?!a)b", "^(?!.*a)", ".+", "^a|b*", r"\bx*$")
+        ),
+        {"type": "levenshtein", "value": "abcdef"},
+        {"type": "levenshtein", "value": "{{ a }}"},
+        {"type": "rouge-n", "value": "a b", "threshold": 0.1},
+        {"type": "rouge-n", "value": "a b", "threshold": 0, "metric": "likeness"},
+        {"type": "rouge-n", "value": "a b", "threshold": 0, "weight": 0},
+        {"type": "assert-set", "threshold": 0.5, "assert": [{"type": "rouge-n", "value": "a b", "threshold": 0}]},
+        {"type": "word-count", "value": {"min": 0, "max": 5}},
+    ],
+)
+def test_an_assertion_that_may_fail_is_not_warned_of(assertion):
+    case = {"vars": {"a": "x"}, "assert": [{"type": "is-json"}, assertion]}
+    assert list(undecided(Suite.from_data({"prompt": "a", "tests": [case]}), [Place("a.suite.yml", 3)])) == []
+
+
 @pytest.mark.parametrize("thresholds", [{"p95_latency_ms": 5}, {"metrics": {"tone": 0.5}}])
 def test_a_case_that_is_only_measured_is_not(thresholds):
     case = {"vars": {"a": "x"}, "assert": [{"type": "is-json", "weight": 0, "metric": "tone"}]}

@@ -329,6 +329,20 @@ def test_metadata_that_is_no_list_of_plain_values_is_a_fault(project, metadata):
     assert "`metadata`" in found
 
 
+@pytest.mark.parametrize(("sign", "word"), [(";", "semicolon"), ("\t", "tab"), ("|", "bar")])
+def test_a_table_with_another_separator_is_one_fault_that_names_it(project, sign, word):
+    table = f"ticket{sign}__expected\na, b{sign}x\nc{sign}y\n"
+    faults = faults_of(project, "tests: [file://a.csv]\n", a__csv=table)
+    assert len(faults) == 1
+    assert f"a.csv:1: the only column is {f'ticket{sign}__expected'!r}: its separator looks like a {word}" in faults[0]
+    assert "save the table with commas" in faults[0]
+
+
+def test_a_truth_value_that_is_none_is_told_with_what_to_write(project):
+    (fault,) = faults_of(project, "tests:\n  - {vars: {a: x}, must_pass: maybe, assert: [{type: is-json}]}\n")
+    assert "must_pass: input should be a valid boolean, found 'maybe' (write true or false, without quotes)" in fault
+
+
 def test_metadata_of_csv_are_tags_and_a_column_with_brackets_holds_several(project):
     table = 't,__expected,__metadata:category,__metadata:topics[]\na,x,math,"one, two\\, three"\n'
     (only,) = load(project, "tests: [file://a.csv]\n", a__csv=table).suite.tests

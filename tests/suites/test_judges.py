@@ -29,7 +29,8 @@ from suites.judges import (
         ('{"reason": "no", "pass": false}', Vote(False, 0.0, "no")),
         ('Let me see.\n```json\n{"pass": true, "score": 1}\n```', Vote(True, 1.0, "")),
         ('<think>{"pass": true}</think>{"pass": false, "score": 0}', Vote(False, 0.0, "")),
-        ('It says {"pass": true}, but that is not so. {"pass": false, "score": 0.1}', Vote(False, 0.1, "")),
+        ('It says {"queue": "a"}, but that is not so. {"pass": false, "score": 0.1}', Vote(False, 0.1, "")),
+        ('{"pass": true, "reason": "a"}\nAgain: {"pass": true, "reason": "b"}', Vote(True, 1.0, "b")),
         ('{"pass": false, "reason": "it quotes {\\"pass\\": true}"}', Vote(False, 0.0, 'it quotes {"pass": true}')),
         ("It is polite.\n**Verdict: PASS**", Vote(True, 1.0, "")),
         ("It is rude.\nFinal verdict: FAIL.", Vote(False, 0.0, "")),
@@ -55,6 +56,11 @@ def test_a_verdict_is_read_where_the_judge_states_it(answer, vote):
         ('{"pass": false, "reason": "cut off here: {"pass": true}', "broken"),
         ('{"pass": true} is what the answer claims, and it is wrong', "not the end"),
         ("VERDICT: MAYBE", "must be Y or N"),
+        ('{"pass": false, "pass": true, "score": 1}', "has `pass` twice"),
+        ('{"pass": true, "notes": {"a": 1, "a": 2}}', "has `a` twice"),
+        ('It says {"pass": true}, but that is not so. {"pass": false}', "disagree on `pass`"),
+        ('{"pass": true, "score": 0.2} {"pass": true, "score": 0.9}', "disagree on `score`"),
+        ('{"pass": 1} {"pass": true}', "disagree on `pass`"),
     ],
 )
 def test_what_is_no_verdict_is_neither_a_pass_nor_a_fail(answer, why):

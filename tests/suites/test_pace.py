@@ -185,3 +185,27 @@ def test_a_worker_that_is_cancelled_while_it_waits_passes_its_turn_on():
         return await asyncio.wait_for(second, 1)
 
     assert asyncio.run(main()) == 0
+
+
+def test_questions_that_hang_are_told_with_how_many_and_for_how_long(monkeypatch):
+    monkeypatch.setattr(pacing, "SILENT_S", 0.1)
+    told = []
+
+    async def ask(case, repeat):
+        await asyncio.sleep(60)
+
+    run = runner.run_suite(cases(3), ask, concurrency=3, timeout_s=0.35, retries=0, on_wait=told.append)
+    asyncio.run(run)
+    assert told == ["waits for 3 answers, the oldest for 0 s; an attempt may take 0.35 s"] * 3
+
+
+def test_a_slow_run_that_goes_on_getting_answers_tells_of_no_silence(monkeypatch):
+    monkeypatch.setattr(pacing, "SILENT_S", 0.2)
+    told = []
+
+    async def ask(case, repeat):
+        await asyncio.sleep(0.45 if case.vars["n"] == "0" else 0.02)
+        return Completion(case.vars["n"])
+
+    asyncio.run(runner.run_suite(cases(20), ask, concurrency=2, on_wait=told.append))
+    assert told == []

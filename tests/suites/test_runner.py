@@ -137,6 +137,35 @@ def test_a_retry_after_of_minutes_is_not_waited_for():
     assert (summary.errored, summary.retries) == (1, 0)
 
 
+@pytest.mark.parametrize("before", [0, 20])
+def test_an_endpoint_that_asks_to_wait_an_hour_stops_the_run_whether_or_not_it_had_answered(before):
+    asked = 0
+
+    async def ask(case, repeat):
+        nonlocal asked
+        asked += 1
+        number = asked
+        await asyncio.sleep(0)
+        if number <= before:
+            return await echo(case, repeat)
+        raise ModelOverloaded("HTTP 429: quota", retry_after_s=3600)
+
+    summary, _ = run(cases(300), ask, concurrency=16)
+    assert summary.stopped == "model refused 16 cases in a row and asks to wait 3600 s: HTTP 429: quota"
+    assert (summary.passed, summary.passed + summary.errored + summary.skipped) == (before, 300)
+    assert 16 <= summary.errored <= 31
+
+
+def test_a_long_wait_that_only_some_are_asked_stops_nothing():
+    async def ask(case, repeat):
+        if int(case.vars["n"]) % 2:
+            return await echo(case, repeat)
+        raise ModelOverloaded("HTTP 429: quota of this key", retry_after_s=3600)
+
+    summary, _ = run(cases(100), ask, concurrency=2)
+    assert (summary.stopped, summary.passed, summary.errored) == ("", 50, 50)
+
+
 def test_an_answer_that_does_not_come_is_a_timeout():
     async def ask(case, repeat):
         if case.vars["n"] == "0":

@@ -329,8 +329,15 @@ def test_check_asks_nothing_and_writes_nothing(project: Project, tmp_path: Path)
 
 def test_an_empty_folder_has_nothing_to_check(workspace: Project) -> None:
     code, out, err = workspace.run("check")
-    assert (code, out) == (0, "0 prompts and 0 suites are fine\n")
-    assert err.startswith("nothing to check here")
+    assert (code, out) == (2, "")
+    assert err.startswith("nothing to check in ")
+    assert workspace.json("check", exit_code=2)["ok"] is False
+
+
+def test_turnout_yaml_alone_is_something_to_check_where_it_is_named(workspace: Project) -> None:
+    path = workspace.write("turnout.yaml", "models: {}\n")
+    assert workspace.run("check", str(path))[0] == 0
+    assert workspace.run("check")[0] == 2
 
 
 def test_the_examples_are_without_any_finding(workspace: Project) -> None:

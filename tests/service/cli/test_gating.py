@@ -69,8 +69,10 @@ def test_a_suite_that_was_another_then_is_not_used_and_said(repository: Project,
     answer = repository.json("gate", "--against", "main", "--markdown", str(comment), "--local")
 
     assert answer["suites"][0]["paired"] == 4
-    [note] = answer["notes"]
+    note, same = answer["notes"]
     assert note.startswith("suite support.triage was another at git:")
+    assert note.endswith("; 1 case added")
+    assert "candidate and baseline are the same variant support.triage@1+model-a: nothing was compared" in same
     assert "both sides are tested by it as it is now" in comment.read_text()
 
 
@@ -80,11 +82,14 @@ def test_cases_of_a_file_beside_the_suite_are_part_of_what_it_was(repository: Pr
     repository.write("suites/cases.jsonl", json.dumps(case) + "\n")
     repository.write("suites/many.suite.yml", "prompt: support.triage\ntests: [file://cases.jsonl]\n")
     commit(repository)
-    assert repository.json("gate", "suites/many.suite.yml", "--against", "main", "--local")["notes"] == []
+    assert repository.json("gate", "suites/many.suite.yml", "--against", "main", "--local")["notes"] == [
+        "many: candidate and baseline are the same variant support.triage@1+model-a: nothing was compared;"
+        " without thresholds nothing decides"
+    ]
 
     other = {**case, "vars": {"ticket": "charged again"}}
     repository.write("suites/cases.jsonl", json.dumps(case) + "\n" + json.dumps(other) + "\n")
-    [note] = repository.json("gate", "suites/many.suite.yml", "--against", "main", "--local")["notes"]
+    note, _ = repository.json("gate", "suites/many.suite.yml", "--against", "main", "--local")["notes"]
     assert note.startswith("suite many was another")
 
 
@@ -218,7 +223,7 @@ def test_cases_of_a_gate_are_named_by_their_numbers(project: Project) -> None:
     done = project.turnout("gate", suite, "--local", "--markdown", str(report))
 
     assert done.returncode == 1
-    assert re.search(r"must_pass case 2 \([0-9a-f]{16}\) failed", " ".join(done.stdout.split()))
+    assert re.search(r"must_pass case 2: I forgot my password \([0-9a-f]{16}\) failed", " ".join(done.stdout.split()))
     assert "pass case 2 (" in report.read_text("utf-8")
 
 
@@ -276,9 +281,34 @@ def test_a_case_that_was_changed_in_its_run_is_found_by_verify_alone(project: Pr
                     " WHERE run_id = ? AND case_id = ?", run_id, case_id)  # fmt: skip
 
     assert project.turnout("evidence", evidence_id, "--local").returncode == 0
-    row, found = verified(project, evidence_id, 1)["differences"]
+    row, found, *figures = verified(project, evidence_id, 1)["differences"]
     assert (row["path"], row["stored"]) == (f"{run_id}.{case_id}[0].status", "passed")
     assert (found["path"], found["recomputed"]) == (f"content.given.candidate.outcomes.{case_id}", "errored")
+    assert {"passed", "errored"} <= {each["path"].rpartition(".")[2] for each in figures}
+
+
+@pytest.mark.integration
+def test_columns_of_evidence_and_figures_of_runs_that_were_changed_are_found(project: Project) -> None:
+    evidence_id = gated(project)
+    run_id = project.json("evidence", evidence_id, "--local")["content"]["given"]["candidate"]["run_id"]
+    for column in ("actor", "created_at", "prompt"):
+        tamper(project, f"UPDATE evidence SET {column} = {column} || 'x' WHERE id = ?", evidence_id)  # noqa: S608
+        assert "digest" in [each["path"] for each in verified(project, evidence_id, 1)["differences"]]
+        tamper(project, f"UPDATE evidence SET {column} = substr({column}, 1, length({column}) - 1) WHERE id = ?",  # noqa: S608
+               evidence_id)  # fmt: skip
+    verified(project, evidence_id, 0)
+
+    tamper(project, "UPDATE run SET variant = 'other@1+m' WHERE id = ?", run_id)
+    [found] = verified(project, evidence_id, 1)["differences"]
+    assert (found["path"], found["stored"]) == (f"{run_id}.row_variant", "other@1+m")
+    tamper(project, "UPDATE run SET variant = json_extract(summary, '$.variant'),"
+                    " summary = json_set(summary, '$.passed', 77, '$.pass_rate', 0.5) WHERE id = ?", run_id)  # fmt: skip
+    paths = [each["path"] for each in verified(project, evidence_id, 1)["differences"]]
+    assert paths == [f"{run_id}.summary.pass_rate", f"{run_id}.summary.passed"]
+    tamper(project, "UPDATE run SET summary = json_set(summary, '$.passed', 2, '$.pass_rate', 1.0,"
+                    " '$.case_status.statuses', 'pf') WHERE id = ?", run_id)  # fmt: skip
+    paths = [each["path"] for each in verified(project, evidence_id, 1)["differences"]]
+    assert any(path.startswith(f"{run_id}.summary.case_status") for path in paths)
 
 
 @pytest.mark.integration

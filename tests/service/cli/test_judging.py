@@ -106,6 +106,10 @@ def test_people_are_shown_what_waits_and_their_word_decides(project: Project) ->
     assert project.turnout("judge", "rate", run_id, "1", "--score", "1", "--metric", "kind", "--local").returncode == 2
     project.json("gate", FILE, "--local", exit_code=3)
 
+    shown = project.turnout("judge", "waiting", run_id, "--local").stdout
+    assert "human" in shown
+    assert "[" not in shown
     assert project.json("judge", "rate", run_id, "1", "--score", "0.8", "--local")["value"] == 0.8
+    assert project.json("judge", "waiting", run_id, "--local") == []
     assert project.turnout("judge", "rate", run_id, "7", "--score", "1", "--local").returncode == 2
     assert project.json("gate", FILE, "--local")["verdict"] == "pass"

@@ -94,7 +94,7 @@ def test_the_comment_tells_what_changed_in_the_order_of_the_suite(project: Proje
     assert "Newly mended: 1" in comment
     assert "| <code>case 13: x</code> | <code>equals: new x</code> | <code>x</code> | <code>new x</code> |" in comment
     assert "… and 2 more" in comment
-    assert "| candidate | <code>say@2+m</code> | 7.7% | 1.4% – 33.3% |" in comment
+    assert "| candidate | <code>say@2+m</code> (working tree) | 7.7% | 1.4% – 33.3% |" in comment
     assert f"Evidence <code>{entry['evidence_id']}</code>. Next: <code>turnout run {FILE} --case " in comment
 
 

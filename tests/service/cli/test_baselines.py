@@ -1,0 +1,154 @@
+"""What a gate tells of its baseline: where it comes from, what became of the suites, whether anything was compared."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prompts.errors import BadInput
+from service.cli.client import Remote
+from service.cli.work import RemoteWork
+from service.errors import CannotRun
+from service.gates import GateRequest
+from tests.service.cli.projects import PROMPT, SUITE, Project
+
+OTHER = "prompt: support.triage\nthresholds: {pass_rate: 0.5}\ntests: [file://../more/cases.jsonl]\n"
+CASES = '{"vars": {"ticket": "charged"}, "assert": [{"type": "equals", "value": "billing"}]}\n'
+
+
+def git(project: Project, *arguments: str) -> None:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+    subprocess.run(["git", *identity, *arguments], cwd=project.folder, check=True, capture_output=True)
+
+
+def commit(project: Project) -> None:
+    git(project, "add", ".")
+    git(project, "commit", "-q", "-m", "one more")
+
+
+@pytest.fixture
+def repository(workspace: Project) -> Project:
+    project = workspace
+    project.write_all()
+    project.write("suites/other.suite.yml", OTHER)
+    project.write("more/cases.jsonl", CASES)
+    git(project, "init", "-q", "-b", "main")
+    commit(project)
+    return project
+
+
+def test_a_suite_that_is_gone_is_told(repository: Project) -> None:
+    (repository.folder / "suites/other.suite.yml").unlink()
+    comment = repository.folder / "comment.md"
+    code, _, err = repository.run("gate", "--against", "main", "--local", "--markdown", str(comment))
+    assert code == 0
+    assert "suite other was there at git:" in err
+    assert "nothing is tested by it any more" in comment.read_text("utf-8")
+
+
+def test_what_changed_in_a_suite_and_the_files_beside_it_is_told(repository: Project) -> None:
+    repository.write("more/cases.jsonl", CASES.replace("billing", "other"))
+    repository.write("suites/support/triage.suite.yml", SUITE.replace("0.60", "0.10"))
+    notes = repository.json("gate", "--baseline", "git:main", "--local", exit_code=1)["notes"]
+    tail = "was another at git:main: both sides are tested by it as it is now; "
+    assert f"suite other {tail}1 case changed in what is expected" in notes
+    assert f"suite support.triage {tail}threshold pass_rate 0.6 → 0.1, looser" in notes
+
+
+def test_a_suite_that_is_new_or_was_broken_is_told_as_that(repository: Project) -> None:
+    repository.write("suites/support/triage.suite.yml", "prompt: [")
+    commit(repository)
+    repository.write("suites/support/triage.suite.yml", SUITE)
+    repository.write("suites/new.suite.yml", OTHER)
+    notes = repository.json("gate", "--baseline", "git:main", "--local")["notes"]
+    assert "suite new was not there at git:main: both sides are tested by it as it is now" in notes
+    [broken] = [note for note in notes if note.startswith("suite support.triage was another")]
+    assert broken.endswith("what it was then cannot be read, so what changed is not told")
+
+
+def test_a_suite_outside_the_project_is_tested_all_the_same(repository: Project, tmp_path: Path) -> None:
+    outside = tmp_path / "elsewhere.suite.yml"
+    outside.write_text(SUITE, "utf-8")
+    arguments = ("gate", "suites/other.suite.yml", str(outside), "--against", "main", "--local")
+    notes = repository.json(*arguments)["notes"]
+    assert any(note.startswith("suite elsewhere stands outside the project") for note in notes)
+
+
+def test_a_candidate_that_is_the_baseline_is_told(repository: Project) -> None:
+    comment = repository.folder / "comment.md"
+    code, _, err = repository.run("gate", "--against", "main", "--local", "--markdown", str(comment))
+    assert code == 0
+    told = "other: candidate and baseline are the same variant support.triage@1+model-a: nothing was compared"
+    assert f"{told}; thresholds decide" in err
+    assert "nothing was compared" in comment.read_text("utf-8")
+
+
+def test_drafts_are_told_by_where_they_come_from(repository: Project) -> None:
+    repository.write("prompts/support/triage.prompt.yml", PROMPT.replace("Route the", "Route this"))
+    comment = repository.folder / "comment.md"
+    arguments = ("gate", "--baseline", "git:main", "--local", "--markdown", str(comment))
+    _, out, _ = repository.run(*arguments)
+    sha = subprocess.run(["git", "rev-parse", "--short=7", "main"], cwd=repository.folder,
+                         check=True, capture_output=True, text=True).stdout.strip()  # fmt: skip
+    sides = f"candidate support.triage@1+model-a (working tree), baseline support.triage@2+model-a (git:main, {sha})"
+    assert f"other: {sides}" in " ".join(out.split())
+    text = comment.read_text("utf-8")
+    assert "(working tree) |" in text
+    assert f"(git&#58;main, {sha}) |" in text
+    [entry, _] = repository.json(*arguments)["suites"]
+    assert entry["origins"] == {"candidate": "working tree", "baseline": f"git:main, {sha}"}
+
+
+def test_a_named_baseline_is_asked_on_its_own_model(repository: Project) -> None:
+    config = (repository.folder / "turnout.yaml").read_text("utf-8")
+    repository.write("turnout.yaml", config + "  bad: {engine: fake, default: wrong}\n")
+    repository.run("push", "--local")
+    for baseline in ("support.triage@1", "git:main"):
+        answer = repository.json("gate", "--model", "bad", "--baseline", baseline, "--local", exit_code=1)
+        assert {entry["baseline"] for entry in answer["suites"]} == {"support.triage@1+model-a"}
+        assert {entry["candidate"] for entry in answer["suites"]} == {"support.triage@1+bad"}
+        assert all(entry["newly_broken"] for entry in answer["suites"])
+
+
+def test_a_case_without_a_description_is_named_by_its_variables(repository: Project) -> None:
+    config = (repository.folder / "turnout.yaml").read_text("utf-8")
+    repository.write("turnout.yaml", config + "  bad: {engine: fake, default: wrong}\n")
+    _, out, _ = repository.run("gate", "suites/other.suite.yml", "--model", "bad", "--baseline", "git:main", "--local")
+    assert "newly broken: case 1: charged (" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("arguments", [("--against", "nowhere"), ("--baseline", "git:nowhere")])
+def test_an_unknown_revision_is_told_with_the_fix(repository: Project, arguments: tuple[str, ...]) -> None:
+    code, _, err = repository.run("gate", *arguments, "--local")
+    assert code == 2
+    assert "git knows no commit 'nowhere' here: `git branch --all` lists what is there, `git fetch origin`" in err
+
+
+def test_in_a_shallow_clone_the_history_is_told_to_be_missing(repository: Project, tmp_path: Path) -> None:
+    repository.write("more/readme.txt", "x")
+    commit(repository)
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", "--depth=1", f"file://{repository.folder}", str(clone)],
+                   check=True, capture_output=True)  # fmt: skip
+    code, _, err = repository.run("gate", str(clone / "suites/other.suite.yml"), "--against", "HEAD~1", "--local")
+    assert code == 2
+    assert "this clone is shallow: fetch its history (git fetch --unshallow; `fetch-depth: 0` of actions/chec" in err
+
+
+class _Gone:
+    """A service that takes a gate and is then killed."""
+
+    def call(self, method: str, path: str, **_: Any) -> Any:
+        if method == "POST":
+            return {"job_id": "job_7"}
+        raise CannotRun("no service at http://127.0.0.1:8600 (refused)")
+
+
+def test_a_service_that_goes_away_leaves_the_job_s_id_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    remote: Remote = _Gone()  # type: ignore[assignment]
+    with pytest.raises(CannotRun, match=r"no service .*job job_7 is kept.*`turnout job job_7 --watch`"):
+        RemoteWork(remote).gate(GateRequest(suites=("s",)), lambda done, total: None)
+    assert not issubclass(CannotRun, BadInput)
