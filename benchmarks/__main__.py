@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import authoring, cli, client, demo, engine, render, statistics, suites, training
+from benchmarks import authoring, cli, client, demo, engine, finetune, render, statistics, suites
 
 RESULTS = Path(__file__).parent / "results"
 BENCHMARKS = {
@@ -21,7 +21,7 @@ BENCHMARKS = {
     "render": render.measure,
     "suites": suites.measure,
     "engine": engine.measure,
-    "training": training.measure,
+    "finetune": finetune.measure,
     "statistics": statistics.measure,
     "demo": demo.measure,
 }

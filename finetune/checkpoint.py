@@ -1,4 +1,4 @@
-"""The state of a job between two steps, kept as safetensors and JSON.
+"""The state of a run between two steps, kept as safetensors and JSON.
 
 The order of the data and the random numbers of dropout follow from the seed and the step alone, so that the step says
 where both stand.
@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from finetune import durable
+from finetune.plan import Point
 
 MANIFEST = "checkpoint.json"
 _TENSORS = "state.safetensors"
@@ -23,37 +24,43 @@ _KEPT = 2
 Tensors = dict[str, torch.Tensor]
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Dev scores after `step`; `best` says whether none before was better."""
-
-    step: int
-    dev_exact: float
-    dev_loss: float
-    best: bool
-
-
 @dataclass(slots=True)
 class Progress:
-    """Where a job stands. `best` is the adapter of the best evaluation, empty before the first."""
+    """Where a run stands. `best` is the adapter of the best evaluation, empty before the first.
+
+    `losses` has the mean loss of every step's batch; `pack_tokens` is what one forward pass may hold.
+    """
 
     step: int = 0
-    seconds: float = 0.0
-    loss: float = 0.0
-    evaluations: list[Evaluation] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
     best: Tensors = field(default_factory=dict)
+    pack_tokens: int = 0
 
     @property
-    def best_evaluation(self) -> Evaluation | None:
-        return next((one for one in reversed(self.evaluations) if one.best), None)
+    def best_point(self) -> Point | None:
+        return next((one for one in reversed(self.points) if one.best), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a job had told and spent when a state was kept: bytes of its events, seconds, and the steps of all its runs.
+
+    `pack_tokens` is below the spec's where memory ran out, 0 where it did not.
+    """
+
+    events_bytes: int = 0
+    seconds: float = 0.0
+    steps: int = 0
+    pack_tokens: int = 0
 
 
 def save(
-    folder: Path, spec_digest: str, progress: Progress, params: Tensors, optimizer: torch.optim.Optimizer, told: int
+    folder: Path, key: str, progress: Progress, params: Tensors, optimizer: torch.optim.Optimizer, told: Told
 ) -> None:
     """Write the checkpoint of `progress.step` below `folder` and delete all but the newest two.
 
-    `told` is the length of the events file in bytes, to which a resume cuts it. Raises DiskFullError.
+    `key` names the spec and the run: no other takes this checkpoint for its own. Raises DiskFullError.
     """
     tensors = {
         **_named("adapter", params),
@@ -61,12 +68,12 @@ def save(
         **{f"{moment}/{name}": value for name, moment, value in _moments(params, optimizer)},
     }
     state = {
-        "spec": spec_digest,
+        "key": key,
         "step": progress.step,
-        "seconds": progress.seconds,
-        "loss": progress.loss,
-        "evaluations": [asdict(one) for one in progress.evaluations],
-        "events_bytes": told,
+        "losses": progress.losses,
+        "points": [one.model_dump() for one in progress.points],
+        "pack_tokens": progress.pack_tokens,
+        "told": asdict(told),
     }
     content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
     durable.write_folder(folder / f"step-{progress.step:08d}", {_TENSORS: content}, MANIFEST, state)
@@ -74,25 +81,23 @@ def save(
         durable.remove(old)
 
 
-def load(
-    folder: Path, spec_digest: str, params: Tensors, optimizer: torch.optim.Optimizer
-) -> tuple[Progress, int] | None:
-    """Put the newest complete checkpoint of this spec into `params` and `optimizer`.
+def load(folder: Path, key: str, params: Tensors, optimizer: torch.optim.Optimizer) -> tuple[Progress, Told] | None:
+    """Put the newest complete checkpoint of this key into `params` and `optimizer`.
 
-    Gives the progress and the length of the events file in bytes; None where there is no such checkpoint.
+    Gives the progress and what was told by then; None where there is no such checkpoint.
     """
     for place in _newest_first(folder):
         state = durable.read_manifest(place, MANIFEST)
-        if state is not None and state["spec"] == spec_digest:
+        if state is not None and state.get("key") == key:
             tensors = safetensors.torch.load_file(place / _TENSORS)
             _restore(tensors, state["step"], params, optimizer)
-            return _progress(state, tensors), int(state["events_bytes"])
+            return _progress(state, tensors), Told(**state["told"])
     return None
 
 
 def _progress(state: Mapping[str, Any], tensors: Tensors) -> Progress:
-    evaluations = [Evaluation(**one) for one in state["evaluations"]]
-    return Progress(state["step"], state["seconds"], state["loss"], evaluations, _part("best", tensors))
+    points = [Point.model_validate(one) for one in state["points"]]
+    return Progress(state["step"], state["losses"], points, _part("best", tensors), state["pack_tokens"])
 
 
 def _restore(tensors: Tensors, step: int, params: Tensors, optimizer: torch.optim.Optimizer) -> None:

@@ -31,14 +31,14 @@ class EncodedRow:
 
 
 class RefusedError(BadInput):
-    """Rows that must not be trained on; `reasons` say which and why."""
+    """Rows that must not be trained on; `reasons` say which and why, `shown` the first of them and how many follow."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
         shown = list(reasons[:_REASONS_AT_MOST])
         if len(reasons) > len(shown):
             shown.append(f"… and {len(reasons) - len(shown)} more")
         super().__init__("; ".join(shown), param="rows")
-        self.reasons = tuple(shown)
+        self.reasons, self.shown = tuple(reasons), tuple(shown)
 
 
 def encode_rows(

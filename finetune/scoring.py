@@ -10,17 +10,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812  torch's documentation and users call it so
 from torch.utils.checkpoint import checkpoint
 
+from finetune.attention import takes_spans
 from finetune.encoding import EncodedRow
 from finetune.packing import Pack, packs, shared_prefix
 
 _HEAD_CHUNK = 512  # labelled positions whose logits exist at once: 512 × 150,000 words in fp32 are 300 MB
-_EVAL_OWN_TOKENS = 512  # beyond about this the T² of attention costs a CPU more than computing the prefix again
+_EVAL_OWN_TOKENS = 512  # where attention takes T² on a CPU: beyond, that costs more than computing the prefix again
 
 
 def label_hidden(model: Any, pack: Pack) -> torch.Tensor:
     """Hidden states (N, D) where a label is predicted, by the forward pass of the base model's own body."""
     body = getattr(model, model.base_model_prefix)
-    states = body(input_ids=pack.ids, attention_mask=pack.mask, position_ids=pack.positions, use_cache=False)
+    spans = {"spans": pack.spans} if takes_spans(model) else {}
+    states = body(input_ids=pack.ids, attention_mask=pack.mask, position_ids=pack.positions, use_cache=False, **spans)
     return states.last_hidden_state[0, pack.label_at]  # type: ignore[no-any-return]  # bodies of transformers are untyped
 
 
@@ -70,12 +72,12 @@ def score(model: Any, tokenizer: Any, rows: Sequence[EncodedRow], *, max_new_tok
     exact = 0
     open_rows: list[EncodedRow] = []  # their `ids` end with a token that the model chose and the label did not
     device = next(model.parameters()).device
-    tokens_at_most = _eval_tokens(rows, pack_tokens, device)
+    tokens_at_most = _eval_tokens(model, rows, pack_tokens)
     groups = iter(rows)
     for one in packs(rows, tokens_at_most, device):
-        logits = torch.cat([head(model, part) for part in torch.split(label_hidden(model, one), _HEAD_CHUNK)])
-        losses.append(F.cross_entropy(logits.float(), one.labels, reduction="sum"))
-        guesses = torch.split(logits.argmax(-1).cpu(), list(one.label_counts))
+        loss, likeliest = _token_losses(model, one)
+        losses.append(loss.sum())
+        guesses = torch.split(likeliest.cpu(), list(one.label_counts))
         for guess, row in zip(guesses, groups, strict=False):
             chosen = _until_wrong(guess.tolist(), row.labels)
             exact += chosen == row.labels
@@ -94,16 +96,62 @@ def _until_wrong(guess: Sequence[int], labels: Sequence[int]) -> tuple[int, ...]
 def _generate(model: Any, tokenizer: Any, rows: Sequence[EncodedRow], max_new_tokens: int, tokens_at_most: int) -> int:
     """How many of the begun answers end as expected."""
     exact = 0
-    device = next(model.parameters()).device
     while rows:
         ended = [row for row in rows if _has_ended(tokenizer, row, max_new_tokens)]
         exact += sum(_text(tokenizer, row).strip() == row.answer.strip() for row in ended)
         rows = [row for row in rows if row not in ended and _may_match(tokenizer, row)]
-        asked = [EncodedRow((*row.ids, 0), len(row.ids)) for row in rows]  # the 0 stands where the answer is wanted
-        hidden = [label_hidden(model, one) for one in packs(asked, tokens_at_most, device)]
-        tokens = head(model, torch.cat(hidden)).argmax(-1).tolist() if rows else []
-        rows = [replace(row, ids=(*row.ids, token)) for row, token in zip(rows, tokens, strict=True)]
+        rows = _one_more(model, rows, tokens_at_most)
     return exact
+
+
+def _one_more(model: Any, rows: Sequence[EncodedRow], tokens_at_most: int) -> list[EncodedRow]:
+    """Each row with its likeliest next token."""
+    if not rows:
+        return []
+    device = next(model.parameters()).device
+    asked = [EncodedRow((*row.ids, 0), len(row.ids)) for row in rows]  # the 0 stands where the answer is wanted
+    hidden = [label_hidden(model, one) for one in packs(asked, tokens_at_most, device)]
+    tokens = head(model, torch.cat(hidden)).argmax(-1).tolist()
+    return [replace(row, ids=(*row.ids, token)) for row, token in zip(rows, tokens, strict=True)]
+
+
+@torch.no_grad()
+def answers(
+    model: Any, tokenizer: Any, rows: Sequence[EncodedRow], *, max_new_tokens: int, pack_tokens: int
+) -> list[str]:
+    """The greedy answer of `model` to each row's prompt, without the space around it, in the order of the rows."""
+    begun = dict(enumerate(_one_more(model, [replace(row, ids=row.prompt) for row in rows], pack_tokens)))
+    texts: dict[int, str] = {}
+    while begun:
+        ended = {at: row for at, row in begun.items() if _has_ended(tokenizer, row, max_new_tokens)}
+        texts |= {at: _text(tokenizer, row).strip() for at, row in ended.items()}
+        open_rows = {at: row for at, row in begun.items() if at not in ended}
+        begun = dict(zip(open_rows, _one_more(model, [*open_rows.values()], pack_tokens), strict=True))
+    return [texts[at] for at in range(len(rows))]
+
+
+@torch.no_grad()
+def row_losses(model: Any, rows: Sequence[EncodedRow], pack_tokens: int) -> list[float]:
+    """The mean cross-entropy over the labelled tokens of each row, in the order of the rows."""
+    losses: list[float] = []
+    device = next(model.parameters()).device
+    for one in packs(rows, _eval_tokens(model, rows, pack_tokens), device):
+        each, _ = _token_losses(model, one)
+        losses += [float(row.mean()) for row in torch.split(each, list(one.label_counts))]
+    return losses
+
+
+def _token_losses(model: Any, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cross-entropy of each of the pack's N labels, and the likeliest tokens in their places; logits in chunks."""
+    losses, likeliest = [], []
+    pieces = zip(
+        torch.split(label_hidden(model, pack), _HEAD_CHUNK), torch.split(pack.labels, _HEAD_CHUNK), strict=True
+    )
+    for hidden, labels in pieces:
+        logits = head(model, hidden)
+        losses.append(F.cross_entropy(logits.float(), labels, reduction="none"))
+        likeliest.append(logits.argmax(-1))
+    return torch.cat(losses), torch.cat(likeliest)
 
 
 def _has_ended(tokenizer: Any, row: EncodedRow, max_new_tokens: int) -> bool:
@@ -125,7 +173,7 @@ def _may_match(tokenizer: Any, row: EncodedRow) -> bool:
     return row.answer.strip().startswith(begun)
 
 
-def _eval_tokens(rows: Sequence[EncodedRow], pack_tokens: int, device: torch.device) -> int:
-    if device.type != "cpu":
+def _eval_tokens(model: Any, rows: Sequence[EncodedRow], pack_tokens: int) -> int:
+    if takes_spans(model) or next(model.parameters()).device.type != "cpu":
         return pack_tokens
     return min(pack_tokens, shared_prefix(rows) + _EVAL_OWN_TOKENS)

@@ -16,6 +16,7 @@ from prompts.errors import Fault, Level
 
 ALLOW = re.compile(r"#\s*turnout:\s*allow\s+secret\b")
 RULE = "secret"
+REDACTION = "[secret: "  # begins what `redacted` puts in place of a secret
 SHOWN_CHARACTERS = 4
 MIN_ENTROPY_BITS = 3.5  # of a character: 40 random hexadecimal digits have about 3.7, words with hyphens less
 MIN_DISTINCT = 8  # characters of a random key; an example of documentation has fewer
@@ -49,6 +50,8 @@ _NAMED = {
     ),
 }  # fmt: skip
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
+_CLUES = ("key", "token", "secret", "passw")  # every name of a secret holds one; most texts hold none
+_KEY_END = re.compile(r"-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
 _NAMED_FORMS: dict[str, tuple[re.Pattern[str], Level]] = {
     kind: (re.compile(pattern), "error" if level == "error" else "warning") for kind, (pattern, level) in _NAMED.items()
 }
@@ -63,7 +66,7 @@ def secret_faults(text: str, path: str) -> Iterator[Fault]:
 
     None on lines with the YAML comment `# turnout: allow secret`, nor within a block of text whose first line has it.
     """
-    found = sorted(set(_found(text)))
+    found = sorted(set(secrets_in(text)))
     lines = text.split("\n") if found else []  # most have none, and a text may be the cases of a large suite
     for start, kind, length, level in found:
         index = text.count("\n", 0, start)
@@ -75,9 +78,25 @@ def secret_faults(text: str, path: str) -> Iterator[Fault]:
 _FIX = "take it out, make it invalid and get a new one; what is no secret gets the comment `# turnout: allow secret`"
 
 
-def _found(text: str) -> Iterator[tuple[int, str, int, Level]]:
-    """Place, kind, length and level of what looks like a secret."""
+def redacted(text: str) -> str:
+    """`text` with `[secret: KIND]` in place of all that looks like a secret, whatever comments stand beside it.
+
+    A private key goes up to its last line, or to the end of a text that lacks it.
+    """
+    parts, end = [], 0
+    for start, kind, length, _ in sorted(set(secrets_in(text))):
+        if start < end:
+            continue
+        last = _KEY_END.search(text, start) if kind == "private key" else None
+        parts += [text[end:start], f"{REDACTION}{kind}]"]
+        end = start + length if kind != "private key" else last.end() if last else len(text)
+    return "".join([*parts, text[end:]])
+
+
+def secrets_in(text: str) -> Iterator[tuple[int, str, int, Level]]:
+    """Place, kind, length and level of what looks like a secret, in no order; no comment allows one here."""
     taken: set[int] = set()
+    folded = text.casefold()
     for kind, pattern in _KNOWN:
         for match in pattern.finditer(text):
             if _looks_random(match[0]) and match.start() not in taken:
@@ -85,6 +104,8 @@ def _found(text: str) -> Iterator[tuple[int, str, int, Level]]:
                 yield match.start(), kind, len(match[0]), "error"
     for match in _PRIVATE_KEY.finditer(text):
         yield match.start(), "private key", len(match[0]), "error"
+    if not any(clue in folded for clue in _CLUES):
+        return
     for kind, (pattern, level) in _NAMED_FORMS.items():
         for match in pattern.finditer(text):
             if match.start(1) not in taken and _looks_random(match[1]) and _is_dense(match[1]):

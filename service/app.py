@@ -16,7 +16,7 @@ from litestar.router import Router
 from litestar.types import ASGIApp
 
 from prompts.errors import TurnoutError
-from service.api import admin, evaluation, health, http_errors, jobs, judging, prompts, rendering, routes, v1
+from service.api import admin, datasets, evaluation, health, http_errors, jobs, judging, prompts, rendering, routes, v1
 from service.api.gatekeeper import LOOPBACK_NAMES, Gatekeeper, require_role
 from service.api.strict_json import refuse_ambiguous_json
 from service.api.strict_query import refuse_unknown_query
@@ -39,12 +39,15 @@ HANDLERS = (
     evaluation.start_finetune, evaluation.get_evidence,
     jobs.list_jobs, jobs.get_job, jobs.job_events, jobs.run_events, jobs.cancel_job, jobs.resume_job,
     judging.start_calibration, judging.list_calibrations,
+    datasets.create_dataset, datasets.list_datasets, datasets.get_dataset, datasets.get_dataset_examples,
+    datasets.collect_examples, datasets.list_examples, datasets.accept_example, datasets.reject_example,
     routes.get_route, routes.route_history, routes.set_route, routes.promote_route, routes.abort_route,
     routes.undo_route,
     admin.new_key, admin.list_keys, admin.delete_key, admin.get_audit, admin.list_aliases, admin.list_adapters,
     admin.list_requests, admin.give_feedback,
 )  # fmt: skip
 CLEAN_UP_S = 3600.0
+DAY_S = 86_400
 
 
 def build_app(settings: Settings) -> ASGIApp:
@@ -133,14 +136,15 @@ async def running(context: Context) -> AsyncIterator[None]:
 
 
 async def _forget(context: Context) -> None:
-    """Keep the request log to its retention."""
+    """Keep the request log and the recorded bodies to their retention."""
     while True:
-        before = ago(context.settings.retention.request_days * 86_400)
         with contextlib.suppress(TurnoutError):  # tried again in an hour
-            await asyncio.to_thread(_forget_before, context, before)
+            await asyncio.to_thread(_forget_old, context)
         await asyncio.sleep(CLEAN_UP_S)
 
 
-def _forget_before(context: Context, at: str) -> None:
+def _forget_old(context: Context) -> None:
+    settings = context.settings
     with context.database.write() as session:
-        requests.forget_before(session, at)
+        requests.forget_before(session, ago(settings.retention.request_days * DAY_S))
+        requests.forget_bodies_before(session, ago(settings.recording.body_days * DAY_S))

@@ -13,6 +13,7 @@ from prompts.errors import BadInput, TurnoutError
 from prompts.messages import Completion, CompletionRequest, Message
 from prompts.names import NAME, Selector, Variant, parse_selector
 from prompts.prompt import CompiledPrompt, plain_message
+from service.bodies import Body
 from service.errors import NotFound
 from service.identity import Principal
 from service.ids import now
@@ -96,7 +97,7 @@ class Completions:
         except asyncio.CancelledError:
             self._record(completion_id, principal, choice, started, None, None)
             raise
-        self._record(completion_id, principal, choice, started, completion, None)
+        self._record(completion_id, principal, choice, started, completion, None, body_of(ask, choice, completion))
         return Reply(completion_id, int(time.time()), choice, completion)
 
     def _is_ready(self, ask: Ask) -> bool:
@@ -148,6 +149,7 @@ class Completions:
         started: float,
         completion: Completion | None,
         error: TurnoutError | None,
+        body: Body | None = None,
     ) -> None:
         usage = completion.usage if completion else None
         price = price_of(self._settings, choice.model)
@@ -166,8 +168,17 @@ class Completions:
                 "completion_tokens": usage.completion_tokens if usage else 0,
                 "cost_usd": price.cost_usd(usage) if price and usage else None,
                 "error": str(error)[:500].replace("\0", "\\0") if error else None,  # databases keep no NUL
-            }
+            },
+            body if self._settings.recording.bodies else None,
         )
+
+
+def body_of(ask: Ask, choice: Choice, completion: Completion) -> Body | None:
+    """What may be recorded of a completion: only that of a prompt, since examples are of prompts."""
+    if choice.variant is None:
+        return None
+    messages, placeholders = list(ask.messages) or None, ask.placeholders or None
+    return Body(choice.variant.prompt, choice.name, ask.variables or {}, messages, placeholders, completion.text)
 
 
 def _any_message(message: Mapping[str, Any], index: int) -> Message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.assembling import Assembly
 from service.calibration import Calibrations
 from service.completions import Completions
 from service.evaluation import Evaluator
@@ -12,6 +13,7 @@ from service.jobs import Jobs
 from service.pool import ModelPool
 from service.registry import Registry
 from service.request_log import RequestLog
+from service.reviewing import Reviews
 from service.route_book import RouteBook
 from service.settings import Settings
 from service.snapshot import Snapshot
@@ -30,6 +32,8 @@ class Context:
     jobs: Jobs
     gates: Gates
     calibrations: Calibrations
+    reviews: Reviews
+    datasets: Assembly
     snapshot: Snapshot
     request_log: RequestLog
     completions: Completions
@@ -46,6 +50,7 @@ def build_context(settings: Settings, *, is_service: bool = True) -> Context:
     registry = Registry(database, settings)
     snapshot = Snapshot(database, is_eager=is_service)
     request_log = RequestLog(database)
+    reviews = Reviews(database)
     return Context(
         settings=settings,
         database=database,
@@ -55,6 +60,8 @@ def build_context(settings: Settings, *, is_service: bool = True) -> Context:
         jobs=Jobs(database),
         gates=Gates(database, registry, Evaluator(database, settings, pool)),
         calibrations=Calibrations(database, settings, pool, registry),
+        reviews=reviews,
+        datasets=Assembly(database, settings, registry, reviews),
         snapshot=snapshot,
         request_log=request_log,
         completions=Completions(settings, snapshot, pool, request_log),

@@ -35,9 +35,14 @@ class Jobs:
         return public(record)
 
     def listing(self, limit: int = 50, kind: str | None = None) -> list[dict[str, Any]]:
-        """Newest first, without results."""
+        """Newest first, without results but for their verdict: a job that succeeded may have refused."""
         with self._database.read() as session:
-            return [{**public(record), "result": None} for record in jobs.listing(session, limit, kind)]
+            found = jobs.listing(session, limit, kind)
+        verdicts = [(record["result"] or {}).get("verdict") for record in found]
+        return [
+            {**public(record), "result": None, "verdict": verdict}
+            for record, verdict in zip(found, verdicts, strict=True)
+        ]
 
     def events(self, job_id: str, after: int = 0) -> list[dict[str, Any]]:
         """Events numbered above `after`, in order; at most 1,000."""

@@ -305,7 +305,9 @@ def _ask_for(selector: Selector) -> str:
     """How to ask for the newest version, for whoever named no label and thought of it."""
     if selector.label not in (None, PRODUCTION):
         return ""
-    return f"; the newest is {selector.name}@latest (for `run` with --prompt, for `gate` with --candidate)"
+    return (
+        f"; the newest is {selector.name}@latest (for `run` and `finetune` with --prompt, for `gate` with --candidate)"
+    )
 
 
 def as_data(record: VersionRecord, *, with_content: bool = True) -> dict[str, Any]:

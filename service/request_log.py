@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from service.bodies import Bodies, Body
 from service.store import requests
 from service.store.database import Database
 
@@ -26,13 +27,17 @@ class RequestLog:
         self._batch: list[dict[str, Any]] = []  # on its way to the database; stays until that has taken it
         self._writing: list[dict[str, Any]] = []
         self._flushing = asyncio.Lock()
+        self.bodies = Bodies()
         self.dropped = 0
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: dict[str, Any], body: Body | None = None) -> None:
+        """Take a row, and what was asked and answered where that is recorded."""
         if len(self._waiting) >= MOST_WAITING:
-            self._waiting.popleft()
+            self.bodies.discard(self._waiting.popleft()["id"])
             self.dropped += 1
         self._waiting.append(row)
+        if body is not None:
+            self.bodies.add(row["id"], body)
 
     def find(self, completion_id: str) -> dict[str, Any] | None:
         """A row that is not in the database yet; may be called from any thread."""
@@ -49,11 +54,15 @@ class RequestLog:
                 while self._waiting and len(self._writing) < BATCH:
                     self._writing.append(self._waiting.popleft())
                 await asyncio.to_thread(self._write, self._writing)
+                for row in self._writing:
+                    self.bodies.discard(row["id"])
                 self._writing = []
 
     def _write(self, batch: list[dict[str, Any]]) -> None:
+        bodies = self.bodies.records(batch)
         with self._database.write() as session:
             requests.add_many(session, batch)
+            requests.add_bodies(session, bodies)
 
     async def run(self) -> None:
         """Flush again and again until cancelled."""

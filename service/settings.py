@@ -64,6 +64,13 @@ class Retention(_Section):
     request_days: int = pydantic.Field(30, ge=1)
 
 
+class Recording(_Section):
+    """`recording`: whether what completions were asked and answered is kept, from which examples can be made."""
+
+    bodies: bool = pydantic.Field(False, description="keep the variables, messages and answers of prompts' completions")
+    body_days: int = pydantic.Field(30, ge=1, description="how long they are kept")
+
+
 class Registry(_Section):
     """`registry`: what prompts and their labels are held to. `production` is protected, named here or not."""
 
@@ -169,6 +176,7 @@ class Settings(_Section):
     server: Server = Server()
     storage: Storage = Storage()
     retention: Retention = Retention()
+    recording: Recording = Recording()
     registry: Registry = Registry()
     assertions: AssertionRules = AssertionRules()
     models: dict[Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")], ModelSpec] = {}
@@ -299,6 +307,7 @@ def _apply_environment(data: dict[str, Any], environ: Mapping[str, str]) -> None
         ("server", Server),
         ("storage", Storage),
         ("retention", Retention),
+        ("recording", Recording),
         ("registry", Registry),
         ("assertions", AssertionRules),
     ):

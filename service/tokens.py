@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prompts.chat import encode_prompt
+from prompts.chat import encode_answer, encode_prompt
 from prompts.errors import BadInput
 from service.settings import FakeSpec, LocalSpec, OpenAISpec
 
@@ -69,6 +69,12 @@ class TokenCounter:
             except BadInput:
                 pass  # parts that are no text, or a template that refuses the roles: the model would say so itself
         return TokenCount(estimate(messages), exact=False)
+
+    def count_answer(self, text: str) -> TokenCount:
+        """Tokens of an answer with the end of its turn."""
+        if self._tokenizer is not None:
+            return TokenCount(len(encode_answer(self._tokenizer, text)), exact=True)
+        return TokenCount(estimate_text(text) + 1, exact=False)
 
     @property
     def _source(self) -> str:

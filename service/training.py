@@ -11,17 +11,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from finetune.plan import Measured
+from prompts.errors import BadInput
 from service.child import child_environment
 from service.errors import CannotRun
 
 POLL_S = 0.1
 ATTEMPTS_WITHOUT_PROGRESS = 3
-EXIT_REFUSED, EXIT_CANCELLED, EXIT_DISK_FULL = 2, 130, 4
+EXIT_REFUSED, EXIT_FAILED = 2, 4
+MEASURED_FILE = "measured.json"
 QUIET_EVENTS_S = 1.0  # steps come faster than anybody reads
 
 
 def train(folder: Path, tell: Callable[..., None], check: Callable[[], None], told_lines: int) -> dict[str, Any]:
-    """Run `folder/spec.json` to its end; returns its last event, `finished` or `refused`.
+    """Run `folder/spec.json` to its end; returns its last event `finished`, or `refused` or `diverged` with `reasons`.
 
     `tell` passes on the process's events beyond the first `told_lines`, `check` raises when the job is to end.
     Raises CannotRun where it dies again and again without getting further, or the disk is full.
@@ -29,14 +32,10 @@ def train(folder: Path, tell: Callable[..., None], check: Callable[[], None], to
     log = _EventLog(folder / "training" / "events.jsonl", told_lines)
     fruitless, furthest = 0, -1
     while True:
-        code = _run_once(folder, log, tell, check)
-        last = log.last()
-        if code == 0 and last.get("type") == "finished":
-            return last
-        if code == EXIT_REFUSED:
-            return {"type": "refused", "reasons": last.get("reasons", ["the training process refused its spec"])}
-        if code == EXIT_DISK_FULL:
-            raise CannotRun(str(last.get("error") or last.get("reason") or "the disk is full: free some space"))
+        code = _run_once(folder, (), log, tell, check)
+        ended = _ended(code, log.last())
+        if ended is not None:
+            return ended
         step = log.furthest_step()
         fruitless = 0 if step > furthest else fruitless + 1
         furthest = max(furthest, step)
@@ -46,10 +45,40 @@ def train(folder: Path, tell: Callable[..., None], check: Callable[[], None], to
         time.sleep(0.2 * (fruitless + 1))
 
 
-def _run_once(folder: Path, log: _EventLog, tell: Callable[..., None], check: Callable[[], None]) -> int:
+def _ended(code: int, last: dict[str, Any]) -> dict[str, Any] | None:
+    """How the process ended; None where it only died. Raises CannotRun where it says that it cannot go on."""
+    if code == 0 and last.get("type") == "finished":
+        return last
+    if code == EXIT_REFUSED:
+        return {"type": "refused", "reasons": last.get("reasons", ["the training process refused its spec"])}
+    if code == EXIT_FAILED and last.get("diverged"):
+        return {"type": "diverged", "reasons": [str(last.get("message"))]}
+    if code == EXIT_FAILED:
+        raise CannotRun(str(last.get("message") or "the training process failed"))
+    return None
+
+
+def measure(folder: Path, check: Callable[[], None]) -> Measured:
+    """A few real steps of `folder/spec.json` in a process of their own, and what they took.
+
+    Raises BadInput where the rows are refused, CannotRun where the process dies.
+    """
+    log = _EventLog(folder / "training" / "events.jsonl", 0)
+    code = _run_once(folder, ("--trial",), log, lambda *_, **__: None, check)
+    if code == EXIT_REFUSED:
+        raise BadInput("; ".join(log.last().get("reasons", [_tail(folder)])), param="examples")
+    found = folder / MEASURED_FILE
+    if code != 0 or not found.is_file():
+        raise CannotRun(f"the trial step failed: exit {code}; {_tail(folder)}")
+    return Measured.model_validate_json(found.read_bytes())
+
+
+def _run_once(
+    folder: Path, options: tuple[str, ...], log: _EventLog, tell: Callable[..., None], check: Callable[[], None]
+) -> int:
     with (folder / "training.log").open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-P", "-m", "finetune", str(folder / "spec.json")],
+            [sys.executable, "-P", "-m", "finetune", *options, str(folder / "spec.json")],
             cwd=folder, env=child_environment(os.environ), stdin=subprocess.PIPE, stdout=output, stderr=output,
         )  # fmt: skip
     try:
@@ -86,12 +115,11 @@ class _EventLog:
 
     def lines(self) -> Iterator[dict[str, Any]]:
         try:
-            text = self._path.read_text("utf-8")
+            told = self._path.read_bytes()
         except FileNotFoundError:
             return
-        for line in text.splitlines(keepends=True):
-            if line.endswith("\n"):  # the last line may be half written
-                yield json.loads(line)
+        for line in told.split(b"\n")[:-1]:  # what follows the last is half written; U+2028 ends no line
+            yield json.loads(line)
 
     def pass_on(self, tell: Callable[..., None], *, everything: bool = False) -> None:
         fresh = [(number, event) for number, event in enumerate(self.lines(), 1) if number > self._told]
@@ -112,7 +140,7 @@ class _EventLog:
         return events[-1] if events else {}
 
     def furthest_step(self) -> int:
-        return max((event.get("step", 0) for event in self.lines()), default=0)
+        return max((event.get("done", 0) for event in self.lines()), default=0)
 
 
 def _tail(folder: Path) -> str:

@@ -23,7 +23,6 @@ from prompts.errors import TurnoutError
 from service.calibration import CalibrationRequest, Calibrations
 from service.errors import CannotRun, Conflict
 from service.evaluation import Evaluator
-from service.fallback import Cancelled, Claim, FinetuneSpec, model_source
 from service.gates import GateJob, Gates, RunJob
 from service.identity import Principal
 from service.ids import ago, now
@@ -34,6 +33,8 @@ from service.registry import Registry
 from service.settings import Settings, load_settings
 from service.store import jobs, runs
 from service.store.database import Database
+from service.tuning.claim import Cancelled, Claim
+from service.tuning.material import FinetuneSpec, model_source
 from suites.case import Suite
 from suites.results import CaseResult
 

@@ -13,8 +13,8 @@ from dbos import DBOS, DBOSConfig, SetWorkflowID
 from dbos._serialization import Serializer  # it has no public home; the default one is pickle
 
 from service import fallback
-from service.fallback import Claim
 from service.settings import Settings
+from service.tuning.claim import Claim
 
 POLL_S = 0.1
 _claims: dict[str, Claim] = {}
@@ -48,38 +48,43 @@ def _plan(job_id: str) -> dict[str, Any]:
 
 
 @DBOS.step()
-def _train(job_id: str) -> dict[str, Any]:
-    return fallback.run_training(_claims[job_id])
+def _train(job_id: str, attempt: int, train_at: list[int]) -> dict[str, Any]:
+    return fallback.run_training(_claims[job_id], attempt, train_at)
 
 
 @DBOS.step()
-def _install(job_id: str) -> dict[str, Any]:
-    return fallback.install(_claims[job_id])
+def _install(job_id: str, attempt: int) -> dict[str, Any]:
+    return fallback.install(_claims[job_id], attempt)
 
 
 @DBOS.step()
-def _score_dev(job_id: str) -> dict[str, Any]:
-    return fallback.score_dev(_claims[job_id])
+def _score_dev(job_id: str, attempt: int, known_before: int | None) -> dict[str, Any]:
+    return fallback.score_dev(_claims[job_id], attempt, known_before)
 
 
 @DBOS.step()
-def _take_look(job_id: str) -> dict[str, Any]:
-    return fallback.take_look(_claims[job_id])
+def _take_look(job_id: str, attempt: int) -> dict[str, Any]:
+    return fallback.take_look(_claims[job_id], attempt)
 
 
 @DBOS.step()
-def _run_heldout(job_id: str, variant: str, name: str) -> dict[str, Any]:
-    return fallback.run_heldout(_claims[job_id], variant, name)
+def _run_heldout(job_id: str, attempt: int, variant: str) -> dict[str, Any]:
+    return fallback.run_heldout(_claims[job_id], attempt, variant)
 
 
 @DBOS.step()
-def _decide(job_id: str, look: dict[str, Any]) -> dict[str, Any]:
-    return fallback.decide(_claims[job_id], look)
+def _decide(job_id: str, attempt: int, look: dict[str, Any]) -> dict[str, Any]:
+    return fallback.decide(_claims[job_id], attempt, look)
 
 
 @DBOS.step()
-def _move_route(job_id: str, evidence_id: str, rivals: list[str]) -> dict[str, Any]:
-    return fallback.move_route(_claims[job_id], evidence_id, rivals)
+def _reflect(job_id: str, attempt: int, tried: list[dict[str, Any]], planned: dict[str, Any]) -> dict[str, Any]:
+    return fallback.reflect(_claims[job_id], attempt, tried, planned)
+
+
+@DBOS.step()
+def _move_route(job_id: str, attempt: int, evidence_id: str, rivals: list[str]) -> dict[str, Any]:
+    return fallback.move_route(_claims[job_id], attempt, evidence_id, rivals)
 
 
 @DBOS.workflow()
@@ -87,36 +92,77 @@ def finetune_workflow(job_id: str) -> dict[str, Any]:
     """One fine-tune from its examples to the route, or to the plain word that it did not help."""
     planned = _plan(job_id)
     if planned.get("refused"):
-        return _result(planned, verdict="refused", reasons=planned["refused"])
-    claim = _claims[job_id]
-    work = fallback.material(claim)
-    if work.spec.dry_run:
-        return _result(planned, verdict="planned", reasons=["a dry run: nothing was trained"])
-    trained = _train(job_id)
-    if trained["type"] == "refused":
-        return _result(planned, verdict="refused", reasons=trained["reasons"])
-    adapter = _install(job_id)["adapter"]
-    dev = _score_dev(job_id)
+        return _result(planned, [], verdict="refused", reasons=planned["refused"])
+    if planned["dry_run"]:
+        return _result(planned, [], verdict="planned", reasons=["a dry run: nothing was trained"])
+    tried: list[dict[str, Any]] = []
+    for attempt in range(1, planned["budget"]["attempts"] + 1):
+        tried.append(_attempt(job_id, attempt, planned, tried))
+        if tried[-1]["verdict"] in ("pass", "refused"):
+            break
+        tried[-1]["diagnosis"] = _reflect(job_id, attempt, tried, planned)
+        if not tried[-1]["diagnosis"]["again"]:
+            break
+    return _result(planned, tried, **_routed(job_id, tried[-1], len(tried)))
+
+
+def _attempt(job_id: str, attempt: int, planned: dict[str, Any], former: list[dict[str, Any]]) -> dict[str, Any]:
+    """One training and, where dev shows a gain, one look at the held-out cases."""
+    trained = _train(job_id, attempt, planned["train_at"])
+    if trained["type"] != "finished":
+        return {"verdict": trained["type"], "reasons": trained["reasons"]}
+    installed = _install(job_id, attempt)
+    known = next((one["dev"]["before"] for one in former if "dev" in one), None)
+    dev = _score_dev(job_id, attempt, known)
+    found = {name: installed[name] for name in ("adapter", "recipe", "scores")}
+    found |= {"seconds": trained["seconds"], "dev": dev}
     if dev["after"] <= dev["before"]:
         reason = f"no gain on dev: {dev['before']} of {dev['total']} before, {dev['after']} after; no look was spent"
-        return _result(planned, verdict="no_gain", reasons=[reason], adapter=adapter, dev=dev)
-    look = _take_look(job_id)
-    befores = [_run_heldout(job_id, rival, fallback.run_name(i)) for i, rival in enumerate(look["rivals"])]
-    after = _run_heldout(job_id, str(work.after), "after")
-    decision = _decide(job_id, look)
-    result = _result(planned, **decision, adapter=adapter, dev=dev, before=befores[0], after=after)
-    if decision["verdict"] == "pass":
-        result["routed"] = _move_route(job_id, decision["evidence_id"], look["rivals"])
-        result["route"] = result["routed"]["variants"]
-        if result["route"] is None:
-            result["reasons"] = [*result["reasons"], f"the route did not move: {result['routed']['reason']}"]
-    return result
+        return {**found, "verdict": "no_gain", "reasons": [reason]}
+    look = _take_look(job_id, attempt)
+    befores = [_run_heldout(job_id, attempt, rival) for rival in look["rivals"]]
+    after = _run_heldout(job_id, attempt, fallback.candidate(_claims[job_id], attempt))
+    decision = _decide(job_id, attempt, look)
+    return {**found, **decision, **look, "before": _compared(befores, decision), "after": after}
 
 
-def _result(planned: dict[str, Any], **known: Any) -> dict[str, Any]:
+def _compared(befores: list[dict[str, Any]], decision: dict[str, Any]) -> dict[str, Any]:
+    """The run of the rival that decided; of a decision from before rivals were named, the prompt's alone."""
+    return next((run for run in befores if run["variant"] == decision.get("against")), befores[0])
+
+
+def _routed(job_id: str, last: dict[str, Any], attempt: int) -> dict[str, Any]:
+    """What the last attempt comes to: where it passed, the route moves."""
+    shown = {name: last[name] for name in _SHOWN if name in last}
+    if last["verdict"] != "pass":
+        return shown
+    routed = _move_route(job_id, attempt, last["evidence_id"], last["rivals"])
+    shown |= {"routed": routed, "route": routed["variants"]}
+    if routed["variants"] is None:
+        shown["reasons"] = [*last["reasons"], f"the route did not move: {routed['reason']}"]
+    return shown
+
+
+_SHOWN = ("verdict", "reasons", "adapter", "evidence_id", "before", "after", "dev", "p_value", "alpha", "alpha_left",
+          "against", "newly_broken", "newly_mended")  # fmt: skip
+_OF_AN_ATTEMPT = (
+    "verdict",
+    "reasons",
+    "adapter",
+    "evidence_id",
+    "recipe",
+    "scores",
+    "seconds",
+    "dev",
+    "look",
+    "diagnosis",
+)
+
+
+def _result(planned: dict[str, Any], tried: list[dict[str, Any]], **known: Any) -> dict[str, Any]:
     blank = {"adapter": None, "evidence_id": None, "before": None, "after": None, "route": None}
-    kept = {name: planned[name] for name in ("examples", "train", "dev", "recipe", "plan") if name in planned}
-    return {**blank, "planned": kept, **known}
+    attempts = [{name: one[name] for name in _OF_AN_ATTEMPT if name in one} for one in tried]
+    return {**blank, "planned": planned, "attempts": attempts, **known}
 
 
 class Durable:
@@ -128,7 +174,7 @@ class Durable:
             "name": "turnout",
             "system_database_url": settings.jobs_url.replace("postgresql+psycopg://", "postgresql://", 1),
             "executor_id": worker_id,
-            "application_version": "1",
+            "application_version": "2",
             "serializer": JSONSerializer(),
             "log_level": "ERROR",
             "use_listen_notify": False,

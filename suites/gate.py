@@ -172,7 +172,7 @@ def _loss_in_words(given: GateInput, found: Comparison) -> str:
 
 
 def _amount(given: GateInput, share: float) -> str:
-    return f"{share:.3f}" if given.settings.on == "score" else f"{share:.1%}"
+    return f"{share:z.3f}" if given.settings.on == "score" else f"{share:z.1%}"  # z: never "-0.0%"
 
 
 def _in_words(found: Comparison) -> str:

@@ -35,6 +35,7 @@ def _not_a_file(examples: Any) -> Any:
 
 
 MOST_VOTES = 15
+MOST_MINUTES = 7 * 24 * 60
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[Number, BeforeValidator(number("a share lies between 0 and 1", "0.9 for 90%", least=0, most=1))]
 PositiveShare = Annotated[
@@ -178,6 +179,20 @@ class Training(Record):
     examples: Annotated[tuple[Example, ...], BeforeValidator(_not_a_file)] = ()
 
 
+_Minutes = Annotated[
+    Number,
+    Field(gt=0, le=MOST_MINUTES),
+    BeforeValidator(number("minutes, above 0 and up to a week", "10, say", least=0, most=MOST_MINUTES, above=True)),
+]
+
+
+class Budget(Record):
+    """How much a fallback may try: attempts, each with one look at the held-out cases, and minutes of training in all."""
+
+    attempts: Annotated[StrictInt, Field(ge=1, le=5)] = 2
+    minutes: _Minutes = 10.0
+
+
 class Fallback(Record):
     """What happens when the gate fails. `rollout` in percent of the traffic; `recipe` as `finetune.plan` reads it."""
 
@@ -185,3 +200,4 @@ class Fallback(Record):
     base_model: StrictStr | None = None
     rollout: Annotated[tuple[StrictInt, ...], AfterValidator(_as_rollout)] = (100,)
     recipe: dict[str, Any] | None = None
+    budget: Budget = Budget()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import pydantic
@@ -10,14 +10,16 @@ from litestar import Response, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
+from finetune.plan import make_recipe
+from prompts.errors import BadInput
 from prompts.names import PRODUCTION, Selector, check_name, parse_selector
+from service import datasets
 from service.api.idempotency import once
 from service.api.limits import RunLimit
 from service.api.prompts import taken_flag
 from service.api.threads import in_thread
 from service.context import Context
 from service.errors import NotFound
-from service.fallback import FinetuneSpec, model_source
 from service.gates import GateRequest, RunRequest
 from service.identity import Principal
 from service.ids import new_id
@@ -26,7 +28,8 @@ from service.ratings import still_waiting
 from service.registry import Origin, Push
 from service.run_rows import public_run
 from service.store import routes, runs
-from suites.case import Suite
+from service.tuning.material import FinetuneSpec, model_source
+from suites.policy import MOST_MINUTES
 
 AUTHOR = {"role": "author"}
 WHERE_RUNS_ARE = "`turnout run` says the id of a run, and GET /api/runs lists them"
@@ -40,8 +43,12 @@ class FinetuneRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
     prompt: str | None = None
     base: str | None = None
     examples: list[dict[str, Any]] | None = None
+    dataset: str | None = None
     recipe: dict[str, Any] = {}
+    attempts: int | None = pydantic.Field(None, ge=1, le=5)
+    minutes: float | None = pydantic.Field(None, gt=0, le=MOST_MINUTES)
     dry_run: bool = False
+    held_out: list[str] = []
 
 
 @get("/api/suites", opt=AUTHOR)
@@ -181,22 +188,43 @@ def get_evidence(context: NamedDependency[Context], evidence_id: FromPath[str]) 
 
 
 def plan_finetune(context: Context, data: FinetuneRequest) -> FinetuneSpec:
-    """The job that a request means. Raises NotFound, or BadInput where the base cannot be tuned."""
-    record = context.registry.suite(data.suite)
-    suite = Suite.from_data(record["content"], origin=f"suite {record['name']}")
+    """The job that a request means.
+
+    Raises NotFound, or BadInput where the base cannot be tuned, the recipe has no such field, or the dataset's digest
+    is ambiguous.
+    """
+    record = context.registry.suite_head(data.suite)
+    suite = context.registry.read_suite(record)
     selector = parse_selector(data.prompt) if data.prompt else Selector(record["prompt"], label=PRODUCTION)
     version = context.registry.version(selector)
     base = data.base or (suite.fallback.base_model if suite.fallback else None) or version.content["model"]
     model_source(context.settings, base)
+    make_recipe(parameter_count=1, train_count=1, overrides=data.recipe)  # what is wrong with it is told now
     return FinetuneSpec(
         suite=record["name"],
         suite_version=record["number"],
         prompt_version=version.number,
         base=base,
-        examples=data.examples,
-        recipe=data.recipe,
-        dry_run=data.dry_run,
+        dataset=_dataset(context, data),
+        held_out=_held_out(context, data.held_out),
+        **data.model_dump(include={"examples", "recipe", "attempts", "minutes", "dry_run"}),
     )
+
+
+def _held_out(context: Context, given: Sequence[str]) -> dict[str, int]:
+    """The version of each of these suites, by name. Raises NotFound."""
+    heads = [context.registry.suite_head(text) for text in given]
+    return {head["name"]: head["number"] for head in heads}
+
+
+def _dataset(context: Context, data: FinetuneRequest) -> str | None:
+    """The whole digest of the dataset that is meant."""
+    if data.dataset is None:
+        return None
+    if data.examples is not None:
+        raise BadInput("give `examples` or a `dataset`, not both", param="dataset")
+    with context.database.read() as session:
+        return datasets.resolve(session, data.dataset)
 
 
 def starter(

@@ -34,6 +34,11 @@ async def metrics(context: NamedDependency[Context]) -> Response[bytes]:
             context.request_log.waiting,
         ),
         ("turnout_request_log_dropped", "Rows of the request log that were dropped", context.request_log.dropped),
+        (
+            "turnout_request_bodies_dropped",
+            "Bodies of completions that were too long to keep, or too many while the database was away",
+            context.request_log.bodies.dropped,
+        ),
         ("turnout_snapshot_revision", "Revision of the serving snapshot", context.snapshot.view.revision),
         ("turnout_snapshot_stale", "1 while the database is away", int(context.snapshot.is_stale)),
     ):

@@ -18,6 +18,7 @@ from service.identity import LOCAL_ADMIN, find_key
 from service.settings import DEFAULT_URL, Settings
 
 POLL_S = 0.1
+_TEXTS = ("text/markdown", "application/jsonl")  # answers that are taken as they are
 PLAIN_UP_TO_BYTES = 64 * 1024
 GZIP_LEVEL = 4  # cases of text shrink to an eighth of their size, four times as fast as at the default
 TIMEOUT_S = 60.0
@@ -101,9 +102,9 @@ def connect(settings: Settings, *, local: bool) -> Client:
 
 
 def read_answer(response: httpx.Response) -> Any:
-    """JSON (or Markdown) of a good answer; raises the error that a bad one tells."""
+    """JSON (or Markdown, or JSON lines as text) of a good answer; raises the error that a bad one tells."""
     if response.status_code < 400:
-        if response.headers.get("content-type", "").startswith("text/markdown"):
+        if response.headers.get("content-type", "").startswith(_TEXTS):
             return response.text
         return response.json() if response.content else None
     try:

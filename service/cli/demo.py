@@ -19,7 +19,7 @@ from prompts.errors import BadInput, TurnoutError
 from prompts.yaml_source import load_yaml
 from service.cli.client import Remote, follow
 from service.cli.output import bar, err, out, print_json
-from service.cli.progress import narrate
+from service.cli.progress import Narrator
 from service.cli.project import Project
 from service.cli.work import RemoteWork
 from service.errors import CannotRun
@@ -93,7 +93,7 @@ class Demo:
     def fetch_model(self) -> None:
         """The weights: from the cache, or fetched, checked and converted once."""
         from service.engine import weights
-        from service.fallback import model_source
+        from service.tuning.material import model_source
 
         source = weights.Source.parse(model_source(self.settings, "smollm2-135m"))
         with self.phase("model"), bar("model") as advance:
@@ -168,9 +168,10 @@ class Demo:
             name = _PHASES.get(event["type"])
             if name:
                 marks.append((name, time.perf_counter()))
-            narrate(event, advance)
+            narrator.narrate(event)
 
         with self.phase("finetune"), bar("fine-tune") as advance:
+            narrator = Narrator(advance)
             self.job = follow(remote, started["job_id"], on_event)
         for (name, began), (_, ended) in zip(marks, [*marks[1:], ("", time.perf_counter())], strict=True):
             self.seconds[name] = round(self.seconds.get(name, 0.0) + ended - began, 2)

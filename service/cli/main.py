@@ -12,12 +12,14 @@ import typer
 
 from service.cli import (
     authoring,
+    datasets,
     evidence,
     importing,
     judging,
     operating,
     power,
     rendering,
+    reviewing,
     running,
     schemas,
     testing,
@@ -42,7 +44,13 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     )
 }  # fmt: skip
 _COMMANDS |= {"import": importing.import_prompts, "export": importing.export, "list": versions.list_prompts}
-_GROUPS = {"models": operating.models, "key": operating.key, "judge": judging.judge}
+_GROUPS = {
+    "models": operating.models,
+    "key": operating.key,
+    "judge": judging.judge,
+    "dataset": datasets.dataset,
+    "review": reviewing.review,
+}
 
 
 def command_line(only: str | None = None) -> typer.Typer:

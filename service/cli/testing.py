@@ -196,3 +196,15 @@ def push_plans(work: Work, project: Project, plans: list[Plan]) -> dict[tuple[st
         return {}
     written = work.push(prompts, suites, {"moves_labels": False, "draft": True})
     return {(entry["kind"], entry["name"]): f"{entry['name']}@{entry['version']}" for entry in written}
+
+
+def push_siblings(work: Work, project: Project, plan: Plan) -> list[str]:
+    """Make versions of the working tree's other suites of the plan's prompt; returns their `NAME@N`.
+
+    Raises BadFile with every fault of the project's suites: what cannot be read cannot be held out.
+    """
+    found = project.check(project.files_of_suites())[1]
+    others = [each for each in found if each.suite.prompt == plan.prompt and each.name != plan.suite]
+    plans = [Plan(each.name, plan.prompt, each.suite, plan.candidate, each.sources) for each in others]
+    versions = push_plans(work, project, plans)
+    return sorted(text for (kind, _), text in versions.items() if kind == "suite")

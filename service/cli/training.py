@@ -19,7 +19,23 @@ def finetune(
         str | None, typer.Option("--base", help="The model to tune; by default the suite's or the prompt's.")
     ] = None,
     examples: Annotated[
-        Path | None, typer.Option("--examples", help="JSONL of vars and expected, in place of the suite's.")
+        Path | None,
+        typer.Option(
+            "--examples", help="JSONL of vars and expected, or OpenAI's chat messages, in place of the suite's."
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="A stored dataset's digest, in place of the suite's examples.")
+    ] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option("--recipe", help="NAME=VALUE of the recipe, such as lr=0.001; may be repeated.")
+    ] = None,
+    attempts: Annotated[
+        int | None,
+        typer.Option("--attempts", min=1, max=5, help="Trainings, each with one look at the held-out cases."),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.1, help="Of training, all attempts together.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only: nothing is trained.")] = False,
     watch: Watch = False,
@@ -28,18 +44,31 @@ def finetune(
     local: Local = False,
 ) -> int:
     """Train an adapter on a suite's examples, compare it on the held-out cases, and move the route if it wins."""
+    from prompts.errors import BadInput
     from service.cli.client import connect
-    from service.cli.testing import prepare
+    from service.cli.testing import prepare, push_siblings
 
-    project, _, [plan], versions = prepare([suite], (prompt,) if prompt else (), local=local)
-    body = {
+    if examples is not None and dataset is not None:
+        raise BadInput("--examples and --dataset both name what to train on: give one of them", param="dataset")
+    project, work, plans, versions = prepare([suite], (prompt,) if prompt else (), local=local)
+    if len(plans) > 1:
+        names = ", ".join(sorted(plan.suite for plan in plans))
+        raise BadInput(f"{suite} is tested by several suites: name the file of one of {names}", param="suite")
+    plan = plans[0]
+    body: dict[str, Any] = {
         "suite": versions.get(("suite", plan.suite), plan.suite),
         "prompt": plan.candidate or versions.get(("prompt", plan.prompt)),
         "base": base,
-        "examples": _examples(examples) if examples else None,
+        "dataset": dataset,
+        "recipe": _recipe(recipe or []),
+        "attempts": attempts,
+        "minutes": minutes,
         "dry_run": dry_run,
+        "held_out": push_siblings(work, project, plan) if plan.data is not None else [],
     }
     service = connect(project.settings, local=local)
+    if examples is not None:
+        body["dataset"] = _dataset_of(service, examples, body["prompt"] or plan.prompt)
     job = service.call("POST", "/api/finetunes", body={key: value for key, value in body.items() if value is not None})
     if local:
         return _work_here(service, job["job_id"], as_json)
@@ -56,7 +85,7 @@ def jobs(as_json: Json = False, local: Local = False) -> int:
     if as_json:
         print_json(found)
     else:
-        table(found, ("job_id", "kind", "status", "created_at", "finished_at", "error"))
+        table(found, ("job_id", "kind", "status", "verdict", "created_at", "finished_at", "error"))
     return 0
 
 
@@ -142,12 +171,26 @@ def _weights(given: list[str]) -> dict[str, float]:
     return found
 
 
-def _examples(path: Path) -> list[dict[str, Any]]:
-    from finetune.data import parse_examples
+def _dataset_of(service: Any, path: Path, prompt: str) -> str:
+    """The digest of the dataset that a file's examples are stored as."""
     from service.cli.project import read_text
 
-    found = parse_examples(read_text(path, str(path)).splitlines(), str(path))
-    return [{"vars": dict(example.vars), "expected": example.expected} for example in found]
+    files = [{"name": path.name, "text": read_text(path, str(path))}]
+    return str(service.call("POST", "/api/datasets", body={"prompt": prompt, "files": files})["digest"])
+
+
+def _recipe(given: list[str]) -> dict[str, Any]:
+    """The values as YAML reads them; which names there are the service says."""
+    from prompts.errors import BadInput
+    from prompts.yaml_source import load_yaml
+
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise BadInput(f"{text!r}: write NAME=VALUE, such as lr=0.001", param="recipe")
+        found[name] = load_yaml(value, f"--recipe {name}").data
+    return found
 
 
 def _work_here(service: Any, job_id: str, as_json: bool) -> int:
@@ -167,10 +210,10 @@ def _work_here(service: Any, job_id: str, as_json: bool) -> int:
 def _watch(service: Any, job_id: str, as_json: bool, is_alive: Any = None) -> int:
     from service.cli.client import follow
     from service.cli.output import bar
-    from service.cli.progress import narrate
+    from service.cli.progress import Narrator
 
     with bar("fine-tune") as advance:
-        ended = follow(service, job_id, lambda event: narrate(event, advance), is_alive)
+        ended = follow(service, job_id, Narrator(advance).narrate, is_alive)
     return _print_job(ended, as_json)
 
 

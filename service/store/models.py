@@ -314,3 +314,59 @@ class Revision(SQLModel, table=True):
     __tablename__ = "revision"
     id: int = Field(primary_key=True)
     value: int
+
+
+class RequestBody(SQLModel, table=True):
+    """What a completion was asked and what it answered, without secrets; kept only where the settings say so."""
+
+    __tablename__ = "request_body"
+    id: str = Field(primary_key=True)
+    prompt: str = Field(index=True)
+    variant: str
+    variables: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    messages: list[dict[str, Any]] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    placeholders: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    output: str = Field(sa_column=Column(Text, nullable=False))
+    at: str = Field(index=True)
+
+
+class CandidateExample(SQLModel, table=True):
+    """A completion that may become a training example once somebody has looked at it; `output` is what it answered."""
+
+    __tablename__ = "candidate_example"
+    __table_args__ = (
+        UniqueConstraint("source", "completion_id"),
+        Index("candidate_by_prompt", "prompt", "status", "created_at"),
+    )
+    id: str = Field(primary_key=True)
+    prompt: str
+    prompt_version: int
+    variant: str
+    source: str
+    completion_id: str = Field(index=True)
+    metric: str | None = None
+    value: Any = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    comment: str | None = Field(default=None, sa_column=Column(Text))
+    vars: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    output: str = Field(sa_column=Column(Text, nullable=False))
+    expected: str = Field(sa_column=Column(Text, nullable=False))
+    flags: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    status: str
+    decided_by: str | None = None
+    decided_at: str | None = None
+    reason: str | None = Field(default=None, sa_column=Column(Text))
+    created_at: str
+
+
+class Dataset(SQLModel, table=True):
+    """Training examples by the digest of their content, never changed; `content` is JSON lines, deflated."""
+
+    __tablename__ = "dataset"
+    digest: str = Field(primary_key=True)
+    prompt: str = Field(index=True)
+    examples: int
+    lineage: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    content: bytes
+    message: str | None = Field(default=None, sa_column=Column(Text))
+    created_by: str
+    created_at: str

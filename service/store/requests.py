@@ -1,11 +1,14 @@
-"""The request log, written in batches, and feedback, written before it is answered."""
+"""The request log with what is recorded of bodies, written in batches, and feedback, written before it is answered."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from service.store.session import Session, like
-from service.store.tables import FEEDBACK, REQUEST
+from service.store.session import Session, like, listed
+from service.store.tables import FEEDBACK, REQUEST, REQUEST_BODY
+
+_IDS_A_QUERY = 500  # SQLite bounds the variables of a statement
 
 
 def add_many(session: Session, rows: list[dict[str, Any]]) -> None:
@@ -26,6 +29,41 @@ def listing(session: Session, prompt: str | None, limit: int) -> list[dict[str, 
 def forget_before(session: Session, at: str) -> int:
     """Delete log rows older than `at`; returns how many."""
     return session.run("DELETE FROM request WHERE at < :at", at=at)
+
+
+def add_bodies(session: Session, rows: list[dict[str, Any]]) -> None:
+    """Write what completions were asked and answered; one that is there already stays."""
+    REQUEST_BODY.add(session, rows, once=True)
+
+
+def bodies(session: Session, completion_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The recorded bodies of these completions, by id."""
+    found: dict[str, dict[str, Any]] = {}
+    for start in range(0, len(completion_ids), _IDS_A_QUERY):
+        ids, values = listed("id", completion_ids[start : start + _IDS_A_QUERY])
+        found |= {row["id"]: row for row in REQUEST_BODY.all(session, f"WHERE id IN {ids}", **values)}
+    return found
+
+
+def forget_bodies_before(session: Session, at: str) -> int:
+    """Delete bodies older than `at`; returns how many."""
+    return session.run("DELETE FROM request_body WHERE at < :at", at=at)
+
+
+def feedback_of_prompt(session: Session, prompt: str) -> list[dict[str, Any]]:
+    """All feedback on a prompt's completions, oldest first, each with its `variant` and whether its body `is_recorded`."""
+    said = ", ".join(f"said.{name}" for name in FEEDBACK.columns)
+    rows = session.rows(
+        f"SELECT {said}, COALESCE(body.variant, logged.variant), body.id FROM feedback AS said "
+        "LEFT JOIN request_body AS body ON body.id = said.completion_id "
+        "LEFT JOIN request AS logged ON logged.id = said.completion_id "
+        "WHERE COALESCE(body.prompt, logged.prompt) = :prompt ORDER BY said.at, said.id",
+        prompt=prompt,
+    )
+    return [
+        {**FEEDBACK.record(tuple(feedback)), "variant": variant, "is_recorded": body_id is not None}
+        for *feedback, variant, body_id in rows
+    ]
 
 
 def add_feedback(session: Session, record: dict[str, Any]) -> None:

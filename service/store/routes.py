@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from service.store.session import Session, like
@@ -29,20 +30,26 @@ def passing_gate(session: Session, candidate: str) -> dict[str, Any] | None:
     return newest if {verdict for (verdict,) in rows} == {"pass"} else None
 
 
-def take_look(session: Session, look: dict[str, Any]) -> int:
-    """Count this job's look at a held-out set; the same job again gets the number it had."""
+def take_look(session: Session, look: dict[str, Any], sets: Iterable[str] = (), base_models: Iterable[str] = ()) -> int:
+    """Count this job's look at a held-out set; the same job again gets the number it had.
+
+    Looks at `sets`, by their digests, and for `base_models` count as looks at the same set and for the same model.
+    """
     taken = LOOK.get(session, look["job_id"])
     if taken is not None:
         return int(taken["number"])
     PROMPT.get(session, look["prompt"], lock=True)  # numbers looks of one prompt one after another
-    number = looks_taken(session, look["prompt"], look["base_model"], look["heldout_digest"]) + 1
+    digests, models = {look["heldout_digest"], *sets}, {look["base_model"], *base_models}
+    earlier = looks(session, look["prompt"])
+    same = [int(one["number"]) for one in earlier if one["heldout_digest"] in digests and one["base_model"] in models]
+    number = max([len(same), *same]) + 1  # sets that came together count by sum, ones that changed by the last number
     LOOK.add(session, [{**look, "number": number}])
     return number
 
 
-def looks_taken(session: Session, prompt: str, base_model: str, heldout_digest: str) -> int:
-    sql = "SELECT max(number) FROM look WHERE prompt = :prompt AND base_model = :model AND heldout_digest = :digest"
-    return session.value(sql, prompt=prompt, model=base_model, digest=heldout_digest) or 0
+def looks(session: Session, prompt: str) -> list[dict[str, Any]]:
+    """Every look for a prompt."""
+    return LOOK.all(session, "WHERE prompt = :prompt ORDER BY at", prompt=prompt)
 
 
 def add_adapter(session: Session, record: dict[str, Any]) -> None:

@@ -36,6 +36,42 @@ CREATE TABLE cached_completion (
   at VARCHAR NOT NULL,
   PRIMARY KEY ("key")
 );
+CREATE TABLE candidate_example (
+  id VARCHAR NOT NULL,
+  prompt VARCHAR NOT NULL,
+  prompt_version INTEGER NOT NULL,
+  variant VARCHAR NOT NULL,
+  source VARCHAR NOT NULL,
+  completion_id VARCHAR NOT NULL,
+  metric VARCHAR,
+  value JSON,
+  comment TEXT,
+  vars JSON NOT NULL,
+  output TEXT NOT NULL,
+  expected TEXT NOT NULL,
+  flags JSON NOT NULL,
+  status VARCHAR NOT NULL,
+  decided_by VARCHAR,
+  decided_at VARCHAR,
+  reason TEXT,
+  created_at VARCHAR NOT NULL,
+  PRIMARY KEY (id),
+  UNIQUE (source, completion_id)
+);
+CREATE INDEX candidate_by_prompt ON candidate_example (prompt, status, created_at);
+CREATE INDEX ix_candidate_example_completion_id ON candidate_example (completion_id);
+CREATE TABLE dataset (
+  digest VARCHAR NOT NULL,
+  prompt VARCHAR NOT NULL,
+  examples INTEGER NOT NULL,
+  lineage JSON NOT NULL,
+  content BLOB NOT NULL,
+  message TEXT,
+  created_by VARCHAR NOT NULL,
+  created_at VARCHAR NOT NULL,
+  PRIMARY KEY (digest)
+);
+CREATE INDEX ix_dataset_prompt ON dataset (prompt);
 CREATE TABLE evidence (
   id VARCHAR NOT NULL,
   kind VARCHAR NOT NULL,
@@ -150,6 +186,19 @@ CREATE TABLE request (
 );
 CREATE INDEX ix_request_at ON request (at);
 CREATE INDEX ix_request_prompt ON request (prompt);
+CREATE TABLE request_body (
+  id VARCHAR NOT NULL,
+  prompt VARCHAR NOT NULL,
+  variant VARCHAR NOT NULL,
+  variables JSON NOT NULL,
+  messages JSON,
+  placeholders JSON,
+  output TEXT NOT NULL,
+  at VARCHAR NOT NULL,
+  PRIMARY KEY (id)
+);
+CREATE INDEX ix_request_body_at ON request_body (at);
+CREATE INDEX ix_request_body_prompt ON request_body (prompt);
 CREATE TABLE revision (
   id INTEGER NOT NULL,
   value INTEGER NOT NULL,

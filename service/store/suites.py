@@ -39,6 +39,12 @@ def newest(session: Session, name: str) -> dict[str, Any] | None:
     return _plain(SUITE_VERSION.first(session, where, name=name))
 
 
+def newest_draft(session: Session, name: str) -> dict[str, Any] | None:
+    """The draft with the highest number, where it is above that of every pushed version."""
+    last = SUITE_VERSION.first(session, "WHERE name = :name ORDER BY number DESC LIMIT 1", name=name)
+    return _plain(last) if last is not None and last["pushed_at"] is None else None
+
+
 def summaries(session: Session, name: str | None = None) -> list[dict[str, Any]]:
     """Every suite version without its cases, newest first within a name."""
     columns = ("name", "number", "digest", "prompt", "created_at")

@@ -230,3 +230,43 @@ REVISION = Table(
     columns=("id", "value"),
     key=("id",),
 )
+
+REQUEST_BODY = Table(
+    name="request_body",
+    columns=("id", "prompt", "variant", "variables", "messages", "placeholders", "output", "at"),
+    key=("id",),
+    json=frozenset({"variables", "messages", "placeholders"}),
+)
+
+CANDIDATE_EXAMPLE = Table(
+    name="candidate_example",
+    columns=(
+        "id",
+        "prompt",
+        "prompt_version",
+        "variant",
+        "source",
+        "completion_id",
+        "metric",
+        "value",
+        "comment",
+        "vars",
+        "output",
+        "expected",
+        "flags",
+        "status",
+        "decided_by",
+        "decided_at",
+        "reason",
+        "created_at",
+    ),
+    key=("id",),
+    json=frozenset({"value", "vars", "flags"}),
+)
+
+DATASET = Table(
+    name="dataset",
+    columns=("digest", "prompt", "examples", "lineage", "content", "message", "created_by", "created_at"),
+    key=("digest",),
+    json=frozenset({"lineage"}),
+)

@@ -55,7 +55,16 @@ def test_a_constant_answer_is_learnt_and_the_adapter_is_what_peft_loads(make_spe
     assert (manifest.name, manifest.created_at) == ("triage-1", "2025-01-01T00:00:00Z")
     assert manifest.lineage == {"suite": "support"}
     assert manifest.base.digest == adapter.base_digest(spec.base_folder)
-    assert manifest.recipe == spec.recipe.model_dump()
+    assert manifest.recipe == events[-1]["recipe"] == spec.recipe.model_dump()
+    scores, told = manifest.scores, [event for event in events if event["type"] == "evaluated"]
+    assert [one["step"] for one in scores["evaluations"]] == [event["step"] for event in told]
+    assert scores["train_loss_last"] < scores["train_loss_first"] / 10
+    assert scores["seeds"] == [{"seed": 0, "dev_exact": 1.0, "dev_loss": scores["dev_loss"], "diverged": ""}]
+    stop = next(event for event in events if event["type"] == "decision")
+    assert (stop["what"], stop["because"]) == ("stop early", "every dev answer was exact twice in a row")
+    assert stop["step"] == scores["steps"] < stop["of"] == 60
+    left = {path.name for path in spec.output_dir.iterdir()}
+    assert left == {".lock", "adapter", "events.jsonl", "spec.json", "trials"}
 
     base = transformers.AutoModelForCausalLM.from_pretrained(spec.base_folder)
     loaded = peft.PeftModel.from_pretrained(base, spec.output_dir / "adapter").eval()
@@ -152,9 +161,11 @@ def test_a_full_disk_fails_with_the_bytes_needed_and_leaves_nothing_half_written
 
 
 def test_a_diverging_job_says_so(make_spec: MakeSpec):
-    spec = make_spec("diverged", recipe=Recipe(lr=1.0, rank=1, alpha=3e38, patience=0))
+    spec = make_spec("diverged", recipe=Recipe(lr=1.0, rank=1, alpha=1e30, patience=0))
     assert run_job(spec) == 4
-    assert "choose a learning rate below 1.0" in events_of(spec)[-1]["message"]
+    last = events_of(spec)[-1]
+    assert last["diverged"] is True
+    assert "choose a learning rate below 1.0" in last["message"]
 
 
 def test_a_job_that_runs_already_is_left_alone(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch):

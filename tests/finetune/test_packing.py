@@ -22,11 +22,11 @@ def lora(tiny_model: Path) -> tuple[Any, Any]:
     import torch
     import transformers
 
-    from finetune.train import _load
+    from finetune.model import load
 
     spec = JobSpec(job_id="j", base_folder=tiny_model, output_dir=tiny_model, train=())
     torch.manual_seed(1)
-    model = _load(spec, torch.device("cpu")).double()
+    model = load(spec, torch.device("cpu")).double()
     for name, param in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(param, std=0.1)
@@ -148,6 +148,18 @@ def test_rows_that_must_not_be_trained_on_are_refused(lora: tuple[Any, Any], row
     with pytest.raises(RefusedError, match=reason) as caught:
         encode_rows(lora[1], [make_rows(1)[0].model_copy(update={"answer": "x"}), row], part="dev", **bounds)
     assert any(why.startswith("dev row 1: ") for why in caught.value.reasons)
+
+
+def test_the_reasons_left_out_are_counted_once_whoever_passes_them_on(make_spec: Any):
+    import transformers
+
+    from finetune.bench import encode
+
+    spec = make_spec(train=make_rows(30, " "), dev=make_rows(12, " "))
+    with pytest.raises(RefusedError, match=r"… and 22 more$") as caught:
+        encode(spec, transformers.AutoTokenizer.from_pretrained(spec.base_folder))
+    assert len(caught.value.reasons) == 42
+    assert (len(caught.value.shown), caught.value.shown[-1]) == (21, "… and 22 more")
 
 
 def test_a_double_beginning_is_refused(tiny_model: Path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,13 @@ def test_the_recipe_follows_the_size_of_the_model_and_of_the_data(parameters, ro
 
 
 def test_an_expert_overrides_any_field():
-    assert make_recipe(1, 1, {"rank": 8, "lr": 0.01}) == make_recipe(1, 1).model_copy(update={"rank": 8, "lr": 0.01})
+    given = {"rank": 8, "alpha": 8.0, "lr": 0.01}
+    assert make_recipe(1, 1, given) == make_recipe(1, 1).model_copy(update=given)
+
+
+def test_a_rank_alone_takes_its_alpha_along():
+    recipe = make_recipe(1, 1, {"rank": 512})
+    assert (recipe.rank, recipe.alpha) == (512, 1024.0)
 
 
 def test_an_unknown_field_is_named_with_what_was_meant():
@@ -45,6 +52,28 @@ def test_an_unknown_field_is_named_with_what_was_meant():
 def test_a_bad_value_is_named():
     with pytest.raises(BadInput, match=r"rank = 0: .*greater than or equal to 1"):
         make_recipe(1, 1, {"rank": 0})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"epochs": 1.0e9}, r"epochs = 1000000000.0: .*less than or equal to 1000"),
+        ({"epochs": float("nan")}, "epochs = nan: .*finite number"),
+        ({"min_steps": 10**9}, "min_steps = 1000000000: .*less than or equal to 1000000"),
+        ({"batch_size": 100_000}, "batch_size = 100000: .*less than or equal to 4096"),
+        ({"batch_size": 8.5}, "batch_size = 8.5: .*valid integer"),
+        ({"evals_per_epoch": 101}, "evals_per_epoch = 101: .*less than or equal to 100"),
+        ({"patience": True}, "patience = True: .*write a number"),
+        ({"dropout": False}, "dropout = False: .*write a number"),
+        (
+            {"epochs": 1000, "batch_size": 1},
+            "1000 epochs of 2,000 rows in batches of 1 are 2,000,000 steps, 1,000,000 at",
+        ),
+    ],
+)
+def test_a_value_beyond_all_use_is_refused_before_anything_is_planned(given: dict[str, Any], said: str):
+    with pytest.raises(BadInput, match=said):
+        make_recipe(135_000_000, 2000, given)
 
 
 def test_small_sets_get_sixty_steps():
@@ -68,6 +97,46 @@ def test_the_plan_adds_up():
         (plan.weights_bytes, plan.adapter_bytes, plan.optimizer_bytes, plan.activation_bytes)
     )
     assert make_plan(SMOL, Recipe(rank=8), rows, on_cuda=True).weights_bytes == 135_000_000 * 2
+
+
+def kept_bytes(base: Any, pack: Any) -> int:
+    """Bytes of all tensors that autograd keeps for the backward pass, the weights not counted."""
+    import torch
+
+    from finetune.scoring import loss_sum
+
+    weights = {param.untyped_storage().data_ptr() for param in base.parameters()}
+    kept: dict[int, torch.Tensor] = {}  # held, so that no address is given out twice
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss_sum(base, pack)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.integration
+def test_activations_are_estimated_within_a_factor_of_two(tiny_model: Path):
+    import torch
+
+    from finetune.encoding import EncodedRow
+    from finetune.model import checkpoint_layers, load
+    from finetune.packing import pack
+    from finetune.plan.cost import activation_bytes, read_shape
+
+    spec = JobSpec(job_id="j", base_folder=tiny_model, output_dir=tiny_model, train=(), recipe=Recipe(rank=4))
+    model = load(spec, torch.device("cpu")).train()
+    one = pack([EncodedRow(tuple(range(3, 203)), 190)] * 2)
+    plain = kept_bytes(model.get_base_model(), one)
+    checkpoint_layers(model)
+    saved = kept_bytes(model.get_base_model(), one) + plain // 2  # while one of the two layers is computed again
+    shape, labelled = read_shape(tiny_model), len(one.labels)
+    estimates = [activation_bytes(shape, 4, one.tokens, labelled, checkpointed=way) for way in (False, True)]
+    assert plain / 2 <= estimates[0] <= plain * 2, (plain, estimates)
+    assert saved / 2 <= estimates[1] <= saved * 2, (saved, estimates)
 
 
 def test_a_common_prefix_is_counted_once():

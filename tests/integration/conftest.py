@@ -166,6 +166,10 @@ def _push(registry: Registry) -> None:
         "training": {"examples": [{"vars": {"word": ticket(n)}, "expected": "ok"} for n in range(24)]},
         "fallback": {
             "rollout": [100],
+            "budget": {
+                "attempts": 1,
+                "minutes": 0.01,
+            },  # one run, no search: what a search does is tried in tests/finetune
             "recipe": {
                 "lr": 1e-2,
                 "rank": 4,

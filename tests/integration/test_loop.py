@@ -152,6 +152,27 @@ def test_a_dry_run_plans_and_trains_nothing(service: Service):
     assert not (service.home.settings.home / "jobs" / job["job_id"] / "training").exists()
 
 
+def test_an_attempt_that_learnt_too_little_is_followed_by_one_that_the_diagnosis_changes(service: Service):
+    given = ("lr=0.0005", "epochs=6", "min_steps=1")
+    options = [option for one in given for option in ("--recipe", one)]
+    code, job = service.turnout("finetune", PROMPT, *options, "--attempts", "2", "--minutes", "0.4", "--watch")
+    assert job["status"] == "succeeded", job["error"]
+    first, second = job["result"]["attempts"]
+    assert first["verdict"] == "no_gain"
+    assert first["diagnosis"]["kind"] in ("underfit", "capacity")
+    assert first["diagnosis"]["again"]
+    assert second["recipe"] == {**first["recipe"], **first["diagnosis"]["changes"]}
+    assert second["adapter"] == f"{first['adapter']}-2"
+    told = [event["attempt"] for event in _data(service, job, "diagnosis")]
+    assert told == ([1] if job["verdict"] == "pass" else [1, 2])
+    assert (code, job["verdict"]) in ((0, "pass"), (1, "no_gain"), (1, "fail"), (3, "inconclusive"))
+
+
+def _data(service: Service, job: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    events = service.get(f"/api/jobs/{job['job_id']}/events")
+    return [event["data"] for event in events if event["type"] == kind]
+
+
 def test_examples_that_are_held_out_cases_are_dropped_and_too_few_are_refused(service: Service, tmp_path: Path):
     leaked = tmp_path / "leaked.jsonl"
     rows = [{"vars": {"word": ticket(n).upper()}, "expected": "ok"} for n in range(100, 112)]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompts.secrets import secret_faults
+from prompts.secrets import redacted, secret_faults
 
 RANDOM = "Zk7Qw2Lx9Vb4Nc6Md1Rt8Ys3Hf5Jg0PaUiOe"  # 36 characters
 SECRETS = {  # put together here, so that no scanner takes this file for a leak
@@ -88,3 +88,25 @@ def test_any_text_is_looked_through(text):
 @pytest.mark.parametrize("text", ["eyJ" * 500_000, "sk-ant-" * 200_000, "password " * 200_000, "-----BEGIN " * 200_000])
 def test_a_text_made_to_be_slow_is_looked_through_in_one_pass(text):
     assert levels(text) == []  # looking again from every place would take longer than a test may
+
+
+@pytest.mark.parametrize("kind", sorted(SECRETS))
+def test_what_looks_like_a_secret_is_taken_out_and_the_rest_stays(kind):
+    shown = redacted(f"before {SECRETS[kind]} after  # turnout: allow secret")
+
+    assert RANDOM[:10] not in shown
+    assert "BEGIN" not in shown
+    assert shown.startswith("before ")
+    assert "[secret: " in shown
+
+
+def test_a_private_key_is_taken_out_up_to_its_end():
+    begin, end = "-----BEGIN " + "RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----"
+
+    assert redacted(f"a {begin}\nMIIB\n{end} b {begin}\nMIIC") == "a [secret: private key] b [secret: private key]"
+
+
+@given(st.text(max_size=400))
+def test_a_text_without_secrets_stays_as_it_is(text):
+    if not list(secret_faults(text, "p")):
+        assert redacted(text) == text or "turnout: allow secret" in text

@@ -350,3 +350,14 @@ def test_a_gate_on_scores_compares_with_the_scores_of_a_stored_run(service: Serv
     stored = service.call("GET", f"/api/runs/{started['run_id']}/cases", "author").json()
     given = read_evidence(record["content"]).given
     assert verify_side(given, "baseline", map(CaseResult.from_dict, stored)) == []
+
+
+def test_a_fine_tune_keeps_which_versions_of_other_suites_are_held_out(service: Service) -> None:
+    body = {"suite": "bounded", "prompt": "support.triage@1", "base": "tunable", "held_out": ["must@1", "costly"]}
+    started = service.call("POST", "/api/finetunes", "author", json=body)
+    assert started.status_code == 202, started.text
+    job = service.call("GET", f"/api/jobs/{started.json()['job_id']}").json()
+    assert job["spec"]["held_out"] == {"must": 1, "costly": 1}
+
+    unknown = service.call("POST", "/api/finetunes", "author", json={**body, "held_out": ["nobody@1"]})
+    assert unknown.status_code == 404

@@ -57,6 +57,14 @@ LEAST_ROLE: dict[str, str] = {
     "POST /api/finetunes": "author",
     "POST /api/calibrations": "author",
     "GET /api/calibrations": "author",
+    "POST /api/datasets": "author",
+    "GET /api/datasets": "author",
+    "GET /api/datasets/{digest}": "author",
+    "GET /api/datasets/{digest}/examples": "author",
+    "POST /api/examples/collect": "author",
+    "GET /api/examples": "author",
+    "POST /api/examples/{example_id}/accept": "author",
+    "POST /api/examples/{example_id}/reject": "author",
     "GET /api/evidence/{evidence_id}": "author",
     "GET /api/jobs": "author",
     "GET /api/jobs/{job_id}": "author",
@@ -78,7 +86,8 @@ LEAST_ROLE: dict[str, str] = {
     "GET /api/requests": "admin",
 }
 VALUES = {"name": "no.such", "number": "1", "label": "staging", "run_id": "run_0", "gate_id": "job_0", "job_id": "job_0",
-          "evidence_id": "ev_0", "key_id": "key_0", "path": "no-such-page"}  # fmt: skip
+          "evidence_id": "ev_0", "key_id": "key_0",
+          "digest": "sha256:000000", "example_id": "ex_0", "path": "no-such-page"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -611,8 +611,9 @@ def test_a_look_counts_once_for_a_job_and_goes_up_for_the_next(kind: str, databa
 
     assert numbers == [1, 2, 1, 1]
     with database.read() as session:
-        assert routes.looks_taken(session, "a", "m", "sha256:1") == 2
-        assert routes.looks_taken(session, "a", "m", "sha256:2") == 0
+        taken = {(one["job_id"], one["number"]) for one in routes.looks(session, "a")}
+        assert taken == {("job_1", 1), ("job_2", 2), ("job_3", 1)}
+        assert routes.looks(session, "b") == []
 
 
 def test_looks_at_once_never_share_a_number(kind: str, database: Database) -> None:

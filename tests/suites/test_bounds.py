@@ -31,6 +31,8 @@ def of_assertion(**spec):
         ({"gate": {"alpha": 0.9}}, "an error rate lies above 0 and up to 0.5", "0.05 for 5%"),
         ({"gate": {"min_cases": 0}}, "a number of cases, from 1", "50"),
         ({"gate": {"min_cases": 1.5}}, "a number of cases, from 1", "50"),
+        ({"fallback": {"budget": {"minutes": 1e12}}}, "minutes, above 0 and up to a week", "10, say"),
+        ({"fallback": {"budget": {"minutes": True}}}, "minutes, above 0 and up to a week", "10, say"),
         ({"repeat": 0}, "a number of repeats, from 1 to 100", "3"),
         ({"judge": {"floor": {"kappa": 2}}}, "above 0 and up to 1", "write 0.02"),
         ({"judge": {"floor": {"kappa": 0}}}, "above 0 and up to 1", "write 0.6"),

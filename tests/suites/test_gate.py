@@ -157,6 +157,7 @@ def test_six_mended_to_none_broken_is_the_least_that_wins_at_the_first_look():
         (gate("p" * 20 + "e", "f" * 20 + "p"), "could_not_run", "1 of 21 cases errored"),
         (gate("p" * 300, "e" * 6 + "p" * 294), "inconclusive", "rests on cases on which the baseline errored"),
         (gate("f" * 20, "p" * 20), "inconclusive", "below the margin"),
+        (gate("p" * 50, "p" * 50), "inconclusive", "a gain of 0.0% is below the margin"),
     ],
 )
 def test_a_promotion_needs_more_than_a_gain(given, verdict, reason):

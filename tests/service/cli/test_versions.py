@@ -238,7 +238,7 @@ def test_show_tells_author_commit_and_message(workspace: Project) -> None:
 
 
 def test_what_names_no_label_and_finds_no_production_is_told_of_latest(pushed: Project) -> None:
-    hint = f"; the newest is {NAME}@latest (for `run` with --prompt, for `gate` with --candidate)"
+    hint = f"; the newest is {NAME}@latest (for `run` and `finetune` with --prompt, for `gate` with --candidate)"
     for command in ("show", "blame"):
         code, _, err = pushed.run(command, NAME, "--local")
         assert (code, hint in " ".join(err.split())) == (2, True)

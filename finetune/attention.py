@@ -1,0 +1,145 @@
+"""Attention of packed rows on the CPU, computing only what is seen.
+
+A pack `[prefix | row 1 | row 2 | …]` sees far less than T × T: the prefix itself (causal), every own token the whole
+prefix, and each row itself (causal). These are computed apart by torch's flash kernel, and put together by their
+logarithms of summed exponentials, as FlashAttention does with its blocks (Dao et al., 2022, section 3.1): for one query,
+out = Σ outᵢ · exp(lseᵢ - lse) with lse = log Σ exp(lseᵢ). The backward pass of each part takes the lse and the output of
+the whole, so that its probabilities are those of the whole. At a prefix of 530 tokens and 8 rows of 28 this is 0.4 of T².
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch.autograd.function import once_differentiable
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+NAME = "turnout_packed"  # as transformers' registry of attentions knows it
+_PLAIN = {"sliding_window"}  # rows are no longer than a window, so it hides nothing from them
+_TRIANGLE = 160  # tokens: below it more calls cost more than the half of a triangle that they spare
+_FLASH = "_scaled_dot_product_flash_attention_for_cpu"  # what SDPA itself calls; gives (output, lse)
+_flash: Any = getattr(torch.ops.aten, _FLASH, None)  # no public name: a torch that has another one goes SDPA's way
+_flash_backward: Any = getattr(torch.ops.aten, f"{_FLASH}_backward", None)
+_NO_ATTENTION = {"position_ids", "use_cache", "cache_position", "output_attentions", "output_hidden_states"}
+
+
+class Spans(NamedTuple):
+    """Where the tokens of a pack belong: the first `prefix` to all rows, then each row's own, from start to end."""
+
+    prefix: int
+    rows: tuple[tuple[int, int], ...]
+
+
+def use_packed_attention(base: Any) -> None:
+    """Let a model of transformers compute packs this way; others, and all other calls, go on with SDPA."""
+    if getattr(base, "_supports_attention_backend", False) and _flash and _flash_backward:
+        AttentionInterface.register(NAME, _attention)
+        AttentionMaskInterface.register(NAME, sdpa_mask)
+        base.set_attn_implementation(NAME)
+
+
+def takes_spans(base: Any) -> bool:
+    return bool(base.config.get_text_config()._attn_implementation == NAME)
+
+
+def _attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    spans: Spans | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' signature: query (1, H, T, D), key and value (1, G, T, D) to (1, T, H, D), and no weights."""
+    if spans is None or not _is_plain(module, query, value, kwargs):
+        mixed: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        return mixed
+    scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    return _PackedAttention.apply(query, key, value, spans, scale), None  # type: ignore[no-untyped-call]
+
+
+def _is_plain(module: Any, query: torch.Tensor, value: torch.Tensor, kwargs: dict[str, Any]) -> bool:
+    """Whether it is softmax attention on the CPU and nothing else: no soft cap, no sinks, no dropout, no bias."""
+    asked = {name for name, setting in kwargs.items() if setting is not None}
+    extra = asked - _PLAIN - _NO_ATTENTION - {"scaling", "dropout", "is_causal"}
+    causal = kwargs.get("is_causal", getattr(module, "is_causal", True)) in (None, True)
+    same = query.shape[-1] == value.shape[-1] and query.shape[0] == 1 and query.device.type == "cpu"
+    return not extra and causal and same and not kwargs.get("dropout")
+
+
+class _Block(NamedTuple):
+    """Queries and the keys that they see: all of them, or of the same tokens those that are not later."""
+
+    asks: slice
+    seen: slice
+    causal: bool
+
+
+def blocks(spans: Spans) -> list[_Block]:
+    """All that is seen in a pack, each pair of a query and a key once; first the causal ones, which hold every query."""
+    ends = [(0, spans.prefix), *spans.rows]
+    parts = [block for at, to in ends for block in _causal(at, to)]
+    own = slice(spans.prefix, ends[-1][1])
+    if spans.prefix and own.start < own.stop:
+        parts.append(_Block(own, slice(0, spans.prefix), causal=False))
+    return sorted(parts, key=lambda block: not block.causal)
+
+
+def _causal(at: int, to: int) -> list[_Block]:
+    """Triangles along the diagonal and the squares below: the kernel computes the upper half of a triangle, too."""
+    if to - at <= _TRIANGLE:
+        return [_Block(slice(at, to), slice(at, to), causal=True)] if to > at else []
+    middle = (at + to + 1) // 2
+    return [*_causal(at, middle), *_causal(middle, to), _Block(slice(middle, to), slice(at, middle), causal=False)]
+
+
+class _PackedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Any, key: Any, value: Any, spans: Spans, scale: float) -> torch.Tensor:
+        q, k, v = _by_group(query, key, value)
+        groups, heads, tokens, width = q.shape
+        out = q.new_empty(tokens, groups, heads, width).permute(1, 2, 0, 3)
+        lse = q.new_empty(groups, heads, tokens)
+        for asks, seen, causal in blocks(spans):
+            part = _flash(q[:, :, asks], k[:, :, seen], v[:, :, seen], 0.0, causal, scale=scale)
+            if causal:
+                out[:, :, asks], lse[:, :, asks] = part
+            else:
+                _add(out[:, :, asks], lse[:, :, asks], *part)
+        ctx.save_for_backward(query, key, value, out, lse)
+        ctx.spans, ctx.scale = spans, scale
+        return out.permute(2, 0, 1, 3).reshape(1, tokens, groups * heads, width)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        query, key, value, out, lse = ctx.saved_tensors
+        q, k, v = _by_group(query, key, value)
+        g = grad.reshape(out.shape[2], *out.shape[:2], out.shape[3]).permute(1, 2, 0, 3)
+        grad_q, grad_k, grad_v = torch.zeros_like(q), torch.zeros_like(key[0]), torch.zeros_like(value[0])
+        for asks, seen, causal in blocks(ctx.spans):
+            asking = (g[:, :, asks], q[:, :, asks], k[:, :, seen], v[:, :, seen], out[:, :, asks], lse[:, :, asks])
+            by_q, by_k, by_v = _flash_backward(*asking, 0.0, causal, scale=ctx.scale)
+            grad_q[:, :, asks] += by_q
+            grad_k[:, seen] += by_k.sum(1)
+            grad_v[:, seen] += by_v.sum(1)
+        return grad_q.reshape(query.shape), grad_k[None], grad_v[None], None, None
+
+
+def _by_group(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """(G, H / G, T, D) views: the heads of a group share its keys and values, which are not copied."""
+    groups = key.shape[1]
+    heads = query.shape[1] // groups
+    q = query[0].view(groups, heads, *query.shape[2:])
+    return q, key[0].unsqueeze(1).expand(-1, heads, -1, -1), value[0].unsqueeze(1).expand(-1, heads, -1, -1)
+
+
+def _add(out: torch.Tensor, lse: torch.Tensor, more_out: torch.Tensor, more_lse: torch.Tensor) -> None:
+    """Let queries see another block of keys, too: `out` and `lse` are changed in place."""
+    both = torch.logaddexp(lse, more_lse)
+    out.mul_((lse - both).exp()[..., None]).addcmul_(more_out, (more_lse - both).exp()[..., None])
+    lse.copy_(both)

@@ -1,0 +1,71 @@
+"""How much memory this process holds, has held at most, and may still take."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+_STATUS, _MEMINFO, _REFS = Path("/proc/self/status"), Path("/proc/meminfo"), Path("/proc/self/clear_refs")
+_LIMITS = (  # of the control group that a container or a unit of systemd runs in: version 2, then 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def held_bytes(device: torch.device) -> int:
+    """What the process holds now: torch's tensors on CUDA, else all that is resident."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return _proc_bytes(_STATUS, "VmRSS") or _highest_bytes()
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let `peak_bytes` begin anew. Where the system keeps one peak for all of a process's life, it stays that one."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):  # no Linux, or a container that forbids it
+            _REFS.write_text("5")  # proc(5): resets VmHWM
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that the process held since `forget_peak`."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _proc_bytes(_STATUS, "VmHWM") or _highest_bytes()
+
+
+def free_bytes(device: torch.device) -> int:
+    """What the process may still take beside what it holds: the least of the machine's and the control group's."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    machine = _proc_bytes(_MEMINFO, "MemAvailable") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return min([machine, *_group_bytes()])
+
+
+def _group_bytes() -> list[int]:
+    free = []
+    for limit, used in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max": no limit
+            free.append(max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))
+    return free
+
+
+def _proc_bytes(file: Path, name: str) -> int:
+    """The kilobytes of one line of a file of proc(5), in bytes; 0 where there is none."""
+    with contextlib.suppress(OSError):
+        for line in file.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _highest_bytes() -> int:
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return highest if sys.platform == "darwin" else highest * 1024
