@@ -61,16 +61,19 @@ def _ended(code: int, last: dict[str, Any]) -> dict[str, Any] | None:
 def measure(folder: Path, check: Callable[[], None]) -> Measured:
     """A few real steps of `folder/spec.json` in a process of their own, and what they took.
 
-    Raises BadInput where the rows are refused, CannotRun where the process dies.
+    One that is killed is started again. Raises BadInput where the rows are refused, CannotRun where it dies again and again.
     """
     log = _EventLog(folder / "training" / "events.jsonl", 0)
-    code = _run_once(folder, ("--trial",), log, lambda *_, **__: None, check)
-    if code == EXIT_REFUSED:
-        raise BadInput("; ".join(log.last().get("reasons", [_tail(folder)])), param="examples")
     found = folder / MEASURED_FILE
-    if code != 0 or not found.is_file():
-        raise CannotRun(f"the trial step failed: exit {code}; {_tail(folder)}")
-    return Measured.model_validate_json(found.read_bytes())
+    for _ in range(ATTEMPTS_WITHOUT_PROGRESS):
+        code = _run_once(folder, ("--trial",), log, lambda *_, **__: None, check)
+        if code == EXIT_REFUSED:
+            raise BadInput("; ".join(log.last().get("reasons", [_tail(folder)])), param="examples")
+        if code == 0 and found.is_file():
+            return Measured.model_validate_json(found.read_bytes())
+        if code == EXIT_FAILED:
+            break
+    raise CannotRun(f"the trial step failed: exit {code}; {_tail(folder)}")
 
 
 def _run_once(
