@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from service.store.records import IDS_A_QUERY
 from service.store.session import Session, listed
 from service.store.tables import CANDIDATE_EXAMPLE
-
-_IDS_A_QUERY = 500  # SQLite bounds the variables of a statement
 
 
 def add_many(session: Session, records: Sequence[dict[str, Any]]) -> None:
@@ -27,11 +26,7 @@ def locked(session: Session, candidate_id: str) -> dict[str, Any] | None:
 
 def known(session: Session, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Those of these candidates that are in the queue, by id."""
-    found: dict[str, dict[str, Any]] = {}
-    for start in range(0, len(ids), _IDS_A_QUERY):
-        part, values = listed("id", ids[start : start + _IDS_A_QUERY])
-        found |= {row["id"]: row for row in CANDIDATE_EXAMPLE.all(session, f"WHERE id IN {part}", **values)}
-    return found
+    return CANDIDATE_EXAMPLE.among(session, ids)
 
 
 def change(session: Session, candidate_id: str, **values: Any) -> dict[str, Any]:
@@ -43,8 +38,8 @@ def change(session: Session, candidate_id: str, **values: Any) -> dict[str, Any]
 def withdraw(session: Session, ids: Sequence[str], *, reason: str, by: str, at: str) -> int:
     """Reject those of these candidates that still wait; returns how many."""
     changed = 0
-    for start in range(0, len(ids), _IDS_A_QUERY):
-        part, values = listed("id", ids[start : start + _IDS_A_QUERY])
+    for start in range(0, len(ids), IDS_A_QUERY):
+        part, values = listed("id", ids[start : start + IDS_A_QUERY])
         sql = (
             "UPDATE candidate_example SET status = 'rejected', reason = :reason, decided_by = :by, decided_at = :at "
             f"WHERE id IN {part} AND status = 'waiting'"

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.store.session import Row, Session
+from service.store.session import Row, Session, listed
+
+IDS_A_QUERY = 500  # SQLite bounds the variables of a statement
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,14 @@ class Table:
     def all(self, session: Session, where: str = "", **values: Any) -> list[dict[str, Any]]:
         """Every record that `where`, and what follows it, finds."""
         return [self.record(row) for row in session.rows(f"{self.select} {where}", **values)]
+
+    def among(self, session: Session, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The records behind these ids, by id, of a table whose key is `id`; those that are not there are left out."""
+        found: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(ids), IDS_A_QUERY):
+            part, values = listed("id", ids[start : start + IDS_A_QUERY])
+            found |= {record["id"]: record for record in self.all(session, f"WHERE id IN {part}", **values)}
+        return found
 
     def add(self, session: Session, records: Sequence[Mapping[str, Any]], *, once: bool = False) -> None:
         """Write records; with `once`, those whose key is there already are passed over."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from service.store.session import Session, like, listed
+from service.store.session import Session, like
 from service.store.tables import FEEDBACK, REQUEST, REQUEST_BODY
-
-_IDS_A_QUERY = 500  # SQLite bounds the variables of a statement
 
 
 def add_many(session: Session, rows: list[dict[str, Any]]) -> None:
@@ -38,11 +36,7 @@ def add_bodies(session: Session, rows: list[dict[str, Any]]) -> None:
 
 def bodies(session: Session, completion_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The recorded bodies of these completions, by id."""
-    found: dict[str, dict[str, Any]] = {}
-    for start in range(0, len(completion_ids), _IDS_A_QUERY):
-        ids, values = listed("id", completion_ids[start : start + _IDS_A_QUERY])
-        found |= {row["id"]: row for row in REQUEST_BODY.all(session, f"WHERE id IN {ids}", **values)}
-    return found
+    return REQUEST_BODY.among(session, completion_ids)
 
 
 def forget_bodies_before(session: Session, at: str) -> int:
