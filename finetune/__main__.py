@@ -3,11 +3,13 @@
 With `--trial` before the spec it takes a few steps, writes what they took to `measured.json` beside it, and trains nothing.
 
 It ends when its standard input is a pipe that closes. Exit codes: 0 the adapter is complete; 2 refused (bad usage, bad
-spec or rows that must not be trained on); 4 failed; 130 cancelled, with a checkpoint to resume from.
+spec or rows that must not be trained on); 4 failed; 5 one of several processes died, start it again; 130 cancelled, with
+a checkpoint to resume from. `--rank` and `--meeting` are for those that help one with several devices.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -18,20 +20,31 @@ from finetune.guard import Guard
 
 def main(arguments: list[str]) -> int:
     started_s = time.monotonic()
-    is_trial = arguments[:1] == ["--trial"]
-    files = arguments[is_trial:]
-    if len(files) != 1 or files[0].startswith("-"):
-        print("usage: python -P -m finetune [--trial] SPEC.json", file=sys.stderr)  # noqa: T201  there is no logger before a spec
-        return 2
+    given = _read(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else idle threads of torch spin, and starve their neighbours
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # rows are encoded one by one
     os.environ["HF_HUB_OFFLINE"] = "1"  # whatever a job needs is in its base folder
     guard = Guard()
     guard.watch()
-    from finetune import measure, train  # here: torch reads the environment when it is imported, and takes seconds
+    from finetune import (
+        measure,
+        ranks,
+        train,
+    )  # here: torch reads the environment when it is imported, and takes seconds
 
-    path = Path(files[0])
-    return measure.run_file(path, guard, started_s) if is_trial else train.run_file(path, guard)
+    if given.rank:
+        help_file = measure.help_file if given.trial else train.help_file
+        return help_file(given.spec, guard, ranks.Seat(given.rank, given.meeting))
+    return measure.run_file(given.spec, guard, started_s) if given.trial else train.run_file(given.spec, guard)
+
+
+def _read(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -P -m finetune", description="One training job from a frozen spec.")
+    parser.add_argument("spec", type=Path, metavar="SPEC.json")
+    parser.add_argument("--trial", action="store_true", help="take a few steps, and train nothing")
+    parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--meeting", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

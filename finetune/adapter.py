@@ -15,7 +15,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -48,7 +48,8 @@ class Canary(BaseModel):
     """What the model answers to a fixed prompt: shows after a load that the adapter works, and is this one.
 
     `ids` are the prompt's token ids; `logits` and `base_logits` the first 16 of the last position's, with the adapter
-    and without.
+    and without. `precision` is that of the weights that gave them; where it is less than float32, `rounding` says how far
+    the logits are from those of the same weights computed in float32 (the most of any; None where that was not measured).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +57,8 @@ class Canary(BaseModel):
     ids: tuple[int, ...]
     logits: tuple[float, ...]
     base_logits: tuple[float, ...]
+    precision: Literal["float32", "bfloat16"] = "float32"
+    rounding: float | None = Field(None, ge=0)
 
 
 class Manifest(BaseModel):

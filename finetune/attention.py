@@ -9,6 +9,7 @@ the whole, so that its probabilities are those of the whole. At a prefix of 530 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -71,7 +72,7 @@ def _is_plain(module: Any, query: torch.Tensor, value: torch.Tensor, kwargs: dic
     return not extra and causal and same and not kwargs.get("dropout")
 
 
-class _Block(NamedTuple):
+class Block(NamedTuple):
     """Queries and the keys that they see: all of them, or of the same tokens those that are not later."""
 
     asks: slice
@@ -79,55 +80,85 @@ class _Block(NamedTuple):
     causal: bool
 
 
-def blocks(spans: Spans) -> list[_Block]:
+def blocks(spans: Spans) -> list[Block]:
     """All that is seen in a pack, each pair of a query and a key once; first the causal ones, which hold every query."""
     ends = [(0, spans.prefix), *spans.rows]
     parts = [block for at, to in ends for block in _causal(at, to)]
     own = slice(spans.prefix, ends[-1][1])
     if spans.prefix and own.start < own.stop:
-        parts.append(_Block(own, slice(0, spans.prefix), causal=False))
+        parts.append(Block(own, slice(0, spans.prefix), causal=False))
     return sorted(parts, key=lambda block: not block.causal)
 
 
-def _causal(at: int, to: int) -> list[_Block]:
+def label_blocks(spans: Spans, label_counts: Sequence[int]) -> list[Block]:
+    """The same where only the last tokens of each row ask, so many as it has labels; queries are counted among these."""
+    triangles, squares, at = [], [], 0
+    for (start, end), count in zip(spans.rows, label_counts, strict=True):
+        asks, first = slice(at, at + count), end - count
+        triangles.append(Block(asks, slice(first, end), causal=True))
+        squares += [Block(asks, slice(start, first), causal=False)] if first > start else []
+        at += count
+    squares += [Block(slice(0, at), slice(0, spans.prefix), causal=False)] if spans.prefix else []
+    return triangles + squares
+
+
+def _causal(at: int, to: int) -> list[Block]:
     """Triangles along the diagonal and the squares below: the kernel computes the upper half of a triangle, too."""
     if to - at <= _TRIANGLE:
-        return [_Block(slice(at, to), slice(at, to), causal=True)] if to > at else []
+        return [Block(slice(at, to), slice(at, to), causal=True)] if to > at else []
     middle = (at + to + 1) // 2
-    return [*_causal(at, middle), *_causal(middle, to), _Block(slice(middle, to), slice(at, middle), causal=False)]
+    return [*_causal(at, middle), *_causal(middle, to), Block(slice(middle, to), slice(at, middle), causal=False)]
 
 
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Any, key: Any, value: Any, spans: Spans, scale: float) -> torch.Tensor:
+        parts = blocks(spans)
         q, k, v = _by_group(query, key, value)
-        groups, heads, tokens, width = q.shape
-        out = q.new_empty(tokens, groups, heads, width).permute(1, 2, 0, 3)
-        lse = q.new_empty(groups, heads, tokens)
-        for asks, seen, causal in blocks(spans):
-            part = _flash(q[:, :, asks], k[:, :, seen], v[:, :, seen], 0.0, causal, scale=scale)
-            if causal:
-                out[:, :, asks], lse[:, :, asks] = part
-            else:
-                _add(out[:, :, asks], lse[:, :, asks], *part)
+        out, lse = attend(q, k, v, parts, scale)
         ctx.save_for_backward(query, key, value, out, lse)
-        ctx.spans, ctx.scale = spans, scale
-        return out.permute(2, 0, 1, 3).reshape(1, tokens, groups * heads, width)
+        ctx.parts, ctx.scale = parts, scale
+        return out.permute(2, 0, 1, 3).reshape(1, query.shape[2], query.shape[1], query.shape[3])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         query, key, value, out, lse = ctx.saved_tensors
-        q, k, v = _by_group(query, key, value)
         g = grad.reshape(out.shape[2], *out.shape[:2], out.shape[3]).permute(1, 2, 0, 3)
-        grad_q, grad_k, grad_v = torch.zeros_like(q), torch.zeros_like(key[0]), torch.zeros_like(value[0])
-        for asks, seen, causal in blocks(ctx.spans):
-            asking = (g[:, :, asks], q[:, :, asks], k[:, :, seen], v[:, :, seen], out[:, :, asks], lse[:, :, asks])
-            by_q, by_k, by_v = _flash_backward(*asking, 0.0, causal, scale=ctx.scale)
-            grad_q[:, :, asks] += by_q
-            grad_k[:, seen] += by_k.sum(1)
-            grad_v[:, seen] += by_v.sum(1)
+        q, k, v = _by_group(query, key, value)
+        grad_q, grad_k, grad_v = attend_backward(g, q, k, v, out, lse, ctx.parts, ctx.scale)
         return grad_q.reshape(query.shape), grad_k[None], grad_v[None], None, None
+
+
+def attend(q: Any, k: Any, v: Any, parts: Sequence[Block], scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """q (G, H / G, Tq, D), k and v (G, H / G, T, D) to the output, as q but laid out as (Tq, H × D), and its lse.
+
+    `parts` begin with the causal blocks, and these hold every query.
+    """
+    groups, heads, tokens, width = q.shape
+    out = q.new_empty(tokens, groups, heads, width).permute(1, 2, 0, 3)
+    lse = q.new_empty(groups, heads, tokens)
+    for asks, seen, causal in parts:
+        part = _flash(q[:, :, asks], k[:, :, seen], v[:, :, seen], 0.0, causal, scale=scale)
+        if causal:
+            out[:, :, asks], lse[:, :, asks] = part
+        else:
+            _add(out[:, :, asks], lse[:, :, asks], *part)
+    return out, lse
+
+
+def attend_backward(
+    grad: Any, q: Any, k: Any, v: Any, out: Any, lse: Any, parts: Sequence[Block], scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The gradients of `attend` by q (G, H / G, Tq, D) and by the k and v that heads of a group share (G, T, D)."""
+    grad_q, grad_k, grad_v = (q.new_zeros(shape) for shape in (q.shape, k[:, 0].shape, v[:, 0].shape))
+    for asks, seen, causal in parts:
+        asking = (grad[:, :, asks], q[:, :, asks], k[:, :, seen], v[:, :, seen], out[:, :, asks], lse[:, :, asks])
+        by_q, by_k, by_v = _flash_backward(*asking, 0.0, causal, scale=scale)
+        grad_q[:, :, asks] += by_q
+        grad_k[:, seen] += by_k.sum(1)
+        grad_v[:, seen] += by_v.sum(1)
+    return grad_q, grad_k, grad_v
 
 
 def _by_group(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:

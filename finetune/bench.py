@@ -8,12 +8,15 @@ from typing import Any
 import torch
 import transformers
 
+from finetune import ranks
 from finetune.checkpoint import Tensors
+from finetune.compiling import compile_layers
 from finetune.encoding import EncodedRow, RefusedError, encode_rows
 from finetune.events import Events
 from finetune.guard import Guard
 from finetune.model import check_packing, context_tokens, load
 from finetune.plan import JobSpec
+from finetune.sharding import load_sharded
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,19 @@ class Bench:
         return sum(param.numel() for param in self.params.values())
 
 
-def set_up(spec: JobSpec, events: Events, guard: Guard) -> Bench:
-    """Load once what all runs of `spec` need. Raises RefusedError for rows or a model that must not be trained."""
+def set_up(spec: JobSpec, events: Events, guard: Guard, seat: ranks.Seat | None = None, *options: str) -> Bench:
+    """Load once what all runs of `spec` need. Raises RefusedError for rows or a model that must not be trained.
+
+    `seat` is this process's among several ranks, None in the first; `options` are those that the others are started with.
+    """
     device = prepare(spec)
     tokenizer = transformers.AutoTokenizer.from_pretrained(spec.base_folder, local_files_only=True)
     train, dev = encode(spec, tokenizer)
-    model = load(spec, device)
+    ranks.gather(spec, device, guard, seat, *options)  # here: what is refused before is refused by one process
+    model = load_sharded(spec, device) if spec.devices > 1 else load(spec, device)
     check_packing(model, train)
+    if spec.compile:
+        compile_layers(model, device)
     return Bench(spec, model, tokenizer, train, dev, events, guard)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from finetune import adapter, memory, plan
+from finetune import adapter, memory, plan, ranks
 from finetune.bench import Bench
 from finetune.checkpoint import Tensors
 from finetune.model import load, precision, weights_dtype
@@ -33,7 +35,45 @@ def canary_of(bench: Bench) -> adapter.Canary | None:
     logits = _first_logits(model, ids)
     with model.disable_adapter():
         base_logits = _first_logits(model, ids)
-    return adapter.Canary(ids=ids, logits=logits, base_logits=base_logits)
+    exact = next(model.get_base_model().parameters()).dtype == torch.float32
+    rounding = None if exact or ranks.count() > 1 else _rounding(model, ids, logits)
+    precision_name = "float32" if exact else "bfloat16"
+    return adapter.Canary(ids=ids, logits=logits, base_logits=base_logits, precision=precision_name, rounding=rounding)
+
+
+def _rounding(model: Any, ids: tuple[int, ...], logits: tuple[float, ...]) -> float:
+    """How far `logits` are from those of the same weights in fp32: what an engine that computes so will find."""
+    device = next(model.parameters()).device
+    with _in_full_precision(model), torch.compiler.set_stance("force_eager"):
+        found = model.get_base_model()(input_ids=torch.tensor([ids], device=device), use_cache=False).logits
+    exact: list[float] = found[0, -1, : len(logits)].float().tolist()
+    return max(abs(one - other) for one, other in zip(logits, exact, strict=True))
+
+
+@contextlib.contextmanager
+def _in_full_precision(model: Any) -> Iterator[None]:
+    """Let each part of the model compute with its weights in fp32, one part at a time: all at once may not fit."""
+    base = model.get_base_model()
+    body = getattr(base, base.base_model_prefix)
+    parts = [*body.layers, *(one for one in body.children() if one is not body.layers), base.get_output_embeddings()]
+    held: dict[torch.nn.Parameter, torch.Tensor] = {}
+
+    def widen(part: torch.nn.Module, _: Any) -> None:
+        for param in part.parameters():
+            held[param] = param.data
+            param.data = param.data.float()
+
+    def give_back(part: torch.nn.Module, *_: Any) -> None:
+        for param in part.parameters():
+            param.data = held.pop(param)
+
+    hooks = [part.register_forward_pre_hook(widen) for part in parts]
+    hooks += [part.register_forward_hook(give_back) for part in parts]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _as_served(bench: Bench) -> Any:
@@ -43,7 +83,7 @@ def _as_served(bench: Bench) -> Any:
     free = memory.free_bytes(cpu)
     if needed > free:
         because = f"the full base model needs {needed} bytes of main memory, {free} are free: the adapter has no canary"
-        bench.events.tell("decision", what="canary", because=because)
+        bench.events.tell("decision", what="canary", run="adapter", because=because)
         return None
     model = load(bench.spec.model_copy(update={"four_bit": False, "gradient_checkpointing": False}), cpu, dtype)
     _copy_lora(bench.params, model)

@@ -40,3 +40,22 @@ class Events:
     def cut(self, length_bytes: int) -> None:
         """Forget what was told after the file had this length: a resumed job will tell it again."""
         self._file.truncate(min(length_bytes, self.length_bytes()))
+
+
+class NoEvents(Events):
+    """What a process tells that only helps another one, which tells the same."""
+
+    def __init__(self) -> None:
+        """Opens nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was opened."""
+
+    def tell(self, kind: str, **details: Any) -> None:
+        """Nothing."""
+
+    def length_bytes(self) -> int:
+        return 0
+
+    def cut(self, length_bytes: int) -> None:
+        """Nothing."""

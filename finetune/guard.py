@@ -1,4 +1,4 @@
-"""Ends a job when it is asked to, or when the process that started it is gone.
+"""Ends a job when it is asked to, or when the process that started it is gone, or one that helps it.
 
 A thread of its own waits for the signal, so that a backward pass of seconds does not delay the end. It waits for the
 moments in which the job's state changes, and no longer.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
 
-CANCELLED = 130
+CANCELLED, LOST = 130, 5
 _LATEST_S = 1.5  # whoever asked waits for two seconds at most
+_OWN_END_S = 3.0  # beyond it, a job whose helper died is not about to end by itself
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -24,6 +26,7 @@ class Guard:
     def __init__(self) -> None:
         self.changing = threading.RLock()
         self.on_stop: Callable[[], None] = _nothing
+        self.lost, self.over = threading.Event(), threading.Event()  # a helper died; the job ends, its helpers with it
 
     def watch(self) -> None:
         """Start watching signals and standard input. Call before any other thread starts: threads inherit the mask."""
@@ -31,6 +34,22 @@ class Guard:
         threading.Thread(target=self._await_signal, name="signals", daemon=True).start()
         if _has_parent_pipe():
             threading.Thread(target=self._await_end_of_input, name="parent", daemon=True).start()
+
+    def mind(self, helper: subprocess.Popen[bytes]) -> None:
+        """End this process with the exit code 5 when a helper dies before the job is `over`: the rest is of no use alone.
+
+        What it kept holds, and whoever started it starts it again. A helper ends with this process: it watches the pipe
+        that is its standard input.
+        """
+        threading.Thread(target=self._await_end_of, args=(helper,), name="helper", daemon=True).start()
+
+    def _await_end_of(self, helper: subprocess.Popen[bytes]) -> None:
+        if helper.wait() == 0:
+            return
+        self.lost.set()
+        if not self.over.wait(_OWN_END_S):
+            with self.changing:
+                os._exit(LOST)
 
     def _await_signal(self) -> None:
         signal.sigwait(_SIGNALS)

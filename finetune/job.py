@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from finetune import checkpoint, durable, plan, scoring
+from finetune import checkpoint, durable, plan, ranks, scoring, sharding
 from finetune.bench import Bench
 from finetune.checkpoint import Progress, Tensors, Told
 from finetune.encoding import EncodedRow
@@ -26,6 +26,7 @@ from finetune.step import accumulate
 from prompts.errors import TurnoutError
 
 CHECKPOINTS = "checkpoints"
+_APART = 1_000_003  # between the random numbers of two ranks
 
 
 class DivergedError(TurnoutError):
@@ -129,7 +130,9 @@ class _Run:
         self.last_step = plan.last_step(self.recipe, len(task.train))
         self.checkpoints = self.spec.output_dir / CHECKPOINTS
         self.key = f"{self.spec.digest} {task.name}"
-        self.progress = Progress(pack_tokens=book.told.pack_tokens or bench.spec.pack_tokens)
+        self.progress = Progress(
+            pack_tokens=min(book.told.pack_tokens or bench.spec.pack_tokens, ranks.room(bench.spec))
+        )
         self.saved_step = -1
         self.optimizer: torch.optim.Optimizer
 
@@ -143,10 +146,12 @@ class _Run:
         self.optimizer = torch.optim.AdamW(self.params.values(), lr=self.recipe.lr, weight_decay=decay, fused=True)
         found = checkpoint.load(self.checkpoints, self.key, self.params, self.optimizer)
         if found is None:
-            durable.remove(self.checkpoints)  # torn ones, or those of another run
+            if ranks.is_first():
+                durable.remove(self.checkpoints)  # torn ones, or those of another run
             self.book.open(self.task.name)
         else:
             self.progress, told = found
+            self.progress.pack_tokens = min(self.progress.pack_tokens, ranks.room(self.spec))
             self.saved_step = self.progress.step
             self.book.open(self.task.name, self.progress.step, told)
             self.book.told = replace(told, steps=told.steps - self.progress.step)
@@ -161,10 +166,11 @@ class _Run:
         lr = plan.learning_rate_at(self.recipe, step, self.steps)
         rows = self._batch(step)
         wall_s, cpu_s = time.monotonic(), time.process_time()
-        torch.manual_seed(self.recipe.seed + step)  # dropout's numbers follow from the step
+        torch.manual_seed(self.recipe.seed + step + _APART * ranks.number())  # dropout's numbers follow from the step
         self.optimizer.zero_grad()
         asked_tokens = self.progress.pack_tokens
-        loss, packed_tokens, pack_tokens = accumulate(self.base, rows, asked_tokens)
+        of_batch = accumulate if ranks.count() == 1 else sharding.accumulate
+        loss, packed_tokens, pack_tokens = of_batch(self.base, rows, asked_tokens)
         norm = float(clip_grad_norm_(self.params.values(), self.recipe.max_grad_norm))
         if not math.isfinite(loss + norm):
             why = f"step {step} gave the loss {loss} and the gradient norm {norm}"
@@ -265,6 +271,9 @@ class _Run:
         return every > 0 and self.progress.step % every == 0 and self.progress.step > max(0, self.saved_step)
 
     def save(self) -> None:
+        if not ranks.is_first():
+            self.saved_step = self.progress.step
+            return
         with self.guard.changing:
             before = self.events.length_bytes()
             self.events.tell("checkpoint", run=self.task.name, step=self.progress.step)

@@ -21,17 +21,18 @@ class LeanLinear(Linear):  # type: ignore[misc]  # peft is not followed
     """
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if args or kwargs or not self._is_plain(x):
+        if args or kwargs or not self.is_plain(x.dtype):
             return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]
         base, lora_a, lora_b = self.get_base_layer(), self.lora_A[_ADAPTER].weight, self.lora_B[_ADAPTER].weight
         flat = x.reshape(-1, x.shape[-1])
         out = _LeanLora.apply(flat, base.weight, base.bias, lora_a, lora_b, self.scaling[_ADAPTER])  # type: ignore[no-untyped-call]
         return out.reshape(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
 
-    def _is_plain(self, x: torch.Tensor) -> bool:
+    def is_plain(self, dtype: torch.dtype) -> bool:
+        """Whether it is to compute plain training of one adapter for inputs of `dtype`."""
         ours = self.active_adapters == [_ADAPTER] and not self.disable_adapters and not self.merged
         drops = self.training and not isinstance(self.lora_dropout[_ADAPTER], torch.nn.Identity)
-        return ours and not drops and x.dtype == self.lora_A[_ADAPTER].weight.dtype
+        return ours and not drops and dtype == self.lora_A[_ADAPTER].weight.dtype
 
 
 class _LeanLora(torch.autograd.Function):

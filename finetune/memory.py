@@ -17,6 +17,11 @@ _LIMITS = (  # of the control group that a container or a unit of systemd runs i
 )
 
 
+def device_count(device: torch.device) -> int:
+    """How many devices of this kind the process may use: CUDA_VISIBLE_DEVICES says so, and a CPU is one."""
+    return torch.cuda.device_count() if device.type == "cuda" else 1
+
+
 def held_bytes(device: torch.device) -> int:
     """What the process holds now: torch's tensors on CUDA, else all that is resident."""
     if device.type == "cuda":

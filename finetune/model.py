@@ -38,7 +38,8 @@ def weights_dtype(device: torch.device) -> torch.dtype:
 def load(spec: JobSpec, device: torch.device, dtype: torch.dtype | None = None) -> Any:
     """The base model with a fresh LoRA on every linear layer but the head; the LoRA fp32.
 
-    What is not quantised has `dtype`, by default `weights_dtype`.
+    What is not quantised has `dtype`, by default `weights_dtype`. For several devices the model stays in main memory, and
+    as transformers and peft have it: what computes by other ways than a layer's own call would find its weights in shards.
     """
     dtype = dtype or weights_dtype(device)
     base = transformers.AutoModelForCausalLM.from_pretrained(
@@ -52,7 +53,8 @@ def load(spec: JobSpec, device: torch.device, dtype: torch.dtype | None = None) 
     )
     if spec.four_bit:
         quantize.keep_one_format(base)
-    if device.type == "cpu":
+    ours = device.type == "cpu" and spec.devices == 1 and not spec.compile
+    if ours:
         use_packed_attention(base)
     recipe = spec.recipe
     lora = peft.LoraConfig(
@@ -65,12 +67,13 @@ def load(spec: JobSpec, device: torch.device, dtype: torch.dtype | None = None) 
     with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 for a property by its former name
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         model = peft.get_peft_model(base, lora)
-    if device.type == "cpu":
+    if ours:
         make_lean(model)
     if spec.gradient_checkpointing:
         checkpoint_layers(model)
     reset_lora(model, recipe.seed)
-    return model if spec.four_bit else model.to(device)  # a quantised one was loaded to where it is
+    is_placed = spec.four_bit or spec.devices > 1  # a quantised one was loaded to where it is
+    return model if is_placed else model.to(device)
 
 
 def checkpoint_layers(model: Any) -> None:

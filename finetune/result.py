@@ -8,7 +8,7 @@ from typing import Any
 import peft
 import safetensors.torch
 
-from finetune import adapter
+from finetune import adapter, ranks
 from finetune.bench import Bench
 from finetune.canary import canary_of
 from finetune.job import state_of
@@ -17,8 +17,10 @@ from finetune.trials import Found
 
 
 def write(bench: Bench, found: Found, chosen: SeedResult, seeds: Sequence[SeedResult]) -> adapter.Manifest:
-    """Write the adapter that the model holds, its manifest last. Raises DiskFullError."""
+    """Write the adapter that the model holds, its manifest last; of several ranks only the first does. Raises DiskFullError."""
     manifest = _manifest(bench, found, chosen, seeds)
+    if not ranks.is_first():
+        return manifest
     config = _peft_config(bench)
     weights = safetensors.torch.save(state_of(bench), {"format": "pt"})
     with bench.guard.changing:  # else a cancel could tear what is a moment's work

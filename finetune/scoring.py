@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  torch's documentation and users call it so
 from torch.utils.checkpoint import checkpoint
 
+from finetune import layers, ranks
 from finetune.attention import takes_spans
 from finetune.encoding import EncodedRow
 from finetune.packing import Pack, packs, shared_prefix
@@ -19,7 +20,10 @@ _EVAL_OWN_TOKENS = 512  # where attention takes T² on a CPU: beyond, that costs
 
 
 def label_hidden(model: Any, pack: Pack) -> torch.Tensor:
-    """Hidden states (N, D) where a label is predicted, by the forward pass of the base model's own body."""
+    """Hidden states (N, D) where a label is predicted: by layers written out where these are known, else the model's own."""
+    written_out = layers.label_hidden(model, pack)
+    if written_out is not None:
+        return written_out
     body = getattr(model, model.base_model_prefix)
     spans = {"spans": pack.spans} if takes_spans(model) else {}
     states = body(input_ids=pack.ids, attention_mask=pack.mask, position_ids=pack.positions, use_cache=False, **spans)
@@ -30,8 +34,10 @@ def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     """(N, D) to logits (N, V), with the scalings that some families put after their head."""
     config = model.config.get_text_config()
     logits: torch.Tensor = model.get_output_embeddings()(hidden)
-    logits = logits * (getattr(config, "logit_scale", None) or 1.0)  # Cohere
-    logits = logits / (getattr(config, "logits_scaling", None) or 1.0)  # Granite
+    if scale := getattr(config, "logit_scale", None):  # Cohere
+        logits = logits * scale
+    if scaling := getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / scaling
     cap = getattr(config, "final_logit_softcapping", None)  # Gemma
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -111,7 +117,7 @@ def _one_more(model: Any, rows: Sequence[EncodedRow], tokens_at_most: int) -> li
     device = next(model.parameters()).device
     asked = [EncodedRow((*row.ids, 0), len(row.ids)) for row in rows]  # the 0 stands where the answer is wanted
     hidden = [label_hidden(model, one) for one in packs(asked, tokens_at_most, device)]
-    tokens = head(model, torch.cat(hidden)).argmax(-1).tolist()
+    tokens = ranks.agreed(head(model, torch.cat(hidden)).argmax(-1)).tolist()
     return [replace(row, ids=(*row.ids, token)) for row, token in zip(rows, tokens, strict=True)]
 
 
@@ -151,7 +157,7 @@ def _token_losses(model: Any, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
         logits = head(model, hidden)
         losses.append(F.cross_entropy(logits.float(), labels, reduction="none"))
         likeliest.append(logits.argmax(-1))
-    return torch.cat(losses), torch.cat(likeliest)
+    return ranks.agreed(torch.cat(losses)), ranks.agreed(torch.cat(likeliest))
 
 
 def _has_ended(tokenizer: Any, row: EncodedRow, max_new_tokens: int) -> bool:

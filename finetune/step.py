@@ -48,7 +48,7 @@ def accumulate(base: Any, rows: Sequence[EncodedRow], pack_tokens: int) -> Gradi
                 raise
             full = str(error)
         # after the handler: until then the error's traceback holds the tensors of the failed pass
-        pack_tokens = _halved(rows, pack_tokens, full)
+        pack_tokens = halved(rows, pack_tokens, full)
         _drop_gradient(base)
         gc.collect()
         torch.cuda.empty_cache()  # does nothing where there is no CUDA
@@ -84,7 +84,7 @@ def _drop_gradient(base: Any) -> None:
         param.grad = None
 
 
-def _halved(rows: Sequence[EncodedRow], pack_tokens: int, why: str) -> int:
+def halved(rows: Sequence[EncodedRow], pack_tokens: int, why: str) -> int:
     """Half of what the largest pack holds beside its prefix, and never less than the longest row."""
     made = list(fewest_packs(rows, pack_tokens))
     largest = max(made, key=lambda one: one.tokens)

@@ -1,7 +1,7 @@
 """One training job, from a frozen spec to a complete adapter.
 
-Read `_train` first: it is the whole of it. A job that ends anywhere is started again with the same spec and ends as it
-would have: what it computes depends on the spec and the step alone.
+Read `_train` first, and `_work`: they are the whole of it. A job that ends anywhere is started again with the same spec and
+ends as it would have: what it computes depends on the spec and the step alone.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune import adapter, durable, plan, result, trials
+from finetune import adapter, durable, plan, ranks, result, trials
 from finetune.bench import Bench, set_up
 from finetune.encoding import RefusedError
-from finetune.events import Events
-from finetune.guard import Guard
+from finetune.events import Events, NoEvents
+from finetune.guard import LOST, Guard
 from finetune.job import CHECKPOINTS, Book, DivergedError
 from finetune.plan import JobSpec
 from prompts.errors import BadInput, TurnoutError
@@ -29,6 +29,7 @@ from prompts.errors import BadInput, TurnoutError
 FINISHED, REFUSED, FAILED = 0, 2, 4
 _LOCK_WAIT_S = 10.0  # as long as a process that is being cancelled may take to end, and then some
 _FP32_BYTES = 4
+_LOST_WAIT_S = 2.0  # a sum may fail a moment before the process that was to take part in it is known to be dead
 
 
 class BusyError(TurnoutError):
@@ -50,11 +51,13 @@ def run(spec: JobSpec, guard: Guard) -> int:
     try:
         with _only_here(spec.output_dir):
             if not _tell_again(spec):
-                with _events(spec) as events, _cancels_told(events, guard):
+                with _events(spec) as events, _cancels_told(events, guard), ranks.helped(guard):
                     _train(spec, events, guard)
     except BusyError as error:  # the events belong to the other process
         print(json.dumps({"type": "failed", "message": str(error)}), file=sys.stderr)  # noqa: T201
         return FAILED
+    except ranks.RankOutOfMemoryError as error:
+        return _begin_again(spec, error)
     except RefusedError as error:
         return _end(spec, REFUSED, "refused", reasons=list(error.shown))
     except BadInput as error:
@@ -67,8 +70,31 @@ def run(spec: JobSpec, guard: Guard) -> int:
         return _end(spec, FAILED, "failed", message=str(error))
     except Exception as error:  # noqa: BLE001  the process ends here: its parent reads events, not tracebacks
         traceback.print_exc()
+        if spec.devices > 1 and guard.lost.wait(_LOST_WAIT_S):
+            return LOST
         return _end(spec, FAILED, "failed", message=f"{type(error).__name__}: {error}")
     return FINISHED
+
+
+def help_file(path: Path, guard: Guard, seat: ranks.Seat) -> int:
+    """Be one of the other ranks of a job: compute what the first one computes, and write nothing.
+
+    Whatever goes wrong ends this process, and with it the first one, which says so or is started again.
+    """
+    spec = plan.read_spec(path)
+    try:
+        with ranks.helped(guard):
+            bench = set_up(spec, NoEvents(), guard, seat)
+            _work(bench, Book(bench))
+    except ranks.RankOutOfMemoryError as error:
+        return _begin_again(spec, error)
+    return FINISHED
+
+
+def _begin_again(spec: JobSpec, error: ranks.RankOutOfMemoryError) -> int:
+    print(error, file=sys.stderr)  # noqa: T201  the events belong to the first rank
+    ranks.keep_room(spec, error.pack_tokens)
+    return LOST
 
 
 def _train(spec: JobSpec, events: Events, guard: Guard) -> None:
@@ -76,15 +102,19 @@ def _train(spec: JobSpec, events: Events, guard: Guard) -> None:
     _require_disk(bench)
     book = Book(bench)
     _will_tell_started(bench, book)
+    manifest = _work(bench, book)
+    with guard.changing:
+        _tell_finished(events, manifest, book.seconds)
+        _clear(spec)
 
+
+def _work(bench: Bench, book: Book) -> adapter.Manifest:
+    """All that several ranks do together."""
     found = trials.search(bench, book)
     chosen, seeds = trials.final(bench, book, found.recipe)
 
     book.open("adapter")
-    manifest = result.write(bench, found, chosen, seeds)
-    with guard.changing:
-        _tell_finished(events, manifest, book.seconds)
-        _clear(spec)
+    return result.write(bench, found, chosen, seeds)
 
 
 def _events(spec: JobSpec) -> Events:
@@ -128,6 +158,7 @@ def _will_tell_started(bench: Bench, book: Book) -> None:
         tokens=sum(len(row.ids) for row in bench.train),
         steps=plan.total_steps(spec.recipe, len(bench.train)),
         search=spec.search.model_dump(mode="json"),
+        devices=spec.devices,
     )
 
 
@@ -171,6 +202,7 @@ def _tell_finished(events: Events, manifest: adapter.Manifest, seconds: float | 
 def _clear(spec: JobSpec) -> None:
     """Delete what only a resume would have needed; the records of the trials stay."""
     durable.remove(spec.output_dir / CHECKPOINTS)
+    durable.remove(spec.output_dir / ranks.FOLDER)
     for tensors in (spec.output_dir / trials.TRIALS).glob("seed-*.safetensors"):
         tensors.unlink(missing_ok=True)
 

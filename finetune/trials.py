@@ -13,7 +13,7 @@ from typing import Any
 
 import safetensors.torch
 
-from finetune import durable, job, plan, scoring
+from finetune import durable, job, plan, ranks, scoring
 from finetune.bench import Bench
 from finetune.checkpoint import Progress, Tensors, Told
 from finetune.encoding import EncodedRow
@@ -74,7 +74,8 @@ def _tamed(recipe: Recipe, best: Scored, results: Sequence[TrialResult], book: B
     said = f"in {over} of {len(folds)} folds the loss on rows left out rose while the train loss fell"
     because = f"{said}: the same rate is tried with dropout {changes['dropout']:g} and weight decay"
     because = f"{because} {changes['weight_decay']:g}"
-    book.will_tell("decision", what="regularise", because=because, overfitting_folds=over, folds=len(folds), **changes)
+    counted = {"overfitting_folds": over, "folds": len(folds)}
+    book.will_tell("decision", what="regularise", run=_run_of(best.candidate), because=because, **counted, **changes)
     return recipe.model_copy(update={**changes, "lr": best.lr})
 
 
@@ -91,7 +92,12 @@ def _tell_choice(book: Book, best: Scored, table: Sequence[Scored], recipe: Reci
     because = f"over the folds {_named(best)} answers {best.dev_exact:.1%} of the rows left out exactly{than}"
     details = {"lr": best.lr, "epochs": best.epochs, "dropout": best.dropout, "weight_decay": best.weight_decay}
     scores = {"dev_exact": best.dev_exact, "dev_loss": best.dev_loss, "recipe": recipe.model_dump()}
-    book.will_tell("decision", what="recipe", because=because, **details, **scores)
+    book.will_tell("decision", what="recipe", run=_run_of(best.candidate), because=because, **details, **scores)
+
+
+def _run_of(candidate: int) -> str:
+    """What the names of a candidate's runs begin with; one of each fold follows."""
+    return f"trial-{candidate}"
 
 
 def _named(one: Scored) -> str:
@@ -109,7 +115,7 @@ def _candidate(bench: Bench, book: Book, number: int, recipe: Recipe) -> list[Tr
 
 
 def _trial(bench: Bench, book: Book, number: int, recipe: Recipe, fold: int, fold_of: Sequence[int]) -> TrialResult:
-    name, left_out = f"trial-{number}-{fold}", [row for row, its in enumerate(fold_of) if its == fold]
+    name, left_out = f"{_run_of(number)}-{fold}", [row for row, its in enumerate(fold_of) if its == fold]
     train = [one for one, its in zip(bench.train, fold_of, strict=True) if its != fold]
     recipe = recipe.model_copy(update={"stop_after_epochs": max(_epochs(bench.spec))})
     at = [plan.step_after(recipe, len(train), epochs) for epochs in _epochs(bench.spec)]
@@ -154,7 +160,8 @@ def _judge(bench: Bench, rows: Sequence[int], pack_tokens: int) -> tuple[Judged,
     """What the model as it stands, which did not see these rows, says about their answers."""
     bench.base.eval()
     asked = [bench.train[row] for row in rows]
-    limits = {"max_new_tokens": bench.spec.max_new_tokens, "pack_tokens": pack_tokens}
+    longest = max(len(row.labels) for row in bench.train)  # an answer beyond it is none that is known
+    limits = {"max_new_tokens": min(bench.spec.max_new_tokens, longest), "pack_tokens": pack_tokens}
     with precision(bench.device):
         losses = scoring.row_losses(bench.base, asked, pack_tokens)
         answered = scoring.answers(bench.base, bench.tokenizer, asked, **limits)
@@ -196,8 +203,7 @@ def _suspects(bench: Bench, book: Book, results: Sequence[TrialResult]) -> tuple
         for one in plan.find_mislabelled(judged, answers)
     )
     content = {"spec": bench.spec.digest, "judged": len(judged), "rows": list(rows)}
-    _folder(bench).mkdir(parents=True, exist_ok=True)
-    durable.write_file(_folder(bench) / "mislabelled.json", durable.as_json(content))
+    _keep(_folder(bench) / "mislabelled.json", durable.as_json(content))
     book.will_tell("mislabelled", judged=len(judged), rows=list(rows))
     return rows
 
@@ -218,6 +224,7 @@ def final(bench: Bench, book: Book, recipe: Recipe) -> tuple[SeedResult, tuple[S
         _tell_seed(book, chosen, [*results.values()])
     if chosen.diverged:
         raise DivergedError(chosen.diverged)
+    ranks.wait()  # until the first rank has written them
     tensors = safetensors.torch.load_file(_tensors_path(bench, chosen.seed))
     for name, param in bench.params.items():
         param.data.copy_(tensors[name])
@@ -231,7 +238,7 @@ def _seed(bench: Bench, book: Book, recipe: Recipe) -> SeedResult:
         book.skip(Told(**record["told"]))
         return SeedResult.model_validate(record["result"])
     at = plan.evaluation_steps(recipe, len(bench.train))
-    task = Task(f"seed-{recipe.seed}", recipe, bench.train, bench.dev, at)
+    task = Task(_run_of_seed(recipe.seed), recipe, bench.train, bench.dev, at)
     try:
         progress = job.run(bench, task, book)
     except DivergedError as error:
@@ -263,7 +270,11 @@ def _tell_seed(book: Book, chosen: SeedResult, results: Sequence[SeedResult]) ->
     listed = ", ".join(f"seed {seed} {score}" for seed, score in shown.items())
     because = f"the median of {len(results)} seeds ships, since the best is partly luck: {listed}"
     scores = {"dev_exact": chosen.dev_exact, "dev_loss": chosen.dev_loss}
-    book.will_tell("decision", what="seed", because=because, seed=chosen.seed, **scores)
+    book.will_tell("decision", what="seed", run=_run_of_seed(chosen.seed), because=because, seed=chosen.seed, **scores)
+
+
+def _run_of_seed(seed: int) -> str:
+    return f"seed-{seed}"
 
 
 # ------------------------------------------------------------------------------------------------ records
@@ -288,19 +299,22 @@ def _read(path: Path, spec_digest: str) -> dict[str, Any] | None:
 
 def _write(bench: Bench, book: Book, path: Path, progress: Progress, result: dict[str, Any], **known: Any) -> None:
     """Keep what a run gave, and how far the job had come with it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     told = book.now(progress)
-    durable.write_file(
-        path, durable.as_json({"spec": bench.spec.digest, "told": asdict(told), "result": result, **known})
-    )
+    _keep(path, durable.as_json({"spec": bench.spec.digest, "told": asdict(told), "result": result, **known}))
     book.told = told
 
 
 def _write_tensors(path: Path, tensors: Tensors) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = safetensors.torch.save(tensors, {"format": "pt"})
-    durable.write_file(path, content)
+    _keep(path, content)
     return durable.sha256_of_bytes(content)
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Write a record; of several ranks only the first does."""
+    if ranks.is_first():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.write_file(path, content)
 
 
 def _has_digest(path: Path, digest: str) -> bool:

@@ -104,6 +104,15 @@ ELSEWHERE: Mapping[str, str] = {  # what has a key of its own, or is not a promp
 }
 
 
+DEFAULT_ANSWER_TOKENS = 512  # of an answer from the embedded engine where nobody says more or less
+
+
+def answer_tokens(parameters: Mapping[str, Any]) -> int | None:
+    """The longest answer that these parameters ask for: `max_completion_tokens` before `max_tokens`; None where neither is set."""
+    given = (parameters.get(name) for name in ("max_completion_tokens", "max_tokens"))
+    return next((value for value in given if isinstance(value, int) and value > 0), None)
+
+
 def parameter_faults(parameters: Mapping[str, Any]) -> Iterator[ParameterFault]:
     """Parameters that no model takes so, by the names that the file gives them."""
     for name, value in parameters.items():

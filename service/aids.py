@@ -26,6 +26,7 @@ from service.store import requests, runs
 from service.store.database import Database
 from suites.assertions.people import HUMAN
 from suites.assertions.spec import Aids, AssertionErrored, Rubric, Spending, Spent
+from suites.assertions.text import as_text
 from suites.case import Case, Suite
 from suites.results import CaseResult, Price
 from suites.runner import FEWEST_ATTEMPTS
@@ -43,8 +44,6 @@ _EXTRAS: tuple[frozenset[str], ...] = (  # what an upstream may refuse, and a ju
     frozenset({"response_format", "temperature", "seed"}),
 )
 RATED = "case"  # feedback on a run's answer is on the id case:CASE:RUN:REPEAT
-
-Ask = Callable[[Case, int], Awaitable[Completion]]
 
 
 def rating_id(case_id: str, run_id: str, repeat: int = 0) -> str:
@@ -81,12 +80,11 @@ class Desk:
         *,
         use_cache: bool = True,
         concurrency: int = 16,
-        answers: SharedAnswers | None = None,
         rubrics: Mapping[str, str] | None = None,
+        others: Sequence[CompiledPrompt] = (),
     ) -> None:
         self.judge = suite.judge
-        self.prompt = prompt
-        self.answers = answers
+        self._prompts = (prompt, *others)
         self.fresh: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
         self.database = database
         self._settings = settings
@@ -111,17 +109,23 @@ class Desk:
         for task in self._known.values():
             task.cancel()
         self._known.clear()
-        if self.answers is not None:
-            self.answers.close()
 
     def about(self, case: Case, repeat: int, answer: str) -> Aids:
         """The aids for one answer: they count what is asked through them."""
         return _AnswerAids(self, case, repeat, answer)
 
+    def question(self, case: Case) -> Sequence[Message]:
+        """What the variants under test are asked; where their prompts ask it differently, the case's variables alone.
+
+        A judge that saw the words of one of them would hold the others' answers against these.
+        """
+        first, *others = [prompt.render(case.vars, (), case.placeholders) for prompt in self._prompts]
+        if all(other == first for other in others):
+            return first
+        return (Message("user", "\n".join(f"{name}: {as_text(value)}" for name, value in case.vars.items())),)
+
     def take_fresh(self, result: CaseResult) -> list[Fresh]:
         """What was asked of judges for this result and is worth keeping: answers that led to a verdict."""
-        if self.answers is not None:
-            self.answers.forget(result.case_id)
         found = self.fresh.pop((result.case_id, result.repeat), {})
         return list(found.items()) if result.status in ("passed", "failed") else []
 
@@ -233,53 +237,6 @@ async def _may_retry(error: ModelError, attempt: int) -> bool:
     return True
 
 
-class SharedAnswers:
-    """Answers of the model under test that every repeat of a case looks at, each asked for once."""
-
-    def __init__(self, ask: Ask, repeat: int) -> None:
-        self._ask = ask
-        self._repeat = repeat
-        self._tasks: dict[tuple[str, int], asyncio.Task[Completion]] = {}
-        self._left: dict[str, int] = {}
-
-    async def ask(self, case: Case, repeat: int) -> Completion:
-        """As the run's own `ask`; an attempt that failed is made anew by the next one who asks."""
-        key = (case.id, repeat)
-        task = self._tasks.get(key)
-        if task is None:
-            task = self._tasks[key] = asyncio.create_task(_awaited(self._ask(case, repeat)))
-        try:
-            return await asyncio.shield(task)
-        except BaseException:
-            if task.done() and self._tasks.get(key) is task:
-                del self._tasks[key]
-            raise
-
-    async def of(self, case: Case) -> Mapping[int, str]:
-        """The text of each repeat that was answered."""
-        found = await asyncio.gather(
-            *(self.ask(case, number) for number in range(self._repeat)), return_exceptions=True
-        )
-        return {number: one.text for number, one in enumerate(found) if isinstance(one, Completion)}
-
-    def close(self) -> None:
-        """End what nobody waits for any more."""
-        for task in self._tasks.values():
-            task.cancel()
-
-    def forget(self, case_id: str) -> None:
-        """One more repeat of a case is done; with the last of them its answers go."""
-        self._left[case_id] = self._left.get(case_id, self._repeat) - 1
-        if self._left[case_id] <= 0:
-            del self._left[case_id]
-            for number in range(self._repeat):
-                self._tasks.pop((case_id, number), None)
-
-
-async def _awaited(work: Awaitable[Completion]) -> Completion:
-    return await work
-
-
 @dataclass
 class _AnswerAids:
     """`suites.assertions.spec.Aids` for one answer."""
@@ -344,12 +301,7 @@ class _AnswerAids:
         return found
 
     async def question(self, _case_id: str) -> Sequence[Message]:
-        return self.desk.prompt.render(self.case.vars, (), self.case.placeholders)
-
-    async def answers(self) -> Mapping[int, str]:
-        if self.desk.answers is None:
-            return {self.repeat: self.answer}
-        return await self.desk.answers.of(self.case)
+        return self.desk.question(self.case)
 
     async def rubric(self, name: str) -> Rubric | None:
         return await self.desk.rubric(name)

@@ -35,7 +35,7 @@ HANDLERS = (
     prompts.get_label, prompts.move_label, prompts.remove_label, prompts.undo_label, prompts.label_history,
     rendering.render, rendering.get_template, rendering.get_changes,
     evaluation.list_suites, evaluation.get_suite, evaluation.put_suite, evaluation.start_run, evaluation.list_runs,
-    evaluation.get_run, evaluation.get_run_cases, evaluation.start_gate, evaluation.get_gate,
+    evaluation.get_run, evaluation.get_run_cases, evaluation.start_matrix, evaluation.start_gate, evaluation.get_gate,
     evaluation.start_finetune, evaluation.get_evidence,
     jobs.list_jobs, jobs.get_job, jobs.job_events, jobs.run_events, jobs.cancel_job, jobs.resume_job,
     judging.start_calibration, judging.list_calibrations,

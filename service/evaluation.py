@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from prompts.messages import Completion, CompletionRequest
 from prompts.names import Variant
-from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt, digest_of
+from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt
+from service.asking import Asker
 from service.errors import Conflict, NotFound
 from service.ids import now
 from service.pool import Models, price_of
-from service.recording import CompletionCache, Fresh, Recorder, completion_data
+from service.recording import Recorder
 from service.settings import Settings
 from service.store import prompts, routes, runs
 from service.store.database import Database
-from suites.assertions.perplexity import PERPLEXITIES
-from suites.case import Case, Suite, Thresholds
+from suites.case import Suite, Thresholds
 from suites.detail import Wanted, gate_input, with_detail
 from suites.filters import Filter
 from suites.gate import decide
 from suites.judging import Needs
-from suites.results import CaseResult, RunSummary, statuses_data
+from suites.outcomes import statuses_data
+from suites.results import CaseResult, RunSummary
 from suites.runner import run_suite
 from suites.verdicts import Counted, GateInput, Side
 
 if TYPE_CHECKING:
     from service.aids import Desk
+    from service.matrix import Entrant
     from service.store.session import Session
+    from suites.comparison import Rule
 
 DEFAULT_CONCURRENCY = 16
-DEFAULT_TIMEOUT_S = 120.0  # of one attempt, on models whose settings have none
 ALL_CASES = Filter()
+MARKS = ("filter", "rerun", "compared")  # what a run says of itself from its start on
 Progress = Callable[[CaseResult], None]
 Again = Literal["failed", "errored"]
 
@@ -53,6 +56,7 @@ class RunSpec:
     `rerun_of` names a run whose results are kept: with `asks` "failed" those of cases that passed in all their repeats,
     so that a case which failed gets a second chance; with "errored" every result that was judged. `rubrics` are the
     versions (`NAME@N`) that the suite's rubrics mean, by name; those not among them mean what they mean when it starts.
+    `compared` are the runs whose answers are compared with this one's, itself among them; none where no other's are.
     """
 
     run_id: str
@@ -65,6 +69,7 @@ class RunSpec:
     asks: Again = "failed"
     rubrics: Mapping[str, str] = field(default_factory=dict)
     filter: Filter = ALL_CASES
+    compared: tuple[Entrant, ...] = ()
 
     def chosen(self, suite: Suite) -> Sequence[int]:
         """The positions of the cases to run; raises BadInput where a filter leaves none."""
@@ -81,6 +86,17 @@ class Finished:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A run whose cases have all been asked. `chosen` are their positions, `about` is what the run says of itself."""
+
+    spec: RunSpec
+    compiled: CompiledPrompt
+    chosen: Sequence[int]
+    summary: RunSummary
+    about: Mapping[str, Any]
+
+
 class Evaluator:
     """Runs suites. One instance serves any number of runs."""
 
@@ -95,13 +111,33 @@ class Evaluator:
         Raises NotFound for a variant that does not exist and BadSetting for its model; a dead model is no error but
         skipped cases in the summary.
         """
+        [finished] = await self.run_all([spec], suite, progress)
+        return finished
+
+    async def run_all(
+        self, specs: Sequence[RunSpec], suite: Suite, progress: Progress | None = None, rule: Rule = "repeats"
+    ) -> list[Finished]:
+        """The same for several variants of one suite, one after the other; by `rule` their answers are compared.
+
+        Assertions that compare answers are decided when all runs have answered, and none is finished before. What was
+        decided is not decided again.
+        """
+        needs = await asyncio.to_thread(Needs.of_suite, suite)
+        if needs.compares and rule != "repeats":
+            specs = [replace(spec, compared=_entrants(specs)) for spec in specs]
+        asked = [await self._ask(spec, suite, needs, progress) for spec in specs]
+        if needs.compares:
+            asked = await self._compare(asked, suite, needs, rule, progress)
+        return [await self._conclude(each, suite) for each in asked]
+
+    async def _ask(self, spec: RunSpec, suite: Suite, needs: Needs, progress: Progress | None) -> _Asked:
         compiled, adapter_digest = await asyncio.to_thread(self._load, spec.variant)
-        asker = _Asker(self._database, self._settings, self._models, spec, compiled, adapter_digest)
+        asker = Asker(self._database, self._settings, self._models, spec, compiled, adapter_digest)
         chosen = await asyncio.to_thread(spec.chosen, suite)
         mark = await asyncio.to_thread(self._start, spec, suite.repeat)
         await asyncio.to_thread(asker.prepare)
         recorder = Recorder(self._database, spec.run_id)
-        desk, rubrics = await self._desk(spec, suite, compiled, asker)
+        desk, rubrics = await self._desk(spec, suite, [compiled], needs)
 
         def on_result(result: CaseResult) -> Awaitable[object] | None:
             if progress is not None:
@@ -113,7 +149,7 @@ class Evaluator:
         async with recorder, _closing(desk):
             summary = await run_suite(
                 suite.tests,
-                desk.answers.ask if desk and desk.answers else asker.ask,
+                asker.ask,
                 concurrency=spec.concurrency,
                 repeat=suite.repeat,
                 pass_k=suite.pass_k,
@@ -128,35 +164,62 @@ class Evaluator:
                 on_wait=progress.waits if isinstance(progress, Watcher) else None,
                 hopeless=desk.hopeless if desk else str,
             )
-        about = {**mark, **({"rubrics": rubrics} if rubrics else {})}
-        data = await asyncio.to_thread(self._describe, spec, suite, summary, about)
+        return _Asked(spec, compiled, chosen, summary, {**mark, **({"rubrics": rubrics} if rubrics else {})})
+
+    async def _compare(
+        self, asked: Sequence[_Asked], suite: Suite, needs: Needs, rule: Rule, progress: Progress | None
+    ) -> list[_Asked]:
+        """The runs with their summaries anew, after their answers were compared. The time that took counts with the first."""
+        from service.matrix import Comparisons
+
+        spec, started = asked[0].spec, time.perf_counter()
+        desk, _ = await self._desk(spec, suite, [each.compiled for each in asked], needs)
+        entrants = _entrants([each.spec for each in asked])
+        if isinstance(progress, Watcher):
+            progress.waits(f"all answers of {', '.join(each.variant for each in entrants)} are in: comparing them")
+        comparisons = Comparisons(self._database, suite, entrants, rule, desk, spec.concurrency)
+        async with _closing(desk):
+            await comparisons.decide(asked[0].chosen)
+        took_s = [time.perf_counter() - started, *[0.0] * (len(asked) - 1)]
+        return [
+            replace(each, summary=await asyncio.to_thread(self._again, each, suite, more_s, comparisons.stopped))
+            for each, more_s in zip(asked, took_s, strict=True)
+        ]
+
+    def _again(self, asked: _Asked, suite: Suite, more_s: float, stopped: str) -> RunSummary:
+        from service.matrix import summary_of
+
+        results, stopped = self._finished(asked.spec.run_id), asked.summary.stopped or stopped
+        return summary_of(results, suite, asked.chosen, asked.summary.seconds + more_s, stopped)
+
+    async def _conclude(self, asked: _Asked, suite: Suite) -> Finished:
+        spec = asked.spec
+        data = await asyncio.to_thread(self._describe, spec, suite, asked.summary, asked.about)
         await asyncio.to_thread(self._finish, spec.run_id, data)
-        return Finished(spec.run_id, spec.variant, summary, data)
+        return Finished(spec.run_id, spec.variant, asked.summary, data)
 
     async def _desk(
-        self, spec: RunSpec, suite: Suite, compiled: CompiledPrompt, asker: _Asker
+        self, spec: RunSpec, suite: Suite, compiled: Sequence[CompiledPrompt], needs: Needs
     ) -> tuple[Desk | None, dict[str, str]]:
         """What the suite's assertions may ask beyond answers, None where none of them asks; and the rubrics' versions."""
-        needs = await asyncio.to_thread(Needs.of_suite, suite)
         if not needs.others:
             return None, {}
-        from service.aids import Desk, SharedAnswers  # most suites ask no other model
+        from service.aids import Desk  # most suites ask no other model
         from service.graders import grader_of, pinned_rubrics
 
         rubrics = await asyncio.to_thread(pinned_rubrics, self._database, needs.rubrics, spec.rubrics)
         for judged in needs.graders:  # a rubric that is not there is told before any model is asked
             await asyncio.to_thread(grader_of, self._database, self._settings, suite, judged, rubrics)
-        answers = SharedAnswers(asker.ask, suite.repeat) if needs.repeats else None
         desk = Desk(
             self._database,
             self._settings,
             self._models,
             suite,
-            compiled,
+            compiled[0],
             use_cache=spec.use_cache,
             concurrency=spec.concurrency,
-            answers=answers,
             rubrics=rubrics,
+            others=compiled[1:],
         )
         await asyncio.to_thread(desk.prepare, sorted(needs.aliases))
         return desk, rubrics
@@ -214,7 +277,7 @@ class Evaluator:
                 kept = _copy(session, spec, spec.rerun_of, repeat)
                 stored["summary"]["rerun"]["kept"] = kept
                 runs.set_summary(session, spec.run_id, stored["summary"])
-        return {name: found for name, found in (stored["summary"] or {}).items() if name in ("filter", "rerun")}
+        return {name: found for name, found in (stored["summary"] or {}).items() if name in MARKS}
 
     def _finished(self, run_id: str) -> Iterator[CaseResult]:
         """Every stored result of a run, in the order of its suite."""
@@ -241,10 +304,17 @@ class Evaluator:
         }
 
 
+def _entrants(specs: Sequence[RunSpec]) -> tuple[Entrant, ...]:
+    from service.matrix import Entrant  # most suites compare nothing
+
+    return tuple(Entrant(spec.run_id, str(spec.variant)) for spec in specs)
+
+
 def _marks(spec: RunSpec) -> dict[str, Any]:
     """What a run is besides a run of all cases, each asked for the first time."""
-    filtered = {"filter": spec.filter.as_data()} if spec.filter else {}
-    return filtered | ({"rerun": {"of": spec.rerun_of, "asks": spec.asks}} if spec.rerun_of else {})
+    found: dict[str, Any] = {"filter": spec.filter.as_data()} if spec.filter else {}
+    found |= {"compared": [entrant.as_data() for entrant in spec.compared]} if spec.compared else {}
+    return found | ({"rerun": {"of": spec.rerun_of, "asks": spec.asks}} if spec.rerun_of else {})
 
 
 def _copy(session: Session, spec: RunSpec, source: str, repeat: int) -> int:
@@ -279,48 +349,3 @@ def run_verdict(given: GateInput) -> dict[str, Any]:
         return {"verdict": "fail", "reasons": [f"{not_passed} cases did not pass"], "thresholds": []}
     verdict = "could_not_run" if decision.verdict == "could_not_run" else "pass"
     return {"verdict": verdict, "reasons": list(decision.reasons) if verdict != "pass" else [], "thresholds": []}
-
-
-class _Asker:
-    """Asks one variant for one case: rendered, cached where an equal question was answered before."""
-
-    def __init__(
-        self,
-        database: Database,
-        settings: Settings,
-        models: Models,
-        spec: RunSpec,
-        compiled: CompiledPrompt,
-        adapter_digest: str | None,
-    ) -> None:
-        self._model = models.get(spec.variant.model)
-        self._compiled = compiled
-        self._adapter = spec.variant.adapter
-        self._parameters = compiled.content.request_parameters()
-        self._cache = CompletionCache(database) if spec.use_cache else None
-        model = settings.model(spec.variant.model)
-        self.timeout_s: float = getattr(model, "timeout_s", DEFAULT_TIMEOUT_S)
-        model_spec = model.model_dump(mode="json", exclude={"price", "context_tokens"})
-        self._origin = digest_of([spec.variant.model, model_spec, self._adapter, adapter_digest])
-        self.fresh: dict[tuple[str, int], Fresh] = {}
-
-    def prepare(self) -> None:
-        """Look whether there is anything in the cache to be asked for."""
-        if self._cache is not None and not self._cache.holds_any():
-            self._cache = None
-
-    async def ask(self, case: Case, repeat: int) -> Completion:
-        messages = self._compiled.render(case.vars, (), case.placeholders)
-        parameters = dict(self._parameters)
-        if isinstance(parameters.get("seed"), int):
-            parameters["seed"] += repeat
-        if case.shared.types & PERPLEXITIES:
-            parameters["logprobs"] = True
-        key = digest_of([self._origin, [message.as_dict() for message in messages], parameters, repeat])
-        found = await self._cache.get(key) if self._cache else None
-        if found is not None:
-            return found
-        request = CompletionRequest(messages, parameters, self._adapter, self.timeout_s)
-        completion = await self._model.complete(request)
-        self.fresh[(case.id, repeat)] = (key, completion_data(completion))
-        return completion

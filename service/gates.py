@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prompts.errors import BadInput
@@ -18,48 +18,30 @@ from service.questions import (
     RUN_BASELINE,
     GateJob,
     GateRequest,
+    MatrixJob,
+    MatrixRequest,
     RunJob,
     RunRequest,
     by_name,
     rubrics_by_name,
 )
 from service.registry import Registry
+from service.run_plans import GateItem, RunPlan, check_comparison, notes_of, pin, refuse_no_evidence, run_id_in
 from service.store import jobs, routes, runs
 from service.store.database import Database
 from suites.case import Suite
 from suites.detail import gate_input
 from suites.evidence_digest import record_digest
 from suites.gate import decide_all
-from suites.results import statuses_of
+from suites.judging import check_alone
+from suites.outcomes import statuses_of
 from suites.verdicts import GateEvidence, GateInput, Side, worst
 
 if TYPE_CHECKING:
     from service.store.session import Session
+    from suites.comparison import Rule
 
 __all__ = ["GateItem", "GateJob", "GateRequest", "Gates", "RunJob", "RunPlan", "RunRequest"]
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """A run that can be started: everything named exists."""
-
-    spec: RunSpec
-    suite: Suite
-
-
-@dataclass(frozen=True, slots=True)
-class GateItem:
-    """One suite of a gate; `baseline` is a run to make, or the id of one that was made before, or None."""
-
-    candidate: RunPlan
-    baseline: RunPlan | str | None
-
-    @property
-    def runs(self) -> tuple[RunPlan, ...]:
-        """The runs to make: one where a version is compared with itself."""
-        if isinstance(self.baseline, RunPlan) and self.baseline is not self.candidate:
-            return (self.candidate, self.baseline)
-        return (self.candidate,)
 
 
 class Gates:
@@ -72,6 +54,21 @@ class Gates:
 
     def plan_run(self, request: RunRequest, run_id: str) -> RunPlan:
         """Everything that can be known to be wrong before a model is called is raised here."""
+        plan = self._run_plan(request, run_id)
+        check_alone(request.suite, plan.suite)
+        return plan
+
+    def plan_matrix(self, request: MatrixRequest, matrix_id: str) -> list[RunPlan]:
+        """The runs of a matrix; raises what `plan_run` does, and BadInput for a variant that is there twice."""
+        plans = [self._run_plan(each, run_id_in(matrix_id, number)) for number, each in enumerate(request.runs())]
+        variants = [str(plan.spec.variant) for plan in plans]
+        for number, variant in enumerate(variants):
+            if variant in variants[:number]:
+                told = f"variant {variant} is named twice: variants {variants.index(variant) + 1} and {number + 1}"
+                raise BadInput(f"{told}; leave one out", param="variants")
+        return plans
+
+    def _run_plan(self, request: RunRequest, run_id: str) -> RunPlan:
         record = self._registry.suite_head(request.suite)
         prompt = record["prompt"]
         selector = parse_selector(request.prompt) if request.prompt else Selector(prompt, label=PRODUCTION)
@@ -86,15 +83,21 @@ class Gates:
 
     def pinned_run(self, request: RunRequest) -> RunJob:
         """What a job keeps of a request; raises all that can be known to be wrong."""
-        return _pin(self.plan_run(request, "run_check"))
+        return pin(self.plan_run(request, "run_check"))
+
+    def pinned_matrix(self, request: MatrixRequest) -> MatrixJob:
+        """What a job keeps of a request; raises all that can be known to be wrong."""
+        return MatrixJob(runs=tuple(map(pin, self.plan_matrix(request, "matrix_check"))))
 
     def pinned(self, request: GateRequest) -> GateJob:
         """What a job keeps of a request; raises all that can be known to be wrong."""
         items = self.plan(request, "gate_check")
+        held_out = [self._registry.suite_head(text) for text in request.held_out]
         return GateJob(
-            candidates=tuple(_pin(item.candidate) for item in items),
-            baselines=tuple(_pin(b) if isinstance(b := item.baseline, RunPlan) else b for item in items),
+            candidates=tuple(pin(item.candidate) for item in items),
+            baselines=tuple(pin(b) if isinstance(b := item.baseline, RunPlan) else b for item in items),
             fallback=request.fallback,
+            held_out={record["name"]: record["number"] for record in held_out},
         )
 
     def load_run(self, job: RunJob, run_id: str) -> RunPlan:
@@ -114,11 +117,20 @@ class Gates:
         )
         return RunPlan(spec, self._registry.read_suite(record))
 
+    def load_matrix(self, job: MatrixJob, matrix_id: str) -> list[RunPlan]:
+        """The runs that a matrix's job keeps."""
+        return [self.load_run(each, run_id_in(matrix_id, number)) for number, each in enumerate(job.runs)]
+
+    async def run_matrix(self, plans: Sequence[RunPlan], progress: Progress | None = None) -> list[dict[str, Any]]:
+        """The figures of each run, when all have answered and what compares their answers is decided."""
+        specs = [plan.spec for plan in plans]
+        return [one.data for one in await self._evaluator.run_all(specs, plans[0].suite, progress, "variants")]
+
     def load(self, job: GateJob, gate_id: str) -> list[GateItem]:
         """The runs that a gate's job keeps."""
         items = []
         for index, (candidate_job, baseline_job) in enumerate(zip(job.candidates, job.baselines, strict=True)):
-            run_id = f"run_{gate_id.partition('_')[2]}_{index}"
+            run_id = run_id_in(gate_id, index)
             candidate = self.load_run(candidate_job, run_id + "c")
             baseline: RunPlan | str | None = None
             if isinstance(baseline_job, RunJob):
@@ -183,7 +195,7 @@ class Gates:
             selector = candidates.get(prompt, Selector(prompt, label=PRODUCTION))
             if isinstance(selector, str) or RUN_BASELINE in candidates:
                 raise BadInput("a candidate is a version, NAME@SEL; only a baseline may be run:ID", param="candidate")
-            run_id = f"run_{gate_id.partition('_')[2]}_{index}"
+            run_id = run_id_in(gate_id, index)
             candidate = self._priced(self._plan(record, selector, run_id + "c", request.model, None, request))
             baseline = self._baseline(request, record, baselines, candidate, run_id + "b")
             if baseline is None and not candidate.suite.thresholds.given():
@@ -192,6 +204,7 @@ class Gates:
                     f" or label a version of {prompt} `production`, or give --baseline",
                     param="baseline",
                 )
+            check_comparison(request, candidate, baseline)
             items.append(GateItem(candidate, baseline))
         return items
 
@@ -225,7 +238,7 @@ class Gates:
         if record is None or record["status"] != "finished":
             hint = "`turnout run --json` says the id of a run; one that was cut short is ended with --resume"
             raise NotFound("finished run", run_id, hint)
-        _refuse_no_evidence(run_id, record["summary"] or {})
+        refuse_no_evidence(run_id, record["summary"] or {})
         if record["suite"] != suite:
             told = f"run {run_id!r} is of suite {record['suite']!r}, not {suite!r}"
             raise BadInput(f"{told}: give a run of this suite, a version, or none", param="baseline")
@@ -251,10 +264,9 @@ class Gates:
         """Run what is not run yet, decide, and keep the evidence. The same gate again gives the same answer."""
         inputs: list[GateInput] = []
         for item in items:
-            candidate = await self._evaluator.run(item.candidate.spec, item.candidate.suite, progress)
-            baseline = await self._baseline_side(item, candidate, progress)
-            side = await self._evaluator.side(candidate, item.candidate.suite)
             suite = item.candidate.suite
+            candidate, baseline = await self._sides(item, progress)
+            side = await self._evaluator.side(candidate, suite)
             given = await asyncio.to_thread(gate_input, item.candidate.spec.suite, suite, side, baseline)
             rubrics = candidate.data.get("rubrics", {})
             inputs.append(await asyncio.to_thread(self._evaluator.with_judges, given, suite, rubrics))
@@ -263,8 +275,19 @@ class Gates:
         shown = [found.decision.as_dict(kept) for found, kept in zip(evidence, ids, strict=True)]
         reasons = [f"{entry['suite']}: {reason}" for entry in shown for reason in entry["reasons"]]
         verdict = worst(found.decision.verdict for found in evidence)
-        notes = [note for given in inputs for note in _notes(given)]
+        notes = [note for given, item in zip(inputs, items, strict=True) for note in notes_of(given, item)]
         return {"gate_id": gate_id, "verdict": verdict, "reasons": reasons, "suites": shown, "notes": notes}
+
+    async def _sides(self, item: GateItem, progress: Progress | None) -> tuple[Finished, Side | None]:
+        """The candidate's run, and the baseline's side; run together where the suite compares their answers."""
+        suite = item.candidate.suite
+        if not item.compares:
+            candidate = await self._evaluator.run(item.candidate.spec, suite, progress)
+            return candidate, await self._baseline_side(item, candidate, progress)
+        specs = [plan.spec for plan in item.runs]
+        rule: Rule = "gate" if len(specs) > 1 else "itself"
+        candidate, *others = await self._evaluator.run_all(specs, suite, progress, rule)
+        return candidate, await self._evaluator.side(others[0] if others else candidate, suite)
 
     async def _baseline_side(self, item: GateItem, candidate: Finished, progress: Progress | None) -> Side | None:
         if item.baseline is None:
@@ -309,20 +332,6 @@ class Gates:
         return ids
 
 
-def _pin(plan: RunPlan) -> RunJob:
-    spec = plan.spec
-    return RunJob(
-        suite=f"{spec.suite}@{spec.suite_version}",
-        variant=str(spec.variant),
-        concurrency=spec.concurrency,
-        use_cache=spec.use_cache,
-        rerun_of=spec.rerun_of,
-        asks=spec.asks,
-        rubrics=dict(spec.rubrics),
-        filter=spec.filter,
-    )
-
-
 def _are_runs_of(session: Session, stem: str, items: Sequence[GateItem]) -> bool:
     """Whether what has been run under a gate's id is what these items ask, as far as it came."""
     for index, item in enumerate(items):
@@ -333,28 +342,3 @@ def _are_runs_of(session: Session, stem: str, items: Sequence[GateItem]) -> bool
             if found and (plan is None or found != (plan.spec.suite, plan.spec.suite_version, str(plan.spec.variant))):
                 return False
     return runs.get(session, f"run_{stem}_{len(items)}c") is None
-
-
-def _refuse_no_evidence(run_id: str, summary: Mapping[str, Any]) -> None:
-    """Raise BadInput for a run that no verdict may rest on."""
-    if "filter" in summary:
-        told = "has some of the cases only: it is no evidence; run the suite without a filter"
-        raise BadInput(f"run {run_id!r} {told}", param="baseline")
-    again = summary.get("rerun", {})
-    if again.get("asks") == "failed":
-        told = (
-            f"is a re-run, in which cases that had failed got a second chance: give run:{again['of']}, or run it anew"
-        )
-        raise BadInput(f"run {run_id!r} {told}", param="baseline")
-
-
-def _notes(given: GateInput) -> Iterator[str]:
-    """What a reader of the verdict must know of its runs."""
-    if given.baseline is not None and given.baseline.run_id == given.candidate.run_id:
-        same = f"candidate and baseline are the same variant {given.candidate.variant}: nothing was compared"
-        left = "thresholds decide" if given.thresholds.given() else "without thresholds nothing decides"
-        yield f"{given.suite}: {same}; {left}"
-    for role, side in (("candidate", given.candidate), ("baseline", given.baseline)):
-        if side is not None and side.rerun_of is not None and side.rerun_of != side.run_id:
-            kept = f"the {role}'s run keeps what {side.rerun_of} judged"
-            yield f"{given.suite}: {kept}; only what had errored or was not asked is asked again"

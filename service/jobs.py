@@ -10,7 +10,7 @@ from service.ids import new_id, now
 from service.store import jobs
 from service.store.database import Database
 
-Kind = Literal["run", "gate", "finetune", "calibration"]
+Kind = Literal["run", "matrix", "gate", "finetune", "calibration"]
 ENDED = ("succeeded", "failed", "cancelled")
 
 

@@ -13,7 +13,6 @@ from prompts.names import check_name
 from prompts.prompt import PromptContent
 from prompts.secrets import secret_faults
 from prompts.yaml_source import Document
-from service import labels
 from service.identity import Principal
 from service.ids import now
 from service.search import summary
@@ -22,7 +21,6 @@ from service.store import keys, prompts, suites
 from service.store.prompts import VersionRecord
 from service.store.session import Session
 from suites.case import Suite
-from suites.github import suite_of
 from suites.packs import ITEMS_A_CHUNK
 
 DOCUMENTATION = ("title", "description", "tags", "notes")  # what may change without a new version: the newest push wins
@@ -162,12 +160,20 @@ def lock(session: Session, sources: Collection[str], read: Mapping[str, Suite]) 
         raise BadFile(faults)
 
 
+def _brought(sources: Mapping[str, PromptSource]) -> dict[str, Suite]:
+    if not sources:
+        return {}
+    from suites.github import suite_of  # few pushes have any
+
+    return {name: suite for name, source in sources.items() if (suite := suite_of(source).suite) is not None}
+
+
 def with_brought(given: Mapping[str, Suite], sources: Mapping[str, PromptSource]) -> dict[str, Suite]:
     """The suites of a push, and those that its prompts bring with them (GitHub's `testData`).
 
     Raises BadFile where one of these and one that was given are two suites of one name.
     """
-    brought = {name: suite for name, source in sources.items() if (suite := suite_of(source).suite) is not None}
+    brought = _brought({name: source for name, source in sources.items() if source.test_data})
     faults = [
         Fault(f"suite {name}", 0, f"prompt {name} brings another suite of this name", "rename the suite")
         for name, suite in sorted(brought.items())
@@ -233,6 +239,8 @@ def move_labels(
         name, wanted = entry["name"], sources[entry["name"]].labels
         kept = origin.keeps_labels(name)
         for label in () if kept else wanted:
+            from service import labels  # with routes and their evidence, which a run's drafts never move
+
             labels.follow_file(session, name, label, entry["version"], actor, origin.message, protected)
         told = {"labels": [] if kept else list(wanted), "labels_kept": dict.fromkeys(wanted, kept) if kept else {}}
         entries.append({**entry, **(told if wanted and not origin.draft else {})})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pydantic
 
@@ -12,6 +12,7 @@ from service.evaluation import ALL_CASES, DEFAULT_CONCURRENCY, Again
 from suites.filters import Filter
 
 RUN_BASELINE = "run:"
+MOST_VARIANTS = 20  # of one matrix
 NO_BASELINE = "none"  # `none` for all suites, `NAME@none` for those of one prompt
 
 
@@ -34,6 +35,34 @@ class RunRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
     filter: Filter = ALL_CASES
 
 
+class VariantRequest(pydantic.BaseModel, frozen=True, extra="forbid", defer_build=True):
+    """One variant of a matrix: as in a `RunRequest`."""
+
+    prompt: str | None = None
+    model: str | None = None
+    adapter: str | None = None
+
+
+class MatrixRequest(pydantic.BaseModel, frozen=True, extra="forbid", defer_build=True):
+    """What `POST /api/matrices` asks for, and `turnout run` where a suite compares the answers of several variants.
+
+    One run of each variant, in this order, over the same cases. The other fields are those of a `RunRequest`.
+    """
+
+    suite: str
+    variants: tuple[VariantRequest, ...] = pydantic.Field(min_length=2, max_length=MOST_VARIANTS)
+    concurrency: int = pydantic.Field(DEFAULT_CONCURRENCY, ge=1, le=1024)
+    no_cache: bool = False
+    rubrics: tuple[str, ...] = ()
+    filter: Filter = ALL_CASES
+
+    def runs(self) -> Iterator[RunRequest]:
+        """What each run asks for."""
+        shared = self.model_dump(exclude={"variants", "filter"})
+        for variant in self.variants:
+            yield RunRequest(**shared, **variant.model_dump(), filter=self.filter)
+
+
 class GateRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
     """What `POST /api/gates` and `turnout gate` ask for.
 
@@ -41,6 +70,7 @@ class GateRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
     also be `run:ID`, or "none". `model` is the candidate's: a baseline is asked on its version's own. `fallback` lets
     a missed threshold start the suite's fine-tune. `rerun_failed` keeps what each side's last run judged, and asks what
     errored or was not asked: a second chance for what failed would be no evidence. `rubrics` are as those of a run.
+    `held_out` are versions of other suites, `NAME@N`, whose cases the fine-tune that `fallback` starts must not see.
     """
 
     suites: tuple[str, ...] = pydantic.Field(min_length=1)
@@ -52,6 +82,7 @@ class GateRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
     rerun_failed: bool = False
     fallback: bool = False
     rubrics: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
 
 
 class RunJob(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -67,12 +98,23 @@ class RunJob(pydantic.BaseModel, frozen=True, extra="forbid"):
     filter: Filter = ALL_CASES
 
 
+class MatrixJob(pydantic.BaseModel, frozen=True, extra="forbid", defer_build=True):
+    """A matrix as its job keeps it."""
+
+    runs: tuple[RunJob, ...]
+
+
 class GateJob(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """A gate as its job keeps it. A baseline is a run to make, the id of one made before, or None."""
+    """A gate as its job keeps it. A baseline is a run to make, the id of one made before, or None.
+
+    The fallback of one that `is_scheduled` starts once for a version of the suite on a version of the prompt.
+    """
 
     candidates: tuple[RunJob, ...]
     baselines: tuple[RunJob | str | None, ...]
     fallback: bool = False
+    held_out: dict[str, int] = {}
+    is_scheduled: bool = False
 
 
 def rubrics_by_name(given: Sequence[str]) -> dict[str, str]:

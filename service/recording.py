@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import operator
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
@@ -19,11 +20,12 @@ from service.store.database import Database
 from suites.results import CaseResult, usage_data
 
 MOST_WAITING = 250  # results, before the loop waits for the database
+GATHERED_S = 0.01  # what comes so soon after a result is written with it: a commit takes as much as a hundred rows
 Fresh = tuple[str, dict[str, Any]]  # the key of a completion that was just asked for, and its data
 
 
 class Recorder:
-    """Writes results as they come, all that wait in one transaction."""
+    """Writes results as they come, those of a hundredth of a second in one transaction."""
 
     def __init__(self, database: Database, run_id: str) -> None:
         self._database = database
@@ -62,6 +64,8 @@ class Recorder:
         try:
             while not (self._closing and not self._waiting):
                 await self._wake.wait()
+                if not self._closing:
+                    await asyncio.sleep(GATHERED_S)
                 self._wake.clear()
                 batch, self._waiting = self._waiting, []
                 self._has_room.set()
@@ -71,7 +75,7 @@ class Recorder:
             self._has_room.set()
 
     def _write(self, batch: list[tuple[CaseResult, Sequence[Fresh]]]) -> None:
-        asked = [(result, fresh) for result, fresh in batch if result.status != "skipped" or result.waits]
+        asked = [(result, fresh) for result, fresh in batch if result.status != "skipped" or result.is_open]
         kept = [one for _, fresh in asked for one in fresh]  # of errored ones, too: they were paid for
         with self._database.write() as session:
             runs.add_cases(session, self._run_id, [result.as_dict() for result, _ in asked])
@@ -119,12 +123,14 @@ class CompletionCache:
 
 def completion_data(completion: Completion) -> dict[str, Any]:
     """A completion as plain data, for the cache."""
-    data = {name: getattr(completion, name) for name in _FIELDS}
-    data["usage"] = usage_data(completion.usage)
-    return {**data, "message": dict(completion.message), "details": dict(completion.details)}
+    data = dict(zip(_FIELDS, _values(completion), strict=True))
+    data |= {"usage": usage_data(completion.usage), "message": dict(completion.message)}
+    data["details"] = dict(completion.details)
+    return data
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Completion))
+_values = operator.attrgetter(*_FIELDS)
 
 
 def completion_from(data: Mapping[str, Any]) -> Completion:

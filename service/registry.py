@@ -11,7 +11,6 @@ from prompts.messages import NOTHING
 from prompts.names import LATEST, PRODUCTION, Selector, check_name, parse_selector, parse_variant
 from prompts.prompt import CompiledPrompt, PromptContent
 from prompts.registry import resolve_all
-from service import labels
 from service.child import require_local_packages
 from service.errors import NotFound
 from service.identity import Principal
@@ -244,6 +243,8 @@ class Registry:
             if record is None:
                 raise NotFound("label", f"{name}@{label}")
             check_revision(f"label {name}@{label}", if_revision, record.revision)
+            from service import labels
+
             labels.remove(session, record, actor, reason, self._protected)
             bump_revision(session)
 
@@ -255,6 +256,8 @@ class Registry:
             prompts.lock_known(session, [name])
             current = prompts.label(session, name, label)
             check_revision(f"label {name}@{label}", if_revision, current.revision if current else None)
+            from service import labels
+
             moved = labels.undo(session, name, label, actor, reason, self._protected)
             bump_revision(session)
         return moved
@@ -262,6 +265,8 @@ class Registry:
     def _point(
         self, session: Session, name: str, label: str, number: int, actor: Principal, reason: str | None
     ) -> LabelRecord:
+        from service import labels  # with routes and their evidence: a run on the command line moves none
+
         return labels.point(session, name, label, number, actor, reason, self._protected)
 
     @property

@@ -14,33 +14,39 @@ import signal
 import sys
 import threading
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from prompts.errors import TurnoutError
+from prompts.prompt import digest_of
 from service.calibration import CalibrationRequest, Calibrations
 from service.errors import CannotRun, Conflict
 from service.evaluation import Evaluator
-from service.gates import GateJob, Gates, RunJob
+from service.gates import GateJob, Gates, RunJob, RunPlan
 from service.identity import Principal
 from service.ids import ago, now
 from service.jobs import Jobs, calibration_id_of, run_id_of
 from service.logs import configure_log
 from service.pool import ModelPool
+from service.questions import MatrixJob
 from service.registry import Registry
+from service.scheduling import Schedule
 from service.settings import Settings, load_settings
 from service.store import jobs, runs
 from service.store.database import Database
 from service.tuning.claim import Cancelled, Claim
 from service.tuning.material import FinetuneSpec, model_source
-from suites.case import Suite
+from suites.judging import WITHOUT_TUNING, check_alone
 from suites.results import CaseResult
+from suites.verdicts import worst
 
 IDLE_S = 0.2
 HEARTBEAT_S = 1.0
 STALE_S = 30.0
+SCHEDULE_S = 10.0
 JOBS_AT_ONCE = 2
 INTERRUPTED = 130
 log = structlog.get_logger()
@@ -68,15 +74,27 @@ class Worker:
         """Claim and do jobs until the process is stopped, or until the only one is done."""
         await asyncio.to_thread(self.database.migrate)
         tasks: set[asyncio.Task[None]] = set()
+        schedule = asyncio.create_task(self._keep_schedule())
         while True:
             job = await self._claim() if len(tasks) < JOBS_AT_ONCE else None
             if job is not None:
                 tasks.add(asyncio.create_task(self._do(job)))
             elif self.only and not tasks:
+                schedule.cancel()
                 return
             else:
                 await asyncio.sleep(IDLE_S)
             tasks = {task for task in tasks if not task.done() or task.result()}
+
+    async def _keep_schedule(self) -> None:
+        """Queue what is due by the suites' schedules, again and again; not where this process is for one job alone."""
+        schedule = Schedule(self.database, self.gates)
+        while self.only is None:
+            try:
+                await asyncio.to_thread(schedule.submit_due, datetime.now(UTC))
+            except TurnoutError as error:
+                log.warning("schedules cannot be read; trying again", reason=str(error))
+            await asyncio.sleep(SCHEDULE_S)
 
     async def _claim(self) -> dict[str, Any] | None:
         try:
@@ -132,6 +150,8 @@ class Worker:
     async def _result(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
         if job["kind"] == "run":
             return await self._run(job, claim)
+        if job["kind"] == "matrix":
+            return await self._matrix(job, claim)
         if job["kind"] == "gate":
             return await self._gate(job, claim)
         if job["kind"] == "calibration":
@@ -143,6 +163,13 @@ class Worker:
         chosen = await asyncio.to_thread(plan.spec.chosen, plan.suite)
         progress = _Progress(claim, len(chosen) * plan.suite.repeat)
         return (await self.evaluator.run(plan.spec, plan.suite, progress)).data
+
+    async def _matrix(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
+        plans = await asyncio.to_thread(self.gates.load_matrix, MatrixJob.model_validate(job["spec"]), job["id"])
+        chosen = await asyncio.to_thread(plans[0].spec.chosen, plans[0].suite)
+        progress = _Progress(claim, len(chosen) * plans[0].suite.repeat * len(plans))
+        found = await self.gates.run_matrix(plans, progress)
+        return {"verdict": worst(data["verdict"] for data in found), "runs": found}
 
     async def _calibrate(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
         request = CalibrationRequest.model_validate(job["spec"])
@@ -165,20 +192,25 @@ class Worker:
         if kept.fallback:
             for index, item in enumerate(items):
                 entry = answer["suites"][index]
+                own = item.candidate.spec.suite
+                held_out = {name: number for name, number in kept.held_out.items() if name != own}
+                name = _once_name(item.candidate) if kept.is_scheduled else f"{job['id']}_{index}"
                 entry["fallback"] = await asyncio.to_thread(
-                    self._fall_back, f"{job['id']}_{index}", item.candidate.suite, item.candidate.spec, entry, claim
+                    self._fall_back, name, item.candidate, entry, claim, held_out
                 )
         return answer
 
     def _fall_back(
-        self, name: str, suite: Suite, run: Any, entry: dict[str, Any], claim: Claim
+        self, name: str, plan: RunPlan, entry: dict[str, Any], claim: Claim, held_out: dict[str, int]
     ) -> dict[str, Any] | None:
         """Queue the suite's fine-tune where a threshold was missed and the suite asks for it."""
+        suite, run = plan.suite, plan.spec
         missed = any(row["met"] is False for row in entry["thresholds"])
         if entry["verdict"] != "fail" or not missed or suite.fallback is None or suite.fallback.when == "never":
             return None
         base = suite.fallback.base_model or run.variant.model
         try:
+            check_alone(run.suite, suite, WITHOUT_TUNING)
             model_source(self.settings, base)
         except TurnoutError as error:
             return {"job_id": None, "status": "refused", "reason": str(error)}
@@ -187,6 +219,7 @@ class Worker:
             suite_version=run.suite_version,
             prompt_version=run.variant.version,
             base=base,
+            held_out=held_out,
         )
         job = self.jobs.submit(
             "finetune", spec.model_dump(), claim.actor, f"job_{name.partition('_')[2].replace('_', '-')}ft"
@@ -228,6 +261,12 @@ class Worker:
                 return "lost"
             job = jobs.get(session, claim.job_id)
         return "cancel" if job and job["cancel_requested"] else "kept"
+
+
+def _once_name(plan: RunPlan) -> str:
+    """The name of the one fine-tune that schedules may start for a version of a suite on a version of its prompt."""
+    run = plan.spec
+    return f"job_{digest_of(['schedule', run.suite, run.suite_version, str(run.variant)])[7:19]}"
 
 
 class _Progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -92,6 +92,7 @@ class _CaseReader:
         self._matrix = matrix
         self._spares_empty = is_measured
         self._shared: dict[str, Asserts] = {}
+        self._plain: Asserts | None = None  # those of a case without assertions and options of its own
         self._ids = array("Q")
         self._broken: set[int] = set()
         self.told = self.unread = 0
@@ -159,6 +160,8 @@ class _CaseReader:
         """Equal assertions become one object: most cases of a data set have few of them."""
         if len(self._shared) > MAX_SHARED:
             self._shared.clear()
+        if options is NO_OPTIONS and not case.asserts and self._plain is not None:
+            return self._plain
         asserts = case.asserts if options.disable_default_asserts else self._default.asserts + case.asserts
         judged = _NOT_NAMED if options is NO_OPTIONS else (repr(options.provider), repr(options.rubric_prompt))
         key = repr([judged, *(tuple(vars(spec).values()) for spec in asserts)])
@@ -168,11 +171,13 @@ class _CaseReader:
                 asserts = tuple(judged_by(spec, options) for spec in asserts)
                 faults += [Fault(*place, *told) for told in map(rubric_fault, asserts) if told]
             known = self._shared[key] = Asserts(asserts)
+        if options is NO_OPTIONS and not case.asserts:
+            self._plain = known
         return known
 
     def repeated(self) -> Iterator[Fault]:
         """A fault for each case that asks and expects the same as one before it."""
-        many = {number for number, following in pairwise(sorted(self._ids)) if number == following}
+        many = set(_twice(self._ids))
         if not many:
             return
         seen: dict[int, Place] = {}
@@ -184,6 +189,15 @@ class _CaseReader:
                     yield _repeated_fault(first, place)
 
 
+def _twice(numbers: Sequence[int]) -> Iterator[int]:
+    """The numbers that are there more than once; a few thousand are sorted at a time, which are spread evenly."""
+    parts = len(numbers) // _SORTED_AT_ONCE + 1
+    for part in range(parts):
+        some = sorted(numbers if parts == 1 else [number for number in numbers if number % parts == part])
+        yield from (number for number, following in pairwise(some) if number == following)
+
+
+_SORTED_AT_ONCE = 8192
 _NOT_NAMED = ("None", "None")
 
 

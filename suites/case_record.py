@@ -104,8 +104,8 @@ class Case(Record):
     Cases that name the same `cluster` are drawn together by the bootstrap of a gate on scores.
     """
 
-    vars: dict[str, Any] = Field(default={})
-    placeholders: dict[str, tuple[dict[str, Any], ...]] = Field(default={})
+    vars: dict[str, Any] = Field(default_factory=dict)
+    placeholders: dict[str, tuple[dict[str, Any], ...]] = Field(default_factory=dict)
     asserts: tuple[CheckedSpec, ...] = Field(default=(), alias="assert")
     threshold: Share | None = None
     options: CaseOptions = NO_OPTIONS
@@ -200,7 +200,10 @@ class SuiteHead(Record):
 
 def canonical(data: Any) -> bytes:
     """Canonical JSON."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":")).encode("ascii")
+    return _ENCODER.encode(data).encode("ascii")
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # `json.dumps` would make one for each case
 
 
 def write_chunk(cases: Sequence[Case]) -> dict[str, Any]:

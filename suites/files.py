@@ -21,10 +21,9 @@ from prompts.yaml_source import Document, load_yaml, parse_model
 from suites.assertions.folders import ScriptFolders
 from suites.case import Example, Label, Suite, assemble, assembled
 from suites.checks import check_prices, check_scripts
-from suites.github import suite_of
 from suites.judging import check_judges
 from suites.parquet_cases import PARQUET, parquet_rows
-from suites.row_readers import MAX_LINE_BYTES, ROW_READERS, line_rows, line_text, load_data
+from suites.row_readers import JSON_LINES, MAX_LINE_BYTES, ROW_READERS, line_rows, line_text, load_data
 from suites.rows import Declared, Place, Row, inline_rows, reference_of
 from suites.values import FILE, Keys, too_deep, walk_texts
 
@@ -80,6 +79,8 @@ def brought_suite(source: PromptSource) -> tuple[ResolvedSuite | None, tuple[Fau
     """
     if not source.test_data and not source.evaluators:
         return None, ()
+    from suites.github import suite_of  # few projects have one
+
     found, document = suite_of(source), source.document
     if found.suite is None:
         return None, found.left_out
@@ -306,7 +307,7 @@ class _Reader:
         if suffix in PARQUET:
             self.sources[path] = None
             return parquet_rows(path, self.shown(path), self.faults)
-        if suffix in (".jsonl", ".ndjson"):
+        if suffix in JSON_LINES:
             return line_rows(self.lines(path), self.shown(path), self.faults)
         read = ROW_READERS.get(suffix)
         if read is None:

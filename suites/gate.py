@@ -10,13 +10,11 @@ which cases are paired, `suites.paired` says.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
 from prompts.errors import BadInput
-from suites.flaky import flaky_doubts
-from suites.paired import Comparison, Tested, compare, paired_ids, paired_test
 from suites.policy import PLAIN_BOUNDS
 from suites.standing import judging_doubts
 from suites.statistics import alpha_at_look, alpha_left, holm, wilson_interval
@@ -30,6 +28,9 @@ from suites.verdicts import (
     Verdict,
 )
 
+if TYPE_CHECKING:
+    from suites.paired import Comparison, Tested
+
 Evidence = Annotated[GateEvidence | PromotionEvidence, Field(discriminator="kind")]
 _ROUNDING = 1e-12  # (b − c)/n and the margin are decimal fractions: 2 of 100 is not above 0.02
 
@@ -39,7 +40,7 @@ def decide_all(inputs: Sequence[GateInput]) -> list[GateEvidence]:
 
     Raises BadInput where one of them has neither baseline nor thresholds.
     """
-    compared = [compare(given) for given in inputs]
+    compared = [_compared(given) for given in inputs]
     raw = [found.p_loss if found else None for found in compared]
     evidence = []
     for index, (given, found) in enumerate(zip(inputs, compared, strict=True)):
@@ -50,13 +51,22 @@ def decide_all(inputs: Sequence[GateInput]) -> list[GateEvidence]:
 
 def raw_p_value(given: GateInput) -> float | None:
     """p_reg of one suite before adjustment; None without a baseline, which keeps it out of the family."""
-    found = compare(given)
+    found = _compared(given)
     return found.p_loss if found else None
 
 
 def decide(given: GateInput, others: Sequence[float] = ()) -> GateDecision:
     """The verdict on one suite; `others` are the raw p-values of the gate's other suites."""
-    return _decide(given, compare(given), others)
+    return _decide(given, _compared(given), others)
+
+
+def _compared(given: GateInput) -> Comparison | None:
+    """Both sides of a gate; None without a baseline, as of a run, which imports no bootstrap."""
+    if given.baseline is None:
+        return None
+    from suites.paired import compare
+
+    return compare(given)
 
 
 def _decide(given: GateInput, found: Comparison | None, others: Sequence[float]) -> GateDecision:
@@ -224,6 +234,8 @@ def _doubts(
     if found is not None and p_value is not None and _is_lost(given, found):
         yield f"{_loss_in_words(given, found)}, but p = {p_value:.2g} > {settings.alpha:g}{_counted(found)}{more}"
     if found is not None:
+        from suites.flaky import flaky_doubts
+
         yield from flaky_doubts(given, found.quarantined, found.every.pairs.paired, settings.alpha / (len(others) + 1))
     yield from judging_doubts(given)
     skipped = [i for i in given.must_pass if given.candidate.outcomes.get(i, "skipped") == "skipped"]
@@ -263,7 +275,7 @@ def decide_promotion(given: GateInput, look: int) -> PromotionDecision:
 
     Raises BadInput without a baseline: traffic is only ever taken from another variant.
     """
-    found = compare(given)
+    found = _compared(given)
     if given.baseline is None or found is None:
         raise BadInput(f"suite {given.suite}: a promotion needs a baseline to be better than", param="baseline")
     alpha = alpha_at_look(given.settings.alpha, look)
@@ -320,6 +332,8 @@ def _promotion_doubts(given: GateInput, found: Comparison, alpha: float) -> Iter
         yield f"{_in_words(found)}: {told}{_counted(found)}"
     elif (certain := _p_gain_without_baseline_errors(given)) > alpha:
         yield f"the gain rests on cases on which the baseline errored; without them p = {certain:.2g} > {alpha:.2g}"
+    from suites.flaky import flaky_doubts
+
     yield from flaky_doubts(given, found.quarantined, found.every.pairs.paired, settings.alpha)
     yield from judging_doubts(given)
     if any(given.candidate.outcomes.get(i, "skipped") == "skipped" for i in given.must_pass):
@@ -330,6 +344,8 @@ def _p_gain_without_baseline_errors(given: GateInput) -> float:
     """An outage of the baseline during its run is no merit of the candidate."""
     if given.baseline is None or "errored" not in given.baseline.outcomes.values():
         return 0.0
+    from suites.paired import paired_ids, paired_test
+
     outcomes = given.baseline.outcomes
     asked = [i for i in paired_ids(given.candidate, given.baseline) if outcomes[i] != "errored"]
     return paired_test(given, given.baseline, asked).p_gain

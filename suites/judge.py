@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from suites.assertions import (
     ASSERT_SET,
@@ -22,9 +21,10 @@ from suites.case import Case
 Status = Literal["passed", "failed", "errored", "skipped"]
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What one assertion of a case came to; an errored one has no score, nor has a skipped one, which waits for people.
+class Judged(NamedTuple):
+    """What one assertion of a case came to; an errored one has no score, nor has a skipped one.
+
+    Skipped is one that waits: for people, or for the other answers that it is compared with.
 
     `parts` are the members of an `assert-set`, or what a script reports beside its own outcome.
 
@@ -42,8 +42,9 @@ class Judged:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
-        data = {name: getattr(self, name) for name in _FIELDS}
-        return {**data, "parts": [part.as_dict() for part in self.parts]}
+        data = self._asdict()
+        data["parts"] = [part.as_dict() for part in self.parts]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Judged:
@@ -57,11 +58,7 @@ class Judged:
             yield from part.walk()
 
 
-_FIELDS = tuple(field.name for field in fields(Judged))
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """What a case came to: `score` is the weighted mean of its assertions', None where one of them errored."""
 
     status: Status
@@ -73,28 +70,31 @@ class Judgement:
 async def judge(case: Case, scene: Scene) -> Judgement:
     """Judge the answer of `scene` by all assertions of `case`.
 
-    An assertion that cannot be judged makes the case errored: it is neither a failure nor absent. One that waits for
-    people, and has a weight, makes it skipped. Without a threshold every assertion with a weight must hold; with one the
+    An assertion that cannot be judged makes the case errored: it is neither a failure nor absent. One that waits, and has
+    a weight, makes it skipped. Without a threshold every assertion with a weight must hold; with one the
     weighted score must reach it.
     """
     if case.options.transform is not None:
         try:
             scene = await transformed(scene, case.options.transform)
         except AssertionErrored as error:
-            return Judgement("errored", None, tuple(_errored(spec, str(error)) for spec in case.asserts), str(error))
-    outcomes = tuple([await _judge_one(scene, spec) for spec in case.filled_asserts()])
+            return Judgement("errored", None, tuple(errored(spec, str(error)) for spec in case.asserts), str(error))
+    return concluded(tuple([await _judge_one(scene, spec) for spec in case.filled_asserts()]), case.threshold)
+
+
+def concluded(outcomes: tuple[Judged, ...], threshold: float | None) -> Judgement:
+    """What a case comes to by the outcomes of its assertions."""
     errors = [outcome.reason for outcome in outcomes if outcome.status == "errored"]
     if errors:
         return Judgement("errored", None, outcomes, errors[0])
-    waiting = _waiting(outcomes)
-    if waiting:
-        return Judgement("skipped", None, outcomes, waiting[0])
-    status, score = _weighed(outcomes, case.threshold)
+    if still := _waiting(outcomes):
+        return Judgement("skipped", None, outcomes, still[0])
+    status, score = _weighed(outcomes, threshold)
     return Judgement(status, score, outcomes)
 
 
 def _waiting(outcomes: Sequence[Judged]) -> list[str]:
-    """What those say that wait for people and whose score is needed."""
+    """What those say that wait and whose score is needed."""
     return [outcome.reason for outcome in outcomes if outcome.status == "skipped" and outcome.weight > 0]
 
 
@@ -104,14 +104,25 @@ async def _judge_one(scene: Scene, spec: AssertionSpec) -> Judged:
     try:
         found = await assess(scene, spec)
     except AssertionErrored as error:
-        return _errored(spec, str(error))
+        return errored(spec, str(error))
     except AssertionWaits as error:
-        return replace(_errored(spec, str(error)), status="skipped")
-    return _reported(spec, found, spec.metric, spec.weight)
+        return waiting(spec, str(error))
+    return reported(spec, found)
 
 
-def _errored(spec: AssertionSpec, reason: str) -> Judged:
+def errored(spec: AssertionSpec, reason: str) -> Judged:
+    """What an assertion came to that could not be judged."""
     return Judged(spec.type, spec.metric, spec.weight, "errored", None, reason, version_of(spec.type))
+
+
+def waiting(spec: AssertionSpec, reason: str) -> Judged:
+    """What an assertion came to that is judged later."""
+    return errored(spec, reason)._replace(status="skipped")
+
+
+def reported(spec: AssertionSpec, found: Outcome) -> Judged:
+    """What an assertion came to that was judged."""
+    return _reported(spec, found, spec.metric, spec.weight)
 
 
 def _reported(spec: AssertionSpec, found: Outcome, metric: str | None, weight: float) -> Judged:
@@ -122,18 +133,21 @@ def _reported(spec: AssertionSpec, found: Outcome, metric: str | None, weight: f
 
 
 async def _judge_set(scene: Scene, spec: AssertionSpec) -> Judged:
-    parts = tuple([await _judge_one(scene, part) for part in spec.asserts])
+    return set_of(spec, tuple([await _judge_one(scene, part) for part in spec.asserts]))
+
+
+def set_of(spec: AssertionSpec, parts: tuple[Judged, ...]) -> Judged:
+    """What an `assert-set` comes to by its members."""
     judged = Judged(spec.type, spec.metric, spec.weight, "errored", None, "", version_of(spec.type), parts)
     errors = [part.reason for part in parts if part.status == "errored"]
     if errors:
-        return replace(judged, reason=errors[0])
-    waiting = _waiting(parts)
-    if waiting:
-        return replace(judged, status="skipped", reason=waiting[0])
+        return judged._replace(reason=errors[0])
+    if still := _waiting(parts):
+        return judged._replace(status="skipped", reason=still[0])
     status, score = _weighed(parts, spec.threshold)
     missed = [f"{part.type}: {part.reason}" for part in parts if part.status == "failed"]
     reason = f"{len(parts) - len(missed)} of {len(parts)} hold" + ("; " + "; ".join(missed) if missed else "")
-    return replace(judged, status=status, score=score, reason=reason)
+    return judged._replace(status=status, score=score, reason=reason)
 
 
 def _weighed(outcomes: Sequence[Judged], threshold: float | None) -> tuple[Status, float]:

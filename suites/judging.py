@@ -6,43 +6,49 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prompts.errors import BadFile, Fault
+from prompts.errors import BadFile, BadInput, Fault
 from prompts.yaml_source import Document, suggest
+from suites import assertions
+from suites.assertions.compared import COMPARED, MAX_SCORE
 from suites.assertions.embedded import EMBEDDED
-from suites.assertions.judged import CALIBRATED, JUDGED, NEED_CONTEXT, RELEVANCE, SELECT_BEST, grader_key
+from suites.assertions.judged import CALIBRATED, JUDGED, NEED_CONTEXT, RELEVANCE, grader_key
 from suites.assertions.people import HUMAN
 from suites.assertions.rubric import given_for, is_name, kind_of, slots_of
 from suites.assertions.spec import AssertionSpec
 from suites.case import Case, Place, Suite
 from suites.values import walk_texts
 
+_ASKING = JUDGED | EMBEDDED | {HUMAN}
+
 
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What the assertions of a suite look at beyond an answer, found in one pass over its cases.
 
-    `others` tells whether any model or person is asked, `repeats` whether repeats are compared. `graders` holds one
+    `others` tells whether any model or person is asked, `compares` whether answers are compared. `graders` holds one
     assertion for each grader whose agreement with people can be measured, `aliases` the models that are asked,
     `rubrics` the names of registry prompts that ask judges.
     """
 
     others: bool = False
-    repeats: bool = False
+    compares: bool = False
     graders: tuple[AssertionSpec, ...] = ()
     aliases: frozenset[str] = frozenset()
     rubrics: frozenset[str] = frozenset()
 
     @classmethod
     def of_suite(cls, suite: Suite) -> Needs:
-        specs = [spec for spec in _distinct(suite) if kind_of(spec) in JUDGED | EMBEDDED | {HUMAN}]
+        kinds = {kind.removeprefix(assertions.NOT) for kind in suite.kinds}
+        if not kinds & (_ASKING | COMPARED):
+            return cls()
+        specs = [spec for spec in _distinct(suite) if kind_of(spec) in _ASKING]
         graders: dict[str, AssertionSpec] = {}
         for spec in specs:
             if kind_of(spec) in CALIBRATED:
                 graders.setdefault(grader_key(spec), spec)
-        repeats = any(spec.type == SELECT_BEST for spec in specs)
         aliases = {alias for spec in specs for alias in _aliases_of(suite, spec) if alias}
         rubrics = frozenset(name for spec in specs for name in _rubrics_of(spec))
-        return cls(bool(specs), repeats, tuple(graders.values()), frozenset(aliases), rubrics)
+        return cls(bool(specs), bool(kinds & COMPARED), tuple(graders.values()), frozenset(aliases), rubrics)
 
 
 def _distinct(suite: Suite) -> Iterator[AssertionSpec]:
@@ -73,10 +79,28 @@ def _embeddings_of(spec: AssertionSpec) -> str | None:
 
 
 def compares_answers(content: Suite | Mapping[str, Any]) -> bool:
-    """Whether a suite, or the content of its record, has answers compared with each other (`select-best`)."""
+    """Whether a suite, or the content of its record, has answers compared with each other."""
     if isinstance(content, Suite):
-        return Needs.of_suite(content).repeats
-    return any(keys[-1:] == ("type",) and text == SELECT_BEST for keys, text in walk_texts(dict(content)))
+        return bool(content.kinds & COMPARED)
+    return any(keys[-1:] == ("type",) and text in COMPARED for keys, text in walk_texts(dict(content)))
+
+
+SEVERAL = "ask several at once (`turnout run` with several --model or --prompt)"
+WITHOUT_TUNING = "write an assertion that judges one answer: a fine-tune asks each variant by itself"
+
+
+def check_alone(name: str, suite: Suite, fix: str = SEVERAL) -> None:
+    """Raise BadInput, saying how to `fix` it, for a suite that compares answers where one variant has none to compare."""
+    if not compares_answers(suite):
+        return
+    for spec in _distinct(suite):
+        if spec.type in COMPARED and suite.repeat == 1:
+            told, more = "one variant gives one answer to a case", "add `repeat: 3` and `pass_k: 1` to the suite"
+            raise BadInput(f"suite {name}: `{spec.type}` compares answers, and {told}: {fix}, or {more}", param="model")
+        if spec.type in COMPARED and suite.passes_needed > 1 and spec.weight > 0:
+            told = f"one variant has one best answer of {suite.repeat} repeats, and {suite.passes_needed} must pass"
+            more = "write `pass_k: 1`, or `weight: 0` to report without deciding"
+            raise BadInput(f"suite {name}: `{spec.type}`: {told}: {fix}, or {more}", param="model")
 
 
 def check_judges(
@@ -87,7 +111,7 @@ def check_judges(
     places: Sequence[Place] = (),
     is_whole: bool = True,
 ) -> None:
-    """Refuse judges that cannot be asked: unknown models, none at all, a comparison of what there is one of.
+    """Refuse judges that cannot be asked: unknown models, none at all, a comparison of what is not there.
 
     Raises BadFile with every such place, of which `document` and `places` know the lines; each fault names the first case
     that has it. Of a suite that is not whole nothing is said that it may lack for its other faults.
@@ -123,6 +147,8 @@ def _unknown(what: str, alias: str) -> str:
 
 def _spec_faults(suite: Suite, case: Case, aliases: Collection[str]) -> Iterator[tuple[str, str]]:
     """Faults of assertions, with their fixes."""
+    if case.shared.types & COMPARED:
+        yield from _comparison_faults(suite, case)
     for spec in case.shared.all:
         if kind_of(spec) not in JUDGED | EMBEDDED:
             continue
@@ -130,8 +156,6 @@ def _spec_faults(suite: Suite, case: Case, aliases: Collection[str]) -> Iterator
             if alias is not None and alias not in aliases:
                 yield _unknown(f"`{spec.type}`: {what}", alias), suggest(alias, aliases)
         yield from _missing_models(suite, spec)
-        if spec.type == SELECT_BEST:
-            yield from _comparison_faults(suite, spec)
 
 
 def _missing_models(suite: Suite, spec: AssertionSpec) -> Iterator[tuple[str, str]]:
@@ -147,13 +171,26 @@ def _missing_models(suite: Suite, spec: AssertionSpec) -> Iterator[tuple[str, st
         )
 
 
-def _comparison_faults(suite: Suite, spec: AssertionSpec) -> Iterator[tuple[str, str]]:
-    if suite.repeat == 1:
-        fix = "add `repeat: 3` to the suite; variants are compared by `turnout run --model A --model B`, without it"
-        yield f"`{spec.type}` compares the repeats of a case, and there is one", fix
-    elif suite.passes_needed > 1 and spec.weight > 0:
-        message = f"`{spec.type}`: one of {suite.repeat} repeats is the best, and {suite.passes_needed} must pass"
-        yield message, "write `pass_k: 1`, or `weight: 0` to report without deciding"
+def _comparison_faults(suite: Suite, case: Case) -> Iterator[tuple[str, str]]:
+    """Comparisons of what will not be there: other assertions' scores, other variants' answers."""
+    others = [spec for spec in case.shared if not any(each.type in COMPARED for each in assertions.walk(spec))]
+    for spec in case.shared.all:
+        if spec.type == MAX_SCORE and spec not in case.shared:
+            yield f"`{spec.type}` adds up the scores of a case", "write it beside the `assert-set`, not within"
+        elif spec.type == MAX_SCORE and not others:
+            yield (
+                f"`{spec.type}` has no scores to add up",
+                "give the case another assertion, such as equals or llm-rubric",
+            )
+        if spec.type in COMPARED and suite.repeat == 1 and (alone := _asked_alone(suite)):
+            yield f"`{spec.type}` compares variants, and `{alone}` asks one by itself", f"remove it, or `{alone}`"
+
+
+def _asked_alone(suite: Suite) -> str:
+    """The key of a suite that has it run without another variant beside."""
+    if suite.schedule is not None:
+        return "schedule"
+    return "fallback" if suite.fallback is not None and suite.fallback.when != "never" else ""
 
 
 def _case_faults(case: Case) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar, overload
 ItemT = TypeVar("ItemT")
 ITEMS_A_CHUNK = 256
 CHUNKS_KEPT = 4  # of one sequence, as items: a megabyte or two of cases
-SPOOLED_BYTES = 4 * 1024 * 1024  # of compressed chunks in memory, before they go to a temporary file
+SPOOLED_BYTES = 512 * 1024  # of compressed chunks in memory, before they go to a temporary file
 
 ChunkReader = Callable[[bytes], list[ItemT]]
 

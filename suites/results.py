@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from io import StringIO
-from typing import Any, get_args
+from operator import attrgetter
+from typing import Any
 
 from prompts.messages import Usage
+from suites.assertions.compared import COMPARED
 from suites.assertions.spec import Spending, Spent
 from suites.judge import Judged, Status
+from suites.outcomes import STATUSES, CaseOutcome, Outcomes
 from suites.statistics import percentile, wilson_interval
 
 
@@ -33,8 +35,8 @@ class CaseResult:
 
     `output`, `latency_ms` and `usage` are None where no completion came, `cost_usd` also where the price is unknown.
     `retries` counts the attempts that failed before the last one. `judge_usage` and `judge_cost_usd` are what models took
-    that judged the answer, None where none was asked, or its price is unknown. One that waits for people is skipped, and
-    has an output.
+    that judged the answer, None where none was asked, or its price is unknown. One that waits, for people or to be compared
+    with other answers, is skipped and has an output.
     """
 
     case_id: str
@@ -55,14 +57,31 @@ class CaseResult:
     judge_cost_usd: float | None = None
 
     @property
-    def waits(self) -> bool:
-        """Whether the answer is there and people have yet to judge it."""
+    def is_open(self) -> bool:
+        """Whether the answer is there and has yet to be judged."""
         return self.status == "skipped" and self.output is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is people who have yet to judge the answer."""
+        return self.is_open and any(one.type not in COMPARED and one.weight > 0 for one in self._waiting())
+
+    @property
+    def is_to_compare(self) -> bool:
+        """Whether the answer has yet to be compared with others."""
+        return self.output is not None and any(one.type in COMPARED for one in self._waiting())
+
+    def _waiting(self) -> Iterator[Judged]:
+        """The assertions that wait, sets aside: they wait for their members."""
+        every = (part for whole in self.outcomes for part in whole.walk())
+        return (one for one in every if one.status == "skipped" and not one.parts)
 
     @property
     def metrics(self) -> dict[str, float | None]:
         """The weighted mean score of each metric of this case; None where one of its assertions errored."""
         by_name: dict[str, list[Judged]] = {}
+        if not any(outcome.metric or outcome.parts for outcome in self.outcomes):
+            return {}  # as of most cases
         for outcome in (part for whole in self.outcomes for part in whole.walk()):
             if outcome.metric:
                 by_name.setdefault(outcome.metric, []).append(outcome)
@@ -70,11 +89,12 @@ class CaseResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data but for tuples, which JSON writes as lists."""
-        data = {name: getattr(self, name) for name in _FIELDS}
+        data = dict(zip(_FIELDS, _values(self), strict=True))
         data["outcomes"] = [outcome.as_dict() for outcome in self.outcomes]
         data["usage"] = usage_data(self.usage) if self.usage else None
         data["judge_usage"] = usage_data(self.judge_usage) if self.judge_usage else None
-        return {**data, "metrics": self.metrics}
+        data["metrics"] = self.metrics
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CaseResult:
@@ -88,12 +108,17 @@ class CaseResult:
 
 
 _FIELDS = tuple(field.name for field in fields(CaseResult))
+_values = attrgetter(*_FIELDS)
 _BESIDE = ("metrics", "row_status")  # what data may hold besides, and no result does
 
 
 def usage_data(usage: Usage) -> dict[str, int]:
     """Plain data."""
-    return {name: getattr(usage, name) for name in Usage.__slots__}
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": usage.cached_tokens,
+    }
 
 
 def _mean_score(outcomes: list[Judged]) -> float | None:
@@ -104,79 +129,6 @@ def _mean_score(outcomes: list[Judged]) -> float | None:
     if weight == 0:
         return sum(score or 0.0 for score in scores) / len(scores)
     return sum(outcome.weight * (outcome.score or 0.0) for outcome in outcomes) / weight
-
-
-@dataclass(frozen=True, slots=True)
-class CaseOutcome:
-    """What a case came to over all its repeats: the unit of pass rates and of paired tests."""
-
-    case_id: str
-    status: Status
-    must_pass: bool = False
-
-
-_STATUSES: tuple[Status, ...] = get_args(Status)
-_LETTERS = "pfes"  # a letter for each of them
-
-
-class Outcomes(Sequence[CaseOutcome]):
-    """What each case of a run came to, in about 25 bytes a case."""
-
-    def __init__(self) -> None:
-        self._ids = bytearray()
-        self._ends = array("Q", [0])
-        self._statuses = bytearray()  # the place in `_STATUSES`, and 8 more where the case must pass
-
-    def add(self, outcome: CaseOutcome) -> None:
-        self._ids += outcome.case_id.encode()
-        self._ends.append(len(self._ids))
-        self._statuses.append(_STATUSES.index(outcome.status) + (8 if outcome.must_pass else 0))
-
-    def __len__(self) -> int:
-        return len(self._statuses)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        case_id = self._ids[self._ends[place] : self._ends[place + 1]].decode()
-        return CaseOutcome(case_id, self._status(place), self._statuses[place] >= 8)
-
-    def _status(self, place: int) -> Status:
-        return _STATUSES[self._statuses[place] & 7]
-
-    def count(self, status: Any) -> int:
-        """How many cases have this status."""
-        place = _STATUSES.index(status)
-        return self._statuses.count(place) + self._statuses.count(place + 8)
-
-    def in_order(self, positions: Sequence[int]) -> Outcomes:
-        """The same, ordered by `positions`: one number for each, no two alike."""
-        places = array("q", [-1]) * (max(positions, default=-1) + 1)
-        for place, position in enumerate(positions):
-            places[position] = place
-        ordered = Outcomes()
-        for place in places:
-            if place >= 0:
-                ordered.add(self[place])
-        return ordered
-
-
-def statuses_data(outcomes: Iterable[CaseOutcome]) -> dict[str, str]:
-    """Ids and statuses as two texts: what is stored of a run."""
-    ids, letters = StringIO(), bytearray()  # lists of as many texts would take ten times as much
-    for outcome in outcomes:
-        ids.write(f" {outcome.case_id}" if letters else outcome.case_id)
-        letters += _LETTERS[_STATUSES.index(outcome.status)].encode()
-    return {"ids": ids.getvalue(), "statuses": letters.decode()}
-
-
-def statuses_of(data: Mapping[str, str]) -> Mapping[str, str]:
-    """The status of each case by its id, from what is stored of a run."""
-    if data.keys() != {"ids", "statuses"}:
-        return data  # as runs were stored before
-    pairs: Iterator[tuple[str, str]] = zip(data["ids"].split(), data["statuses"], strict=True)
-    return {case_id: _STATUSES[_LETTERS.index(letter)] for case_id, letter in pairs}
 
 
 @dataclass(frozen=True)
@@ -255,7 +207,7 @@ class Tally:
         self.repeat = repeat
         self.passes_needed = passes_needed or repeat
         self.outcomes = Outcomes()
-        self._positions = array("Q")
+        self._positions = array("I")
         self.flaky: list[str] = []
         self.metrics: dict[str, _Metric] = {}
         self.retries = 0
@@ -277,7 +229,7 @@ class Tally:
         if self.repeat == 1:
             self._close(result, {result.status: 1})
             return
-        counts = self._open.setdefault(result.case_id, dict.fromkeys(_STATUSES, 0))
+        counts = self._open.setdefault(result.case_id, dict.fromkeys(STATUSES, 0))
         counts[result.status] += 1
         if sum(counts.values()) == self.repeat:
             del self._open[result.case_id]
@@ -313,7 +265,7 @@ class Tally:
         # before the outcomes are put in order: both take memory for a moment
         p50_ms, p95_ms = percentile(self._latencies_ms, 50), percentile(self._latencies_ms, 95)
         outcomes = self.outcomes.in_order(self._positions)
-        counts = {status: outcomes.count(status) for status in _STATUSES}
+        counts = {status: outcomes.count(status) for status in STATUSES}
         judged = counts["passed"] + counts["failed"] + counts["errored"]
         return RunSummary(
             total=len(outcomes),

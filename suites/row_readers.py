@@ -14,6 +14,7 @@ from suites.rows import Row
 from suites.values import MAX_DEPTH, too_deep
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
+JSON_LINES = (".jsonl", ".ndjson")  # suffixes of files that are read line by line, however long they are
 
 
 def line_text(line: bytes, number: int, path: str) -> str:
@@ -106,9 +107,14 @@ class _PlainJson(json.JSONDecoder):
 
     def raw_decode(self, text: str, idx: int = 0) -> tuple[Any, int]:
         value, end = super().raw_decode(text, idx)
-        if too_deep(value):
+        if _opening(text, idx, end) > MAX_DEPTH and too_deep(value):
             raise ValueError(f"it nests deeper than {MAX_DEPTH} levels")
         return value, end
+
+
+def _opening(text: str, start: int, end: int) -> int:
+    """How many lists and mappings begin in a piece of JSON, brackets within texts counted, too: it nests no deeper."""
+    return text.count("[", start, end) + text.count("{", start, end)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

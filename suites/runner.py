@@ -69,7 +69,8 @@ async def run_suite(
     """Ask every case `repeat` times, `concurrency` at once, and judge the answers.
 
     `on_result` is given each result as it comes; what it raises ends the run. `finished` holds results of an earlier,
-    interrupted run: they are counted and not asked again, unless they were skipped. `timeout_s` bounds one attempt;
+    interrupted run: they are counted and not asked again, unless they were skipped (those that have yet to be compared are
+    answered). `timeout_s` bounds one attempt;
     `retries` is how often a failed attempt is repeated where its error says that this may help; what was refused for
     overload is asked more often and by fewer at once (0: never). `aids` gives for each answer what
     assertions may ask of other models and of people, `tools` are the prompt's, `folders` those whose Python may be run.
@@ -147,7 +148,7 @@ class _Run:
         done: set[int] = set()
         for result in finished:
             key = hash((result.case_id, result.repeat))
-            if result.status != "skipped" and key not in done:
+            if (result.status != "skipped" or result.is_to_compare) and key not in done:
                 done.add(key)
                 self.tally.add(result)
                 self._succeeded = self._succeeded or result.status in ("passed", "failed")

@@ -25,7 +25,7 @@ _NO_SCRIPT = (".ts", ".cts", ".mts", ".rb", ".sh")
 _SCRIPT = re.compile(r"file://.*?(\.[a-z]+)(?::[A-Za-z_$][\w$]*)?")
 _LISTS = ("contains-any", "contains-all", "icontains-any", "icontains-all")
 _JSON = ("is-json", "contains-json", "is-sql", "contains-sql", "is-valid-openai-tools-call",
-         "is-valid-openai-function-call", "is-valid-function-call")  # fmt: skip
+         "is-valid-openai-function-call", "is-valid-function-call", "max-score")  # fmt: skip
 _COUNTS = ("word-count", "character-count")
 _BARE = (*_JSON, "latency", "cost", "is-xml", "contains-xml", "is-html", "contains-html", "is-refusal", "perplexity",
          "perplexity-score", "answer-relevance", "context-faithfulness", "context-relevance")  # fmt: skip

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from suites.case import GateSettings, Thresholds
 from suites.judge import Status
+from suites.outcomes import CaseOutcome
 from suites.policy import JudgeFloor
-from suites.results import CaseOutcome, RunSummary
+from suites.results import RunSummary
 
 Verdict = Literal["pass", "fail", "inconclusive", "could_not_run"]
 RULES = 2  # which edition of the rules decides now

@@ -16,7 +16,8 @@ from prompts.errors import BadInput
 from suites.detail import Wanted, with_detail
 from suites.evidence_digest import DECIDED, digest_again
 from suites.gate import raw_p_value, read_evidence, recompute
-from suites.results import CaseResult, Tally, case_status, statuses_of
+from suites.outcomes import statuses_of
+from suites.results import CaseResult, Tally, case_status
 from suites.statistics import percentile
 from suites.verdicts import GateEvidence, GateInput, PromotionEvidence, Side
 

@@ -12,9 +12,9 @@ from finetune.data.balance import Balance
 from finetune.data.malformed import Malformed
 from finetune.data.personal import Flag
 from prompts.messages import Message
+from prompts.parameters import DEFAULT_ANSWER_TOKENS
 
 LISTED = 100  # findings of one kind that a report shows
-ANSWER_TOKENS = 64  # of an answer, where the prompt does not set max_tokens
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class Lengths(pydantic.BaseModel, frozen=True):
     exact: bool
     context_tokens: int | None
     too_long: Listed[TooLong]
-    max_tokens: int = ANSWER_TOKENS
+    max_tokens: int = DEFAULT_ANSWER_TOKENS
     cut_answers: Listed[TooLong] = Listed(total=0, shown=())
 
 

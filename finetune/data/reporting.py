@@ -14,7 +14,6 @@ from finetune.data.likeness import HeldOut
 from finetune.data.malformed import malformed, schema_problem
 from finetune.data.personal import flags_of, quotable
 from finetune.data.report import (
-    ANSWER_TOKENS,
     LISTED,
     Contradiction,
     DataReport,
@@ -25,6 +24,7 @@ from finetune.data.report import (
     Tokens,
     TooLong,
 )
+from prompts.parameters import DEFAULT_ANSWER_TOKENS, answer_tokens
 from prompts.prompt import CompiledPrompt
 
 SHOWN_OF_A_CONFLICT = 20
@@ -122,8 +122,8 @@ def _lengths(
 
 
 def answer_limit(prompt: CompiledPrompt) -> int:
-    """How many tokens an answer may have where the tuned model serves this prompt."""
-    return int(prompt.content.parameters.get("max_tokens", ANSWER_TOKENS))
+    """How many tokens an answer may have where the tuned model serves this prompt: as the embedded engine reads it."""
+    return answer_tokens(prompt.content.parameters) or DEFAULT_ANSWER_TOKENS
 
 
 def _length(counts: Sequence[int]) -> Length:

@@ -18,6 +18,7 @@ from prompts.errors import BadInput
 
 _CHARACTERS_PER_TOKEN = 3  # fewer than most tokenizers have, so that a plan errs on the safe side
 _NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # a weight: 4 bits, with scales in 8 bits a 64, theirs in 32 a 16,384
+_GATHERED_LAYERS = 2
 _FRAME_TOKENS = 8  # what a chat template puts around a message, about
 
 
@@ -35,13 +36,20 @@ class ModelShape:
     def lora_parameter_count(self, rank: int) -> int:
         return sum(rank * (out + into) for out, into in self.linears)
 
-    def weights_bytes(self, width: int, *, four_bit: bool = False) -> int:
-        """The weights at `width` bytes a number, or with their linear layers in NF4 with double quantisation.
+    def weights_bytes(self, width: int, *, four_bit: bool = False, devices: int = 1) -> int:
+        """The weights on one device at `width` bytes a number, or with their linear layers in NF4 with double quantisation.
 
+        Where several devices share them, each holds its part of the linear layers, all of the rest, and for the moment
+        two whole layers: the one that is computed and the one that comes next.
         Source: Dettmers et al., QLoRA, 2023, section 3: 0.127 bits a weight for the scales.
         """
-        quantised = sum(out * into for out, into in self.linears) if four_bit else 0
-        return (self.parameter_count - quantised) * width + math.ceil(quantised * _NF4_BYTES)
+        linear = sum(out * into for out, into in self.linears)
+        rest = (self.parameter_count - linear) * width
+        if four_bit:
+            return rest + math.ceil(linear * _NF4_BYTES)
+        if devices == 1:
+            return rest + linear * width
+        return rest + math.ceil(linear * width * (1 / devices + _GATHERED_LAYERS / self.layers))
 
 
 def read_shape(base_folder: Path) -> ModelShape:
@@ -73,7 +81,7 @@ def _is_adapted(name: str, shape: tuple[int, ...]) -> bool:
 
 
 class Plan(BaseModel):
-    """What a job will take. Bytes of memory are estimates for the training process; counts of steps are exact."""
+    """What a job will take. Bytes of memory are estimates for each training process; counts of steps are exact."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -81,7 +89,8 @@ class Plan(BaseModel):
     trainable_count: int
     steps: int
     steps_per_epoch: int
-    pack_tokens: int  # the estimated tokens of one batch with its prefix held once
+    devices: int = 1  # a process each; they share the base model's weights and the rows of a batch
+    pack_tokens: int  # the estimated tokens of one batch, or a device's share of it, with its prefix held once
     weights_bytes: int
     adapter_bytes: int  # fp32 with its gradient
     optimizer_bytes: int
@@ -92,15 +101,22 @@ class Plan(BaseModel):
 
 
 def make_plan(
-    shape: ModelShape, recipe: Recipe, rows: Sequence[Row], *, on_cuda: bool = False, four_bit: bool = False
+    shape: ModelShape,
+    recipe: Recipe,
+    rows: Sequence[Row],
+    *,
+    on_cuda: bool = False,
+    four_bit: bool = False,
+    devices: int = 1,
 ) -> Plan:
     """Estimate the memory, the disk and the steps of training on `rows`. Weights are bf16 on CUDA, else fp32."""
     width = 2 if on_cuda else 4
     trainable = shape.lora_parameter_count(recipe.rank)
-    tokens = _batch_tokens(rows, recipe.batch_size)
-    labelled = recipe.batch_size * max((_tokens(row.answer) for row in rows), default=0)
+    batch_size = math.ceil(recipe.batch_size / devices)
+    tokens = _batch_tokens(rows, batch_size)
+    labelled = batch_size * max((_tokens(row.answer) for row in rows), default=0)
     memory = {
-        "weights_bytes": shape.weights_bytes(width, four_bit=four_bit),
+        "weights_bytes": shape.weights_bytes(width, four_bit=four_bit, devices=devices),
         "adapter_bytes": trainable * 4 * 2,
         "optimizer_bytes": trainable * 4 * 2,
         "activation_bytes": activation_bytes(shape, recipe.rank, tokens, labelled, width=width),
@@ -110,6 +126,7 @@ def make_plan(
         trainable_count=trainable,
         steps=total_steps(recipe, len(rows)),
         steps_per_epoch=steps_per_epoch(recipe, len(rows)),
+        devices=devices,
         pack_tokens=tokens,
         **memory,
         memory_bytes=sum(memory.values()),

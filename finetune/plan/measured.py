@@ -12,7 +12,8 @@ class Measured(BaseModel):
 
     `step_s` is the median step and `largest_step_s` that of the batch with the most tokens, whose peak of memory is
     `peak_bytes`: of the whole process on a CPU, of torch's tensors on CUDA. `free_bytes` is what the process might
-    take in all: what it holds and what was free beside it. `reason` says why the job does not fit and what to do.
+    take in all: what it holds and what was free beside it, the least of several devices. `reason` says why the job does not
+    fit and what to do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,10 +31,14 @@ class Measured(BaseModel):
     pack_tokens: int = Field(ge=1)  # tokens one forward pass holds
     gradient_checkpointing: bool = False
     four_bit: bool = False  # of the base model's linear layers
+    devices: int = Field(1, ge=1)  # that share the base model
+    device_free_bytes: tuple[int, ...] = ()  # `free_bytes` of each of them
+    compile: bool = False  # the decoder layers
+    compile_s: float = Field(0.0, ge=0)  # what compiling them took, once a process
     fits: bool = True
     reason: str = ""
     decisions: tuple[str, ...] = ()  # a sentence for each way that was taken
 
     def ways(self) -> dict[str, Any]:
         """The fields of a JobSpec that this trial decides."""
-        return self.model_dump(include={"pack_tokens", "gradient_checkpointing", "four_bit"})
+        return self.model_dump(include={"pack_tokens", "gradient_checkpointing", "four_bit", "devices", "compile"})

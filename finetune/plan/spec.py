@@ -51,6 +51,8 @@ class JobSpec(BaseModel):
     four_bit: bool = (
         False  # the base model in NF4, for one that does not fit otherwise; the adapter is for the full one
     )
+    devices: int = Field(1, ge=1)  # that share the base model's weights; see finetune/sharding.py
+    compile: bool = False  # the decoder layers, by torch.compile: where the trial showed that it pays
     adapter_name: str = ""  # by default the job's id
     created_at: str = ""
 
@@ -60,7 +62,9 @@ class JobSpec(BaseModel):
         return durable.sha256_of_bytes(self.model_dump_json(exclude={"output_dir"}).encode())
 
     @model_validator(mode="after")
-    def _search_fits_the_rows(self) -> JobSpec:
+    def _fits_together(self) -> JobSpec:
+        if self.devices > 1 and (self.four_bit or self.compile):
+            raise ValueError(f"devices is {self.devices}: a base in 4 bits, and compiled layers, are for one device")
         if self.clusters and len(self.clusters) != len(self.train):
             raise ValueError(f"clusters has {len(self.clusters)} entries for {len(self.train)} rows: give one a row")
         groups = len(set(self.clusters)) if self.clusters else len(self.train)

@@ -24,11 +24,14 @@ from service.gates import GateRequest, RunRequest
 from service.identity import Principal
 from service.ids import new_id
 from service.jobs import Kind, job_id_of, run_id_of
+from service.questions import MatrixRequest
 from service.ratings import still_waiting
 from service.registry import Origin, Push
+from service.run_plans import run_id_in
 from service.run_rows import public_run
 from service.store import routes, runs
 from service.tuning.material import FinetuneSpec, model_source
+from suites.judging import WITHOUT_TUNING, check_alone
 from suites.policy import MOST_MINUTES
 
 AUTHOR = {"role": "author"}
@@ -140,6 +143,20 @@ def get_run_cases(
         return list(runs.cases(session, run_id, tuple(status.split(",")) if status else ()))
 
 
+@post("/api/matrices", opt=AUTHOR, status_code=202)
+@in_thread
+def start_matrix(
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    data: JSONBody[MatrixRequest],
+    idempotency_key: IdempotencyKey = None,
+) -> dict[str, Any]:
+    """Queue a run of each of several variants, whose answers are compared; what can be known to be wrong is refused now."""
+    start = starter(context, principal, "matrix", lambda: context.gates.pinned_matrix(data))
+    answer = once(context, principal, idempotency_key, data.model_dump(), start)
+    return {"run_ids": [run_id_in(answer["job_id"], number) for number in range(len(data.variants))], **answer}
+
+
 @post("/api/gates", opt={"role": "ci"}, status_code=202)
 @in_thread
 def start_gate(
@@ -199,6 +216,7 @@ def plan_finetune(context: Context, data: FinetuneRequest) -> FinetuneSpec:
     version = context.registry.version(selector)
     base = data.base or (suite.fallback.base_model if suite.fallback else None) or version.content["model"]
     model_source(context.settings, base)
+    check_alone(record["name"], suite, WITHOUT_TUNING)
     make_recipe(parameter_count=1, train_count=1, overrides=data.recipe)  # what is wrong with it is told now
     return FinetuneSpec(
         suite=record["name"],

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompts.errors import BadInput, TurnoutError
-from service.cli.project import SUITE_SUFFIXES, Project, git, git_bytes
+from prompts.formats.prompt_yml import SUFFIXES, load_prompt
+from service.cli.project import SUITE_SUFFIXES, Project, brings_suite, git, git_bytes
 
 if TYPE_CHECKING:
     from service.cli.testing import Plan
@@ -101,7 +102,8 @@ def suite_notes(project: Project, plans: Sequence[Plan], commit: str, shown: str
     for plan in plans:
         if not _is_as_at(project, plan.sources, commit):
             yield f"suite {plan.suite} {_became(project, plan, commit, shown)}"
-    for name in sorted(_suites_at(project, commit) - {_name(project, path) for path in project.suite_files()}):
+    gone = _suites_at(project, commit) - {_name(project, path) for path in project.suite_files()}
+    for name in sorted(gone - _brought(project) if gone else ()):
         yield f"suite {name} was there at {shown} and is gone: nothing is tested by it any more"
 
 
@@ -111,14 +113,32 @@ def _name(project: Project, path: Path) -> str:
     return suite_name(path, project.root)
 
 
+def _brought(project: Project) -> set[str]:
+    """Names of the suites that prompt files bring with them now."""
+    return {name for name, source in project.tree.sources.items() if brings_suite(source)} | project.tree.broken
+
+
 def _suites_at(project: Project, commit: str) -> set[str]:
-    """Names of the suite files below `suites/` at a commit."""
+    """Names of the suite files below `suites/` at a commit, and of the suites that prompt files brought then."""
     listed = git(project.root, "ls-tree", "-r", "-z", "--name-only", commit, "--", "suites", check=False) or ""
     names = set()
     for path in listed.split("\0"):
         if path.endswith(SUITE_SUFFIXES):
             with contextlib.suppress(BadInput):  # no name now is no name then: it was never a suite
                 names.add(_name(project, project.root / path))
+    return names | _brought_at(project, commit)
+
+
+def _brought_at(project: Project, commit: str) -> set[str]:
+    """Names of the prompts whose files brought a suite (`testData`) at a commit; one with faults then brought none."""
+    names = set()
+    found = git(project.root, "grep", "-l", "-z", "testData", commit, "--", "prompts", check=False) or ""
+    for path in (text.partition(":")[2] for text in found.split("\0") if text.endswith(SUFFIXES)):
+        with contextlib.suppress(BadInput):
+            name = project.prompt_name(project.root / path)
+            text = git(project.root, "show", f"{commit}:./{path}", check=False) or ""
+            if brings_suite(load_prompt(text, path, name)):
+                names.add(name)
     return names
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from jinja2 import nodes
 from prompts.errors import Fault
 from prompts.formats.prompt_yml import PromptSource
 from prompts.names import PRODUCTION
+from prompts.parameters import answer_tokens as longest_answer
 from prompts.prompt import PromptContent
 from prompts.secrets import ALLOW, secret_faults
 from prompts.template import syntax_tree
@@ -20,6 +21,7 @@ from service.settings import Settings
 from service.tokens import ASCII_A_TOKEN, FRAME_TOKENS, TokenCounter
 from suites.files import MAX_FILE_BYTES, ResolvedSuite
 from suites.parquet_cases import PARQUET
+from suites.row_readers import JSON_LINES
 from suites.values import FILE, walk_texts
 
 LENGTH_RULE = "context-length"
@@ -72,7 +74,7 @@ class Linter:
         context = counter.context
         if context is None:
             return None
-        answer_tokens = _answer_tokens(content.parameters)
+        answer_tokens = longest_answer(content.parameters) or 0
         sure, most = _always(content), _variable_characters(content)
         if _bytes(sure) + most + answer_tokens <= context:
             return None  # no token is shorter than a byte: nothing needs counting
@@ -93,11 +95,6 @@ def _length_fault(source: PromptSource, what: str, answer_tokens: int, context: 
     message = f"the prompt is longer than its model's context: {what}{answer}, {source.model} takes {context:,}"
     fix = "shorten it, give variables a `maxLength`, or lower max_tokens"
     return source.document.fault(message, "messages", fix=fix, level=level, rule=LENGTH_RULE)
-
-
-def _answer_tokens(parameters: Mapping[str, Any]) -> int:
-    given = (parameters.get(name) for name in ("max_completion_tokens", "max_tokens"))
-    return next((value for value in given if isinstance(value, int) and value > 0), 0)
 
 
 def _always(content: PromptContent) -> list[dict[str, Any]]:
@@ -154,10 +151,22 @@ def suite_secrets(suite: ResolvedSuite, root: Path) -> Iterator[Fault]:
         shown = str(path.relative_to(below)) if path.is_relative_to(below) else str(path)
         if path.suffix.lower() in PARQUET:
             tables.add(shown)
+        elif path.suffix.lower() in JSON_LINES:
+            yield from _line_secrets(path, shown)
         else:
             yield from secret_faults(path.read_text("utf-8-sig"), shown)
     if tables:
         yield from _table_secrets(suite, tables)
+
+
+def _line_secrets(path: Path, shown: str) -> Iterator[Fault]:
+    """Secrets in a file of JSON lines, which may be long: some at a time, as each lies in one line."""
+    with path.open(encoding="utf-8-sig") as file:
+        before = 0
+        while lines := list(islice(file, _CASES_AT_ONCE)):
+            for fault in secret_faults("".join(lines), shown):
+                yield replace(fault, line=before + fault.line)
+            before += len(lines)
 
 
 def _table_secrets(suite: ResolvedSuite, tables: set[str]) -> Iterator[Fault]:

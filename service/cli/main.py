@@ -86,6 +86,7 @@ def main() -> None:
     gc.set_threshold(*COLLECT_AFTER)
     if sys.argv[1:2] in (["run"], ["gate"]):
         gc.disable()  # until `testing.prepare` has loaded what they need, none of which is garbage
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # which it looks for in every package there is
     sys.exit(run(sys.argv[1:]))
 
 

@@ -104,8 +104,9 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
         return lines
     measured, recipe, search = planned["measured"], planned["recipe"], planned["search"]
     lines.append(f"plan: {planned['train']} train, {planned['dev']} dev examples, {planned['heldout']} held-out cases")
+    several = f"{measured['devices']} devices as " if measured.get("devices", 1) > 1 else ""
     lines.append(
-        f"  {measured['device']}, {measured['precision']}: {_gigabytes(measured['peak_bytes'])} of "
+        f"  {several}{measured['device']}, {measured['precision']}: {_gigabytes(measured['peak_bytes'])} of "
         f"{_gigabytes(measured['free_bytes'])} memory, {measured['step_s']:.2g} s a step"
     )
     lines.append(

@@ -110,7 +110,7 @@ class Project:
 
     def files_of_suites(self) -> list[Path]:
         """Suite files, and the prompt files that bring a suite with them."""
-        bring = [Path(source.document.path) for source in self.tree.sources.values() if _brings_suite(source)]
+        bring = [Path(source.document.path) for source in self.tree.sources.values() if brings_suite(source)]
         return [*self.suite_files(), *bring]
 
     def suites_of(self, files: Iterable[Path]) -> list[ResolvedSuite]:
@@ -174,7 +174,7 @@ class Project:
         return found
 
 
-def _brings_suite(source: PromptSource) -> bool:
+def brings_suite(source: PromptSource) -> bool:
     """Whether a prompt file makes a suite, or would but for its faults, which reading it then tells."""
     try:
         return brought_suite(source)[0] is not None

@@ -56,17 +56,23 @@ def run(
     from service.cli.testing import prepare
     from service.gates import RunRequest
     from suites.filters import Filter
+    from suites.judging import check_alone
 
     one_each = {parse_selector(text).name: text for text in prompt or ()}
     _, work, plans, versions = prepare(suites or [], tuple(one_each.values()), local=local)
     chosen = Filter(tags=tuple(tag or ()), cases=tuple(case or ()), first=first, sample=sample, seed=seed)
     asked: dict[str, Any] = {"concurrency": concurrency, "no_cache": no_cache, "rerun_failed": rerun_failed}
     results = []
-    for plan in plans:
-        _refuse_comparison(work, plan, [*_variants(plan, versions, prompt or [], model or [])])
-    for plan in plans:
-        for variant in _variants(plan, versions, prompt or [], model or []):
-            request = RunRequest(**asked, **variant, filter=chosen, rubrics=plan.rubrics(versions))
+    asking = [(plan, [*_variants(plan, versions, prompt or [], model or [])]) for plan in plans]
+    for plan, variants in asking:  # before any of them is run
+        if len(variants) == 1 and plan.data is not None:
+            check_alone(plan.suite, plan.data)
+    for plan, variants in asking:
+        requests = [RunRequest(**asked, **each, filter=chosen, rubrics=plan.rubrics(versions)) for each in variants]
+        if len(requests) > 1 and _compares(work, plan):
+            results += _compared_runs(work, requests, resume=resume)
+            continue
+        for request in requests:
             with bar(_label(request)) as advance:
                 results.append(work.run(request, advance, resume=resume))
     shown = [{k: v for k, v in result.items() if k != "case_status"} for result in _compared(results)]
@@ -90,20 +96,28 @@ def _variants(
             yield {"suite": suite, "prompt": prompt, "model": model}
 
 
-def _refuse_comparison(work: Work, plan: Plan, variants: list[dict[str, Any]]) -> None:
-    """Raise BadInput for several variants of a suite with `select-best`: promptfoo would compare their answers with it.
-
-    Here each variant is a run of its own, which a gate can rest on: its outcomes depend on no other's.
-    """
-    from prompts.errors import BadInput
+def _compares(work: Work, plan: Plan) -> bool:
+    """Whether the answers of several variants of a suite are compared with each other."""
     from suites.judging import compares_answers
 
-    if len(variants) > 1 and compares_answers(plan.data or work.suite(plan.suite)["content"]):
-        raise BadInput(
-            f"{plan.suite}: `select-best` compares the repeats of one variant, and {len(variants)} variants are asked:"
-            " run them one by one, or without `select-best`: they are compared case by case, with a p-value",
-            param="model",
-        )
+    return compares_answers(plan.data or work.suite(plan.suite)["content"])
+
+
+def _compared_runs(work: Work, requests: list[RunRequest], *, resume: bool) -> list[dict[str, Any]]:
+    """A run of each variant; what their cases come to depends on all answers, so they are asked for together."""
+    from prompts.errors import BadInput
+    from service.cli.output import bar
+    from service.questions import MatrixRequest, VariantRequest
+
+    if any(request.rerun_failed for request in requests):
+        told = f"suite {requests[0].suite} compares the answers of its variants, and of each case most must fail"
+        raise BadInput(f"{told}: leave out --rerun-failed; answers that came are cached", param="rerun_failed")
+    of_variant = set(VariantRequest.model_fields)
+    variants = tuple(VariantRequest(**request.model_dump(include=of_variant)) for request in requests)
+    shared = requests[0].model_dump(exclude={*of_variant, "rerun_failed", "filter"})
+    request = MatrixRequest(**shared, variants=variants, filter=requests[0].filter)
+    with bar(f"{request.suite} on {len(variants)} variants") as advance:
+        return work.matrix(request, advance, resume=resume)
 
 
 def _label(request: RunRequest) -> str:
@@ -120,7 +134,7 @@ def _compared(results: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _difference(first: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Paired by case: how many broke, how many mended, and the exact two-sided p-value of that."""
-    from suites.results import statuses_of
+    from suites.outcomes import statuses_of
     from suites.statistics import mcnemar_p
 
     before, now = statuses_of(first["case_status"]), statuses_of(other["case_status"])

@@ -77,6 +77,7 @@ def gate(
         rerun_failed=rerun_failed,
         fallback=fallback,
         rubrics=tuple(dict.fromkeys(pin for plan in plans for pin in plan.rubrics(versions))),
+        held_out=_siblings(work, project, plans) if fallback else (),
     )
     with bar("gate") as advance:
         answer = work.gate(request, advance, resume=resume)
@@ -96,6 +97,12 @@ def gate(
     else:
         show_gate(work, answer, lambda name: asked[name].cases(work))
     return of_several(codes)
+
+
+def _siblings(work: Work, project: Project, plans: Sequence[Plan]) -> tuple[str, ...]:
+    """Versions of the working tree's suites of the same prompts, whose cases no fine-tune of these may see."""
+    from_files = [plan for plan in plans if plan.data is not None]
+    return tuple(sorted({version for plan in from_files for version in push_siblings(work, project, plan)}))
 
 
 class Plan:

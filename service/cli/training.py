@@ -35,7 +35,7 @@ def finetune(
         typer.Option("--attempts", min=1, max=5, help="Trainings, each with one look at the held-out cases."),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.1, help="Of training, all attempts together.")
+        float | None, typer.Option("--minutes", min=0.1, max=7 * 24 * 60, help="Of training, all attempts together.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only: nothing is trained.")] = False,
     watch: Watch = False,

@@ -194,7 +194,7 @@ class Watcher:
     def _run(self, project: Project, found: Checked, suite: ResolvedSuite) -> None:
         from prompts.errors import TurnoutError
         from service.cli.output import err, show_error
-        from suites.results import statuses_of
+        from suites.outcomes import statuses_of
 
         at_fault = self._files_at_fault(project, found, suite)
         if at_fault:

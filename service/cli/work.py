@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from prompts.errors import BadInput, TurnoutError
 from prompts.names import parse_selector
 from service.cli.interrupts import run_to_end, tell_how_to_go_on
 from service.cli.output import Advance, err
+from service.cli.sending import go_on, largest, sent_suite, suites_of
 from service.errors import CannotRun, NotFound
 from service.evaluation import Evaluator, RunSpec
 from service.gates import GateRequest, Gates, RunRequest
 from service.identity import LOCAL_ADMIN
 from service.ids import new_id, now
 from service.pool import ModelPool
+from service.questions import MatrixRequest
 from service.registry import Origin, Push, Registry
+from service.run_plans import matrix_id_of
 from service.run_rows import public_run
 from service.settings import Settings
 from service.store import routes, runs
 from service.store.database import Database
 from suites.case import Case, Suite
-from suites.files import LINES
 from suites.results import CaseResult
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from service.cli.client import Remote
 
 
-MAX_LISTED_CASES = 1_000  # of a suite that is sent as a list
+T = TypeVar("T")
+MOST_JOBS = 500  # that are looked through, newest first
 
 
 class Work(Protocol):
@@ -42,6 +44,8 @@ class Work(Protocol):
     def push(self, prompts: dict[str, Any], suites: dict[str, Any], origin: dict[str, Any]) -> list[dict[str, Any]]: ...
 
     def run(self, request: RunRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]: ...
+
+    def matrix(self, request: MatrixRequest, advance: Advance, *, resume: bool = False) -> list[dict[str, Any]]: ...
 
     def gate(self, request: GateRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]: ...
 
@@ -65,31 +69,32 @@ class RemoteWork:
         self._remote = remote
 
     def push(self, prompts: dict[str, Any], suites: dict[str, Any], origin: dict[str, Any]) -> list[dict[str, Any]]:
-        sent = {name: _sent(suite) if isinstance(suite, Suite) else suite for name, suite in suites.items()}
+        sent = {name: sent_suite(suite) if isinstance(suite, Suite) else suite for name, suite in suites.items()}
         body = {"prompts": prompts, "suites": sent, "allow_secrets": True, **origin}  # `check` has seen the files
         try:
             answer: list[dict[str, Any]] = self._remote.call("POST", "/api/push", body=body)
         except BadInput as error:
             if "server.max_" not in str(error):
                 raise
-            raise BadInput(f"{_largest(suites, sent)}: {error}; or add --local", param="suite") from error
+            raise BadInput(f"{largest(suites, sent)}: {error}; or add --local", param="suite") from error
         return answer
 
     def run(self, request: RunRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]:
         if resume:
-            raise BadInput(
-                "a run of a service is resumed by its job: turnout job ID --resume (`turnout jobs` lists them)",
-                param="resume",
-            )
+            self._refuse_resume("run", request.suite)
         started = self._remote.call("POST", "/api/runs", body=request.model_dump(mode="json", exclude_none=True))
         return self._result(started["job_id"], advance)
 
+    def matrix(self, request: MatrixRequest, advance: Advance, *, resume: bool = False) -> list[dict[str, Any]]:
+        if resume:
+            self._refuse_resume("matrix", request.suite)
+        started = self._remote.call("POST", "/api/matrices", body=request.model_dump(mode="json", exclude_none=True))
+        found: list[dict[str, Any]] = self._result(started["job_id"], advance)["runs"]
+        return found
+
     def gate(self, request: GateRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]:
         if resume:
-            raise BadInput(
-                "a gate of a service is resumed by its job: turnout job ID --resume (`turnout jobs` lists them)",
-                param="resume",
-            )
+            self._refuse_resume("gate", *request.suites)
         started = self._remote.call("POST", "/api/gates", body=request.model_dump(exclude_none=True))
         return self._result(started["job_id"], advance)
 
@@ -98,6 +103,13 @@ class RemoteWork:
             "POST", "/api/calibrations", body=request.model_dump(mode="json", exclude_none=True)
         )
         return self._result(started["job_id"], advance)
+
+    def _refuse_resume(self, kind: str, *suites: str) -> NoReturn:
+        """Raise BadInput, which says the one command that goes on with the newest job of this kind on these suites."""
+        wanted = {parse_selector(suite).name for suite in suites}
+        jobs = self._remote.call("GET", "/api/jobs", params={"limit": MOST_JOBS})
+        found = next((job for job in jobs if job["kind"] == kind and suites_of(job["spec"]) == wanted), None)
+        raise BadInput(f"--resume goes with --local: a service keeps its work as jobs; {go_on(found)}", param="resume")
 
     def _result(self, job_id: str, advance: Advance) -> dict[str, Any]:
         from service.cli.client import follow
@@ -153,24 +165,6 @@ class RemoteWork:
         return found
 
 
-def _sent(suite: Suite) -> dict[str, Any]:
-    """A suite as it is sent: many cases as lines in one text, which a service reads one by one."""
-    if len(suite.tests) <= MAX_LISTED_CASES:
-        return suite.as_data()
-    lines = (json.dumps(case.as_data(), ensure_ascii=False) for case in suite.tests)
-    return {**suite.head_data(), LINES: "\n".join(lines)}
-
-
-def _largest(suites: dict[str, Any], sent: dict[str, Any]) -> str:
-    """The suite of a push that takes the most room, in words."""
-    sizes = {name: len(json.dumps(data, ensure_ascii=False).encode()) for name, data in sent.items()}
-    if not sizes:
-        return "the prompts"
-    name = max(sizes, key=lambda each: sizes[each])
-    count = f"{len(suites[name].tests):,} cases, " if isinstance(suites[name], Suite) else ""
-    return f"suite {name} ({count}{sizes[name]:,} bytes)"
-
-
 class LocalWork:
     """Done here, with no server: neither Litestar nor DBOS is imported."""
 
@@ -200,11 +194,33 @@ class LocalWork:
             self._tell_interrupted((run_id,), run_id)
             raise
 
-    def _cut_short(self, spec: RunSpec) -> str | None:
-        """The newest run of the same cases and variant that did not end, if any."""
+    def matrix(self, request: MatrixRequest, advance: Advance, *, resume: bool = False) -> list[dict[str, Any]]:
+        matrix_id = new_id("matrix")
+        run_ids: list[str] = []
+
+        async def work(gates: Gates, _: Evaluator) -> list[dict[str, Any]]:
+            nonlocal matrix_id
+            plans = gates.plan_matrix(request, matrix_id)
+            if resume:
+                variants = [str(plan.spec.variant) for plan in plans]
+                first = self._cut_short(plans[0].spec, variants)
+                matrix_id = _told_whence(first and matrix_id_of(first), matrix_id)
+                plans = gates.plan_matrix(request, matrix_id)
+            run_ids.extend(plan.spec.run_id for plan in plans)
+            cases = len(plans[0].spec.chosen(plans[0].suite)) * plans[0].suite.repeat
+            return await gates.run_matrix(plans, _Count(advance, cases * len(plans)))
+
+        try:
+            return run_to_end(self._with_models(work))
+        except KeyboardInterrupt:
+            self._tell_interrupted(run_ids, matrix_id)
+            raise
+
+    def _cut_short(self, spec: RunSpec, compared: Sequence[str] = ()) -> str | None:
+        """The newest run of the same cases and variant, compared with the same variants, that did not end, if any."""
         with self._database.read() as session:
             found = runs.unfinished(session, spec.suite, spec.suite_version, str(spec.variant))
-        wanted = (spec.filter.as_data(), spec.asks if spec.rerun_of else None)
+        wanted = (spec.filter.as_data(), spec.asks if spec.rerun_of else None, tuple(compared))
         return next((run["id"] for run in found if _kind_of(run["summary"] or {}) == wanted), None)
 
     def _tell_interrupted(self, run_ids: Iterable[str], name: str) -> None:
@@ -248,13 +264,12 @@ class LocalWork:
 
         return run_to_end(work())
 
-    async def _with_models(self, work: Any) -> dict[str, Any]:
+    async def _with_models(self, work: Callable[[Gates, Evaluator], Awaitable[T]]) -> T:
         gc.freeze()  # what start-up made lives as long as this process: garbage of the run is found sooner and cheaper
         pool = ModelPool(self._settings)
         evaluator = Evaluator(self._database, self._settings, pool)
         try:
-            result: dict[str, Any] = await work(Gates(self._database, self._registry, evaluator), evaluator)
-            return result
+            return await work(Gates(self._database, self._registry, evaluator), evaluator)
         finally:
             await pool.aclose()
 
@@ -284,9 +299,10 @@ class LocalWork:
         return {**public_run(record), **status}
 
 
-def _kind_of(summary: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Which cases a run asks, and which it asks again of another."""
-    return summary.get("filter", {}), summary.get("rerun", {}).get("asks")
+def _kind_of(summary: Mapping[str, Any]) -> tuple[dict[str, Any], str | None, tuple[str, ...]]:
+    """Which cases a run asks, which it asks again of another, and the variants whose answers are compared."""
+    compared = tuple(each["variant"] for each in summary.get("compared", ()))
+    return summary.get("filter", {}), summary.get("rerun", {}).get("asks"), compared
 
 
 def _told_whence(found: str | None, new: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.adapter import Canary
 from prompts.errors import BadInput
 from service.engine.adapters import AdapterFiles
 from service.engine.decoding import prefill, probes
@@ -15,6 +16,7 @@ from service.engine.model import LoadedModel
 
 # Logits of the same weights on other hardware, or computed without a cache; those of other weights are off by more.
 _CLOSE = {torch.float32: 1e-2, torch.bfloat16: 0.5}
+_ROUNDINGS = 4.0  # times what the trainer measured: an engine rounds the same sums in another order
 
 
 def check_canary(model: LoadedModel, name: str, files: AdapterFiles) -> None:
@@ -32,16 +34,29 @@ def check_canary(model: LoadedModel, name: str, files: AdapterFiles) -> None:
             param="lora_path",
         )
     if canary:
-        _compare(model, files, "the base model's", without, canary.base_logits)
-        _compare(model, files, "its", with_it, canary.logits)
+        allowed = tolerance(canary, model.dtype)
+        _compare(files, "the base model's", without, canary.base_logits, allowed)
+        _compare(files, "its", with_it, canary.logits, allowed)
 
 
-def _compare(model: LoadedModel, files: AdapterFiles, whose: str, found: Tensor, expected: Sequence[float]) -> None:
+def tolerance(canary: Canary, dtype: torch.dtype) -> float:
+    """How far a logit may be from the manifest's on an engine of this `dtype`: as the coarser of trainer and engine rounds.
+
+    For bf16 on either side it follows from what the trainer measured, where it did.
+    """
+    if torch.bfloat16 not in (dtype, getattr(torch, canary.precision)):
+        return _CLOSE[torch.float32]
+    if canary.rounding is None:
+        return _CLOSE[torch.bfloat16]
+    return max(_CLOSE[torch.float32], _ROUNDINGS * canary.rounding)
+
+
+def _compare(files: AdapterFiles, whose: str, found: Tensor, expected: Sequence[float], allowed: float) -> None:
     wanted = torch.tensor(expected, device=found.device)
     off = float((found[: len(wanted)] - wanted).abs().max()) if len(wanted) else 0.0
-    if not off <= _CLOSE[model.dtype]:
+    if not off <= allowed:
         raise BadInput(
             f"adapter {files.folder}: {whose} logits on the canary are off by {off:.3g}, allowed is"
-            f" {_CLOSE[model.dtype]:.3g}: it belongs to another model or is damaged; train it on this model",
+            f" {allowed:.3g}: it belongs to another model or is damaged; train it on this model",
             param="lora_path",
         )

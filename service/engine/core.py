@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import torch
 
 from prompts.errors import BadInput
+from prompts.parameters import DEFAULT_ANSWER_TOKENS
 from service.engine import decoding
 from service.engine.adapters import AdapterFiles
 from service.engine.asks import Answer, Ask, ContextOverflow, QueueFull, UnknownAdapter
@@ -34,7 +35,6 @@ from service.engine.model import LoadedModel
 
 _LOG = logging.getLogger(__name__)
 SAFETY = 4.0  # a flip needs two logits off by half their distance each: twice the noise; twice that for the unmeasured
-DEFAULT_TOKENS = 512
 JOIN_AFTER = 8  # steps; a batch takes in fewer newcomers than a quarter of its size only so often
 IDLE_S = 0.5
 
@@ -224,7 +224,7 @@ class Generator:
                 f" model's context of {self._model.context}; shorten the messages or lower max_tokens",
                 param="messages" if room < 1 else "max_tokens",
             )
-        job = Job(ask, ids, future, ask.max_tokens or min(room, DEFAULT_TOKENS))
+        job = Job(ask, ids, future, ask.max_tokens or min(room, DEFAULT_ANSWER_TOKENS))
         future.add_done_callback(self._count)
         job.restart()
         return job

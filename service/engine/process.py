@@ -27,11 +27,10 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from service.child import child_environment
 from service.engine.spec import EngineAddress, EngineSpec, StartFile, engine_id
 from service.errors import EngineFailed
+from service.models.http import aiohttp
 
 __all__ = ["EngineAddress", "EngineLease", "EngineSpec", "ensure_engine"]
 

@@ -12,6 +12,7 @@ import msgspec
 
 from prompts.errors import BadInput
 from prompts.messages import ROLES
+from prompts.parameters import answer_tokens
 from service.engine.asks import Answer, Ask, UnknownAdapter
 
 _MOST_STOPS = 4  # as OpenAI has it
@@ -107,7 +108,7 @@ def read_ask(raw: bytes, alias: str, adapters: Collection[str]) -> tuple[Ask, st
     ask = Ask(
         tuple(_checked(body.messages)),
         adapter=None if body.model == alias else body.model,
-        max_tokens=body.max_completion_tokens or body.max_tokens,
+        max_tokens=answer_tokens({"max_completion_tokens": body.max_completion_tokens, "max_tokens": body.max_tokens}),
         temperature=1.0 if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         seed=body.seed,

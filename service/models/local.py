@@ -10,12 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from prompts.errors import ModelRefused, ModelTimeout, ModelUnavailable
 from prompts.messages import Completion, CompletionRequest
 from service.engine.process import EngineAddress, EngineLease, EngineSpec, ensure_engine, is_healthy
 from service.errors import EngineFailed
+from service.models.http import aiohttp
 from service.models.openai import OpenAIModel
 
 _MOST_DEATHS = 3  # within …

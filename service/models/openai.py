@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-import aiohttp
 import yarl
 
 from prompts.errors import NO_COMPLETION, ModelOverloaded, ModelRefused, ModelTimeout, ModelUnavailable
 from prompts.messages import Completion, CompletionRequest, Usage
 from service.models.embedding import Embeddings
+from service.models.http import aiohttp
 
 _MOST_MESSAGE = 500  # characters of an upstream's message that are passed on
 _MOST_SHOWN = 80  # characters of an answer that is no completion

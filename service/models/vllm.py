@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-import aiohttp
-
 from prompts.errors import ModelRefused, ModelTimeout, ModelUnavailable
 from prompts.messages import Completion, CompletionRequest
 from service.models.embedding import Embeddings
+from service.models.http import aiohttp
 from service.models.openai import OpenAIModel
 
 LOAD_S = 60.0

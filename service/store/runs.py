@@ -33,13 +33,16 @@ def listing(session: Session, suite: str | None, limit: int) -> list[dict[str, A
 def newest_finished(
     session: Session, suite: str, variant: str, *, second_chances: bool = True
 ) -> dict[str, Any] | None:
-    """The newest run of all cases that ended; without `second_chances` none that asked again what had failed."""
+    """The newest run of all cases that ended, compared with no other; without `second_chances` none that asked again what failed.
+
+    What one came to in a comparison with others says nothing of it by itself.
+    """
     where = "WHERE suite = :suite AND variant = :variant AND status = 'finished' ORDER BY started_at DESC"
     for row in session.stream(f"{RUN.select} {where}", suite=suite, variant=variant):
         run = RUN.record(row)
         summary = run["summary"] or {}
         again = summary.get("rerun", {}).get("asks") == "failed"
-        if "filter" not in summary and (second_chances or not again):
+        if "filter" not in summary and "compared" not in summary and (second_chances or not again):
             return run
     return None
 
@@ -102,6 +105,10 @@ _ADD_CASE = (
     " VALUES (:run_id, :case_id, :repeat, :index, :status, :result) ON CONFLICT (run_id, case_id, repeat) DO UPDATE"
     " SET status = excluded.status, result = excluded.result WHERE case_result.status = 'skipped'"
 )
+_SETTLE_CASE = (
+    "UPDATE case_result SET status = :status, result = :result"
+    " WHERE run_id = :run_id AND case_id = :case_id AND repeat = :repeat"
+)
 _COPY = (
     "INSERT INTO case_result (run_id, case_id, repeat, position, status, result)"
     " SELECT :target, case_id, repeat, position, status, result FROM case_result WHERE run_id = :source AND "
@@ -122,6 +129,16 @@ def add_cases(session: Session, run_id: str, results: Sequence[dict[str, Any]]) 
         for result in results
     ]
     session.run_many(_ADD_CASE, rows)
+
+
+def settle_cases(session: Session, run_id: str, results: Sequence[dict[str, Any]]) -> None:
+    """Write anew what answers came to that are there already, by case and repeat."""
+    columns = ("case_id", "repeat", "status")
+    rows = [
+        {**{name: result[name] for name in columns}, "run_id": run_id, "result": json.dumps(result)}
+        for result in results
+    ]
+    session.run_many(_SETTLE_CASE, rows)
 
 
 def copy_passed(session: Session, source: str, target: str, repeat: int) -> int:
@@ -151,6 +168,13 @@ def case(session: Session, run_id: str, case_id: str, repeat: int) -> dict[str, 
     """One result of a run."""
     row = CASE_RESULT.get(session, run_id, case_id, repeat)
     return row["result"] if row else None
+
+
+def results_of(session: Session, run_id: str, case_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """A run's results of these cases, at least one, by repeat."""
+    names, values = listed("case", case_ids)
+    sql = f"SELECT result FROM case_result WHERE run_id = :run_id AND case_id IN {names} ORDER BY repeat"
+    return [read_json(row[0]) for row in session.rows(sql, run_id=run_id, **values)]
 
 
 def has_cached(session: Session) -> bool:

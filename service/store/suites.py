@@ -5,7 +5,9 @@ Where a suite has many cases, `tests` of its stored content is their number, and
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 from service.store.database import Database
@@ -61,6 +63,38 @@ def add_all(session: Session, records: Sequence[dict[str, Any]]) -> None:
 def set_pushed(session: Session, name: str, number: int, at: str) -> None:
     """Make this version what the bare name means, whenever it was first seen."""
     SUITE_VERSION.set(session, name, number, pushed_at=at)
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A suite whose bare name means a version with a `schedule`, which it had since `pushed_at`."""
+
+    suite: str
+    prompt: str
+    schedule: str
+    has_thresholds: bool
+    pushed_at: str
+
+
+def last_push(session: Session) -> str | None:
+    """When a suite was last pushed: until that moves, `scheduled` gives the same."""
+    found: str | None = session.value("SELECT MAX(pushed_at) FROM suite_version")
+    return found
+
+
+def scheduled(session: Session) -> list[Scheduled]:
+    """Every suite with a schedule, by name. The content is looked into by the database: it may hold many cases."""
+    rows = session.rows(
+        "SELECT suite.name, suite.prompt, suite.content->>'schedule', suite.content->>'thresholds', suite.pushed_at"
+        " FROM suite_version AS suite"
+        " JOIN (SELECT name, MAX(pushed_at) AS at FROM suite_version WHERE pushed_at IS NOT NULL GROUP BY name) AS newest"
+        " ON newest.name = suite.name AND newest.at = suite.pushed_at"
+        " WHERE suite.content->>'schedule' IS NOT NULL ORDER BY suite.name"
+    )
+    return [
+        Scheduled(name, prompt, schedule, any(json.loads(thresholds or "{}").values()), pushed_at)
+        for name, prompt, schedule, thresholds, pushed_at in rows
+    ]
 
 
 def of_prompt(session: Session, prompt: str) -> list[str]:

@@ -109,7 +109,8 @@ def _search(work: Material, draft: JobSpec, measured: Measured) -> tuple[JobSpec
 
 
 def _figures(spec: JobSpec, measured: Measured, decisions: Sequence[str], heldout: int) -> dict[str, Any]:
-    ways = {"on_cuda": measured.device.startswith("cuda"), "four_bit": spec.four_bit}
+    ways: dict[str, Any] = {"on_cuda": measured.device.startswith("cuda")}
+    ways |= {"four_bit": spec.four_bit, "devices": spec.devices}
     cost = make_plan(read_shape(spec.base_folder), spec.recipe, spec.train, **ways)
     return {
         "train": len(spec.train),

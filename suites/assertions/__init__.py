@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import replace
 
 from pydantic_core import PydanticCustomError
 
 from suites.assertions import (
     budget,
+    compared,
     counts,
     embedded,
     ending,
@@ -46,7 +46,6 @@ NOT = "not-"
 MOST_SUGGESTED = 3
 _SCRIPT = "write it as `javascript`, or as a `python` file (see docs/assertions.md)"
 NOT_HERE = {  # promptfoo's types that are not here, and what to write
-    "max-score": "it picks among several models; `turnout run --model A --model B` compares them case by case",
     "webhook": _SCRIPT,
     "ruby": _SCRIPT,
     "moderation": "write `llm-rubric`, or `classifier` with `config: {labels: [safe, unsafe]}`",
@@ -72,6 +71,7 @@ ASSERTIONS: Family = {
     **python.FAMILY,
     **embedded.FAMILY,
     **judged.FAMILY,
+    **compared.FAMILY,
     **people.FAMILY,
     **sets.FAMILY,
 }
@@ -100,7 +100,7 @@ async def assess(scene: Scene, spec: AssertionSpec) -> Outcome:
 
 def _turned_round(outcome: Outcome) -> Outcome:
     reason = f"not wanted: {outcome.reason}"
-    return replace(outcome, passed=not outcome.passed, score=1.0 - outcome.score, reason=reason)
+    return Outcome(not outcome.passed, 1.0 - outcome.score, reason, outcome.metric, outcome.parts)
 
 
 def version_of(kind: str) -> int:

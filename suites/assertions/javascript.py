@@ -104,7 +104,7 @@ async def _transform(scene: Scene, code: str) -> Output:
     if value is None:
         raise AssertionErrored("transform: it gave nothing: `return` what is to be judged")
     data = value if isinstance(value, dict | list) else None
-    return replace(scene.output, text=as_text(value), data=data, message=nothing())
+    return scene.output._replace(text=as_text(value), data=data, message=nothing())
 
 
 # ------------------------------------------------------------------------------------ check

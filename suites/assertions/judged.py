@@ -1,8 +1,9 @@
 """Assertions that a model decides: a judge is asked about the answer, by a rubric, as often as the suite says.
 
 What promptfoo calls `llm-rubric`, `factuality`, `model-graded-closedqa`, `g-eval`, `classifier`, `context-recall`,
-`context-relevance`, `context-faithfulness`, `answer-relevance` and `select-best`. A judge that cannot be reached, or
-gives no verdict when asked again, makes the case errored: it neither passes nor fails by that.
+`context-relevance`, `context-faithfulness` and `answer-relevance`. A judge that cannot be reached, or gives no verdict
+when asked again, makes the case errored: it neither passes nor fails by that. `select-best`, which a judge decides, too,
+looks at several answers: see `compared`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from prompts.errors import ModelError
@@ -51,7 +52,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
+class Bench:
     """A judge and what lies before it. `rubrics` collects those that it was asked by."""
 
     scene: Scene
@@ -122,13 +123,14 @@ def _is_json_asked(parameters: Mapping[str, Any]) -> bool:
     return isinstance(form, Mapping) and str(form.get("type", "")).startswith("json")
 
 
-async def _bench(scene: Scene, spec: AssertionSpec) -> _Bench:
+async def bench_of(scene: Scene, spec: AssertionSpec) -> Bench:
+    """The judge of `spec` for an answer; raises AssertionErrored where none can be asked."""
     if scene.aids is None:
         raise AssertionErrored(f"`{spec.type}` needs a model to judge, and none can be asked here")
     alias = spec.provider or scene.aids.judge
     if alias is None:
         raise AssertionErrored(f"`{spec.type}` names no judge: add `provider:`, or `judge: {{model: …}}` to the suite")
-    return _Bench(scene, spec, scene.aids, alias, await _question(scene, scene.aids))
+    return Bench(scene, spec, scene.aids, alias, await _question(scene, scene.aids))
 
 
 async def _question(scene: Scene, aids: Aids) -> str:
@@ -147,14 +149,14 @@ def _text_of(message: Message) -> str:
     return "\n".join(str(part["text"]) for part in message.content or () if "text" in part)
 
 
-_Judge = Callable[[_Bench, int], Awaitable[Vote]]
+_Judge = Callable[[Bench, int], Awaitable[Vote]]
 
 
 def _by_votes(judge: _Judge) -> Callable[[Scene, AssertionSpec], Awaitable[Outcome]]:
     """An evaluator that asks for every vote at once and takes the majority; each vote stays visible."""
 
     async def evaluate(scene: Scene, spec: AssertionSpec) -> Outcome:
-        bench = await _bench(scene, spec)
+        bench = await bench_of(scene, spec)
         found = await asyncio.gather(*(judge(bench, vote) for vote in range(bench.aids.votes)), return_exceptions=True)
         for vote in found:
             if isinstance(vote, BaseException):
@@ -182,17 +184,17 @@ def _scored(spec: AssertionSpec, score: float, default: float, reason: str) -> V
 # ------------------------------------------------------------------------------------ by a verdict
 
 
-async def _rubric(bench: _Bench, vote: int) -> Vote:
+async def _rubric(bench: Bench, vote: int) -> Vote:
     found = await bench.ask({}, judges.read_rubric, vote)
     least = bench.spec.threshold
     return Vote(found.passed and (least is None or found.score >= least - 1e-9), found.score, found.reason)
 
 
-async def _closed_qa(bench: _Bench, vote: int) -> Vote:
+async def _closed_qa(bench: Bench, vote: int) -> Vote:
     return await bench.ask({}, judges.read_yes_or_no, vote)
 
 
-async def _factuality(bench: _Bench, vote: int) -> Vote:
+async def _factuality(bench: Bench, vote: int) -> Vote:
     category, reason = await bench.ask({}, judges.read_category, vote)
     names = list(FACTUAL)
     name = names[judges.CATEGORIES.index(category)]
@@ -201,7 +203,7 @@ async def _factuality(bench: _Bench, vote: int) -> Vote:
     return Vote(passed, score, f"category {category} ({name})" + (f": {reason}" if reason else ""))
 
 
-async def _classifier(bench: _Bench, vote: int) -> Vote:
+async def _classifier(bench: Bench, vote: int) -> Vote:
     labels = _labels(bench.spec)
     shown = "\n".join(f"{label}: {meaning}" if meaning else label for label, meaning in labels.items())
     label, reason = await bench.ask({"labels": shown}, lambda said: judges.read_label(said, labels), vote)
@@ -214,7 +216,7 @@ async def _classified(scene: Scene, spec: AssertionSpec) -> Outcome:
     found = await _by_votes(_classifier)(scene, spec)
     if spec.threshold is None:
         return found
-    return replace(found, passed=found.score >= spec.threshold - 1e-9)
+    return found._replace(passed=found.score >= spec.threshold - 1e-9)
 
 
 def _labels(spec: AssertionSpec) -> dict[str, str]:
@@ -226,7 +228,7 @@ def _labels(spec: AssertionSpec) -> dict[str, str]:
 # ------------------------------------------------------------------------------------ by a score
 
 
-async def _g_eval(bench: _Bench, vote: int) -> Vote:
+async def _g_eval(bench: Bench, vote: int) -> Vote:
     """The mean over the criteria; all votes follow the same steps, which are written once for a criterion."""
     criteria = bench.spec.value if isinstance(bench.spec.value, list) else [bench.spec.value]
     found = [await _by_steps(bench, as_text(criterion), vote) for criterion in criteria]
@@ -234,7 +236,7 @@ async def _g_eval(bench: _Bench, vote: int) -> Vote:
     return _scored(bench.spec, score, 0.7, "; ".join(reason for _, reason in found if reason))
 
 
-async def _by_steps(bench: _Bench, criterion: str, vote: int) -> tuple[float, str]:
+async def _by_steps(bench: Bench, criterion: str, vote: int) -> tuple[float, str]:
     without = {"question": "", "query": "", "input": "", "output": "", "answer": "", "completion": ""}
     steps = await bench.ask({**without, "criteria": criterion, "value": criterion}, _read_steps, 0, "steps")
     values = {"criteria": criterion, "value": criterion, "steps": _numbered(steps), "maxScore": str(G_EVAL_POINTS)}
@@ -248,7 +250,7 @@ def _read_steps(said: str) -> list[str]:
     return steps
 
 
-async def _context_recall(bench: _Bench, vote: int) -> Vote:
+async def _context_recall(bench: Bench, vote: int) -> Vote:
     found = await bench.ask({"context": _context(bench.scene)}, _read_supported, vote)
     return _scored(bench.spec, sum(found) / len(found), 0.5, _of(found, "statements are in the context"))
 
@@ -260,7 +262,7 @@ def _read_supported(said: str) -> list[bool]:
     return judges.read_flags(said, "supported", len(statements))
 
 
-async def _context_relevance(bench: _Bench, vote: int) -> Vote:
+async def _context_relevance(bench: Bench, vote: int) -> Vote:
     context = _context(bench.scene)
     units = units_of(bench.scene.variables["context"])
     values = {"context": context, "units": _numbered(units)}
@@ -269,7 +271,7 @@ async def _context_relevance(bench: _Bench, vote: int) -> Vote:
     return _scored(bench.spec, len(found) / len(units), 0.5, reason)
 
 
-async def _context_faithfulness(bench: _Bench, vote: int) -> Vote:
+async def _context_faithfulness(bench: Bench, vote: int) -> Vote:
     statements = await bench.ask({}, lambda said: judges.read_texts(said, "statements"), vote, "statements")
     if not statements:
         raise AssertionErrored("the answer makes no statement: there is nothing to be faithful to a context")
@@ -280,7 +282,7 @@ async def _context_faithfulness(bench: _Bench, vote: int) -> Vote:
     return _scored(bench.spec, sum(found) / len(found), 0.5, _of(found, "statements follow from the context"))
 
 
-async def _answer_relevance(bench: _Bench, vote: int) -> Vote:
+async def _answer_relevance(bench: Bench, vote: int) -> Vote:
     """How near the questions that the answer would answer are to the one that was asked."""
     read = _read_question if bench.spec.rubric_prompt is None else _read_plain_question
     asked = [await bench.ask({}, read, vote * QUESTIONS + number, varied=True) for number in range(QUESTIONS)]
@@ -329,36 +331,11 @@ def _of(found: Sequence[bool], what: str) -> str:
     return f"{sum(found)} of {len(found)} {what}"
 
 
-# ------------------------------------------------------------------------------------ by comparison
-
-
-async def _select_best(bench: _Bench, vote: int) -> Vote:
-    """Whether this repeat's answer is the best of the case's; equal answers are one, and each vote sees another order."""
-    answers = await bench.aids.answers()
-    own = answers.get(bench.scene.repeat, bench.scene.output.text)
-    if len(answers) < 2:
-        raise AssertionErrored("`select-best` compares the repeats of a case, and only one was answered")
-    texts = list(dict.fromkeys(answers[repeat] for repeat in sorted(answers)))
-    if len(texts) == 1:
-        return Vote(True, 1.0, f"all {len(answers)} answers are the same")
-    order = texts[vote % len(texts) :] + texts[: vote % len(texts)]
-    values = dict.fromkeys(("output", "answer", "completion"), "") | {"outputs": _marked(order)}
-    best, reason = await bench.ask(values, lambda said: judges.read_number(said, "best", len(order)), vote)
-    passed = order[best - 1] == own
-    told = f"{'the best' if passed else 'not the best'} of {len(texts)} answers"
-    return Vote(passed, float(passed), f"{told}: {reason}" if reason else told)
-
-
-def _marked(texts: Sequence[str]) -> str:
-    """Answers apart from each other by a line that none of them can hold."""
-    mark = mark_of(*texts)
-    return "\n".join(f"{mark} answer {number}\n{text}" for number, text in enumerate(texts, 1))
-
-
 # ------------------------------------------------------------------------------------ check
 
 
-def _check_text(spec: AssertionSpec) -> None:
+def check_text(spec: AssertionSpec) -> None:
+    """Refuse a type that needs a text to judge by, and has none."""
     if spec.value is None or isinstance(spec.value, dict | list) or not as_text(spec.value).strip():
         refuse(f"`{spec.type}` needs a text to judge by", "write `value: what the answer is held against`")
     _check_common(spec)
@@ -374,7 +351,7 @@ def _check_factuality(spec: AssertionSpec) -> None:
     for name, score in _config(spec, *FACTUAL).items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
             refuse(f"`{spec.type}`: the score of {name} cannot be {shorten(score)}", "write a number from 0 to 1")
-    _check_text(spec)
+    check_text(spec)
 
 
 def _check_g_eval(spec: AssertionSpec) -> None:
@@ -446,18 +423,15 @@ _TAKES = frozenset({"transform", "provider", "rubric_prompt"})
 _WITH_CONFIG = _TAKES | {"config"}
 FAMILY: Family = {
     "llm-rubric": SceneAssertion(_by_votes(_rubric), _check_rubric_value, takes=_TAKES, version=2),
-    "model-graded-closedqa": SceneAssertion(_by_votes(_closed_qa), _check_text, takes=_TAKES, version=2),
+    "model-graded-closedqa": SceneAssertion(_by_votes(_closed_qa), check_text, takes=_TAKES, version=2),
     "factuality": SceneAssertion(_by_votes(_factuality), _check_factuality, takes=_WITH_CONFIG, version=2),
     "classifier": SceneAssertion(_classified, _check_classifier, takes=_WITH_CONFIG, version=2),
     "g-eval": SceneAssertion(_by_votes(_g_eval), _check_g_eval, takes=_TAKES, version=2),
-    "context-recall": SceneAssertion(_by_votes(_context_recall), _check_text, takes=_TAKES, version=2),
+    "context-recall": SceneAssertion(_by_votes(_context_recall), check_text, takes=_TAKES, version=2),
     "context-relevance": SceneAssertion(_by_votes(_context_relevance), _check_no_value, takes=_TAKES, version=2),
     "context-faithfulness": SceneAssertion(_by_votes(_context_faithfulness), _check_no_value, takes=_TAKES, version=2),
     RELEVANCE: SceneAssertion(_by_votes(_answer_relevance), _check_relevance, takes=_WITH_CONFIG, version=2),
-    SELECT_BEST: SceneAssertion(
-        _by_votes(_select_best), _check_text, takes=_TAKES - {"transform"}, version=2, can_be_negated=False
-    ),
 }
-JUDGED = frozenset(FAMILY)
-CALIBRATED = JUDGED - {SELECT_BEST}  # that judge one answer, as people can
+CALIBRATED = frozenset(FAMILY)  # that judge one answer, as people can
+JUDGED = CALIBRATED | {SELECT_BEST}
 NEED_CONTEXT = frozenset({"context-recall", "context-relevance", "context-faithfulness"})

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NoReturn, Protocol
+from typing import Annotated, Any, NamedTuple, NoReturn, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from prompts.messages import Completion, Message, Usage, nothing
+from prompts.messages import NOTHING, Completion, Message, Usage, nothing
 from prompts.prompt import CompiledPrompt
 from suites.assertions.folders import ScriptFolders
 
@@ -70,8 +70,7 @@ class AssertionSpec(BaseModel):
 OPTIONAL = frozenset({"transform", "provider", "rubric_prompt", "config", "asserts"})  # fields that few types take
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """A model's answer as assertions see it.
 
     `cost_usd` is None where the model's price is unknown, `logprobs` (natural, one a token) where the upstream gave
@@ -83,13 +82,12 @@ class Output:
     latency_ms: float = 0.0
     cost_usd: float | None = None
     finish_reason: str = "stop"
-    message: Mapping[str, Any] = field(default_factory=nothing)
+    message: Mapping[str, Any] = NOTHING
     logprobs: tuple[float, ...] | None = None
     data: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What an assertion found: `score` in [0, 1], and a reason that names what was expected and what came.
 
     `parts` are what a script reports beside its own outcome; one with a `metric` is summed under that name.
@@ -170,10 +168,6 @@ class Aids(Protocol):
         """The messages that the model under test was asked for this case."""
         ...
 
-    async def answers(self) -> Mapping[int, str]:
-        """Every repeat's answer to this case, by repeat; those are missing that could not be had."""
-        ...
-
     async def rubric(self, name: str) -> Rubric | None:
         """The registry's prompt of this name, which asks a judge; None where it has none."""
         ...
@@ -235,7 +229,7 @@ class AssertionErrored(Exception):
 
 
 class AssertionWaits(Exception):
-    """The assertion is judged by people, and nobody has yet: the case is skipped until then."""
+    """The assertion is judged by people, or by a comparison of answers, and has not been yet: the case is skipped until then."""
 
 
 def outcome(passed: bool, expected: str, found: object) -> Outcome:

@@ -13,6 +13,7 @@ from finetune.data import (
     HeldOut,
     Source,
     Tokens,
+    answer_limit,
     clean,
     digest,
     make_dataset,
@@ -112,6 +113,25 @@ def test_an_answer_beyond_max_tokens_refuses_where_tokens_are_exact():
     )
     assert report_of(given, prompt=prompt, tokens=by_characters(exact=False)).refusals == ()
     assert report_of(given, tokens=by_characters()).refusals == ()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "limit"),
+    [
+        ({}, 512),
+        ({"max_tokens": 10}, 10),
+        ({"max_tokens": None}, 512),
+        ({"max_completion_tokens": 20}, 20),
+        ({"max_completion_tokens": 20, "max_tokens": 10}, 20),
+    ],
+)
+def test_an_answer_may_be_as_long_as_the_embedded_engine_lets_it(parameters: dict[str, Any], limit: int):
+    from service.engine.protocol import read_ask
+
+    assert answer_limit(prompt_of(parameters=parameters)) == limit
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], **parameters}
+    ask, _ = read_ask(json.dumps(body).encode(), "tiny", ())
+    assert ask.max_tokens == (limit if limit != 512 else None)  # the engine's own default, in one place with this one
 
 
 def test_answers_are_labels_where_they_repeat():

@@ -38,7 +38,8 @@ def test_a_trial_writes_what_steps_take_and_trains_nothing(make_spec: MakeSpec):
     assert found.row_s == pytest.approx(found.step_s / 8)
     assert found.score_row_s > 0
     assert 50 * MIB < found.peak_bytes < found.free_bytes
-    assert found.ways() == {"pack_tokens": spec.pack_tokens, "gradient_checkpointing": False, "four_bit": False}
+    ways = {"gradient_checkpointing": False, "four_bit": False, "devices": 1, "compile": False}
+    assert found.ways() == {"pack_tokens": spec.pack_tokens, **ways}
     assert not (spec.output_dir / "adapter").exists()
 
 
@@ -117,3 +118,73 @@ def test_the_peak_of_memory_is_that_since_it_was_forgotten():
     memory.forget_peak(cpu)
     assert memory.peak_bytes(cpu) - held < 30 * MIB
     assert memory.free_bytes(cpu) > 0
+
+
+def measured_here(spec: JobSpec) -> Measured:
+    from finetune import measure
+    from finetune.events import Events
+    from finetune.guard import Guard
+
+    spec.output_dir.mkdir(parents=True)
+    with Events(spec.output_dir / "events.jsonl") as events:
+        return measure.measure(spec, events, Guard(), time.monotonic())
+
+
+def test_what_one_device_does_not_hold_is_tried_on_all_of_them(make_spec: MakeSpec, monkeypatch):
+    from finetune import memory
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(memory, "device_count", lambda device: 2)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: MIB // 8)  # of this process, which tries one device alone
+    found = measured_here(make_spec())
+    assert (found.fits, found.devices, found.ways()["devices"]) == (True, 2, 2)
+    assert len(found.device_free_bytes) == 2
+    assert found.free_bytes == min(found.device_free_bytes)
+    assert found.step_s > 0
+    (why,) = found.decisions
+    assert why.startswith(
+        "2 devices share the base model, since one alone does not hold the training: 0.0 GiB of its 0.0"
+    )
+    assert "free are " in why
+
+
+def test_where_all_devices_together_do_not_hold_it_either_the_reason_says_both(make_spec: MakeSpec, monkeypatch):
+    from finetune import measure, memory, quantize
+
+    tried = []
+
+    def apart(spec: JobSpec, name: str, limit_s: float) -> tuple[None, str]:
+        tried.append((name, spec.devices, spec.gradient_checkpointing))
+        return None, "out of memory"
+
+    monkeypatch.setattr(measure, "_apart", apart)
+    monkeypatch.setattr(quantize, "is_possible", lambda device: False)
+    monkeypatch.setattr(memory, "device_count", lambda device: 4)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: MIB // 8)
+    found = measured_here(make_spec())
+    assert tried == [("shared-0", 4, False), ("shared-1", 4, True)]
+    assert (found.fits, found.devices) == (False, 1)
+    assert "its weights take 0.0 GiB" in found.reason
+    assert "nor do 4 devices that share it hold it (out of memory)" in found.reason
+
+
+def test_one_of_several_devices_is_enough_where_the_training_fits_on_it(make_spec: MakeSpec, monkeypatch):
+    from finetune import memory
+
+    monkeypatch.setattr(memory, "device_count", lambda device: 2)
+    found = measured_here(make_spec())
+    assert (found.fits, found.devices) == (True, 1)
+    assert "one of 2 devices: the training fits on it" in found.decisions[-1]
+
+
+def test_compiled_layers_are_tried_apart_and_taken_only_where_they_repay_it(make_spec: MakeSpec, monkeypatch):
+    from finetune import compiling
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(compiling, "is_possible", lambda found: True)
+    monkeypatch.setattr(compiling, "not_worth_trying", lambda found, steps: "")
+    monkeypatch.setattr(compiling, "limit_s", lambda found, steps: 120.0)
+    found = measured_here(make_spec())
+    assert not found.compile  # tracing alone makes nothing faster
+    assert "layers are not compiled: a step takes" in found.decisions[-1]
+    assert " more" in found.decisions[-1]

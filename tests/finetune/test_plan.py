@@ -99,6 +99,19 @@ def test_the_plan_adds_up():
     assert make_plan(SMOL, Recipe(rank=8), rows, on_cuda=True).weights_bytes == 135_000_000 * 2
 
 
+def test_devices_that_share_a_model_hold_their_part_of_its_layers_and_all_of_the_rest():
+    shape = ModelShape(1_000_000, linears=((100, 1000),) * 8, vocabulary=100, context_tokens=64, layers=8, width=8)
+    assert shape.weights_bytes(2) == 2_000_000
+    parts, gathered = 800_000 * 2 // 4, 2 * 100_000 * 2  # a quarter of the layers, and two whole ones for the moment
+    assert shape.weights_bytes(2, devices=4) == 200_000 * 2 + parts + gathered
+    rows = [Row(messages=({"role": "user", "content": f"{at}" * 300},), answer="billing") for at in range(8)]
+    alone, shared = (make_plan(shape, Recipe(rank=8), rows, on_cuda=True, devices=devices) for devices in (1, 4))
+    assert (alone.devices, shared.devices) == (1, 4)
+    assert shared.weights_bytes == 1_200_000
+    assert shared.adapter_bytes == alone.adapter_bytes
+    assert shared.activation_bytes < alone.activation_bytes / 3  # two of the eight rows
+
+
 def kept_bytes(base: Any, pack: Any) -> int:
     """Bytes of all tensors that autograd keeps for the backward pass, the weights not counted."""
     import torch

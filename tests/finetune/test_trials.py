@@ -52,6 +52,8 @@ def test_a_job_tries_rates_in_folds_chooses_and_ships_the_median_seed(make_spec:
     steps = [event["done"] for event in told(spec, "step")]
     assert steps == list(range(1, len(steps) + 1))  # over all runs
     (recipe,), (seed,) = told(spec, "decision", what="recipe"), told(spec, "decision", what="seed")
+    assert recipe["run"] in {event["name"].rpartition("-")[0] for event in told(spec, "trial")}
+    assert seed["run"] == f"seed-{seed['seed']}"
     assert recipe["lr"] == 3e-3  # the tiny model learns too slowly at the lower rate
     assert recipe["because"].startswith("over the folds the rate 0.003 after")
     assert "the median of 3 seeds ships" in seed["because"]
@@ -152,6 +154,7 @@ def test_overfitting_is_answered_by_a_candidate_with_dropout(make_spec: MakeSpec
     spec = make_spec(recipe=RECIPE, search=SEARCH)
     assert run_here(spec) == 0
     (why,) = told(spec, "decision", what="regularise")
+    assert why["run"] == "trial-1"  # whose folds overfit
     assert why["because"].startswith("in 2 of 2 folds the loss on rows left out rose while the train loss fell")
     tamed = [event["recipe"] for event in told(spec, "trial")][-2:]
     assert tamed == [{"lr": 3e-3, "dropout": 0.1, "weight_decay": 0.05}] * 2

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from prompts.errors import ModelOverloaded, ModelRefused, ModelUnavailable
-from prompts.messages import Completion, CompletionRequest, Message, Usage
+from prompts.messages import CompletionRequest, Message, Usage
 from prompts.prompt import PromptContent, compile_prompt
 from service import aids
-from service.aids import Desk, SharedAnswers
+from service.aids import Desk
 from service.errors import BadSetting, NotFound
 from service.evaluation import Evaluator, Finished
 from service.gates import Gates, RunRequest
@@ -208,32 +208,6 @@ def test_a_model_without_embeddings_says_so(database: Database, tmp_path: Path) 
         at_desk(database, settings, Given(judge=local), lambda desk: desk.about(CASE, 0, "a").embed(None, ["x"]))
 
 
-# ---------------------------------------------------------------------------- answers of all repeats
-
-
-def test_answers_that_all_repeats_look_at_are_asked_for_once() -> None:
-    asked: list[int] = []
-
-    async def ask(case: Case, repeat: int) -> Completion:
-        asked.append(repeat)
-        await asyncio.sleep(0)
-        if repeat == 2 and asked.count(2) == 1:
-            raise ModelUnavailable("gone")
-        return Completion(f"answer {repeat}")
-
-    async def main() -> None:
-        answers = SharedAnswers(ask, 3)
-        assert await answers.of(CASE) == {0: "answer 0", 1: "answer 1"}
-        assert (await answers.ask(CASE, 1)).text == "answer 1"
-        assert await answers.of(CASE) == {0: "answer 0", 1: "answer 1", 2: "answer 2"}
-        for _ in range(3):
-            answers.forget(CASE.id)
-        await answers.ask(CASE, 0)
-
-    asyncio.run(main())
-    assert sorted(asked) == [0, 0, 1, 2, 2]
-
-
 # ---------------------------------------------------------------------------- whole runs
 
 
@@ -388,6 +362,27 @@ def test_a_run_that_goes_on_takes_what_people_have_said_meanwhile(database: Data
         requests.add_feedback(session, {**rating, "key_id": "key_1", "at": "2026-01-01T00:00:00"})
     asyncio.run(bench.evaluator.run(plan.spec, plan.suite))
     assert [result.status for result in bench.evaluator.results("run_1")] == ["passed"]
+
+
+def test_one_rating_counts_for_all_repeats_that_gave_the_same_answer(database: Database, settings: Settings) -> None:
+    model = FakeModel(lambda request: "no" if request.parameters["seed"] == 8 else "yes")
+    bench = Bench(database, settings, **{"model-a": model})
+    bench.push(prompts={"support.triage": triage(modelParameters={"seed": 7})})
+    bench.registry.move_label("support.triage", "production", 2, ADMIN, reason="set up by a test")
+    case = {"vars": {"ticket": "a"}, "assert": [{"type": "human"}]}
+    _, [first, *_] = bench.run(case, repeat=3, pass_k=2)
+
+    rating = {"completion_id": aids.rating_id(first.case_id, "run_1", 2), "metric": "human", "value": 1.0}
+    with database.write() as session:
+        requests.add_feedback(session, {**rating, "id": "fb_1", "key_id": "key_1", "at": "2026-01-01T00:00:00"})
+    finished, results = bench.run(case, repeat=3, pass_k=2)
+
+    assert [(result.output, result.status) for result in results] == [
+        ("yes", "passed"),
+        ("no", "skipped"),
+        ("yes", "passed"),
+    ]
+    assert (finished.summary.passed, finished.summary.waiting) == (1, 1)
 
 
 def test_select_best_compares_all_repeats_of_a_case(database: Database, settings: Settings) -> None:

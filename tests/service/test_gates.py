@@ -248,7 +248,7 @@ def test_a_gate_with_fallback_queues_the_fine_tune_of_a_suite_that_asks_for_it(s
 
     vain = gate(service, "vain", candidate="support.triage@2", fallback=True)
     silent = gate(service, "bounded", candidate="support.triage@2", fallback=True)
-    asked = gate(service, "asks", candidate="support.triage@2", fallback=True)
+    asked = gate(service, "asks", candidate="support.triage@2", fallback=True, held_out=["must@1", "asks"])
     passed = gate(service, "asks", fallback=True)
     not_asked = gate(service, "asks", candidate="support.triage@2")
 
@@ -257,6 +257,7 @@ def test_a_gate_with_fallback_queues_the_fine_tune_of_a_suite_that_asks_for_it(s
     assert silent["suites"][0]["fallback"] is None
     job = service.call("GET", f"/api/jobs/{asked['suites'][0]['fallback']['job_id']}").json()
     assert (job["kind"], job["status"], job["spec"]["suite"]) == ("finetune", "queued", "asks")
+    assert job["spec"]["held_out"] == {"must": 1}  # of other suites; its own are held out anyway
     assert passed["suites"][0]["fallback"] is None
     assert "fallback" not in not_asked["suites"][0]
 

@@ -42,6 +42,31 @@ def test_every_result_is_written_but_those_that_were_skipped(database: Database)
     assert kept == [number for number in range(700) if number % 7]
 
 
+def test_results_that_come_close_together_are_written_in_one_transaction(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    add_cases = runs.add_cases
+
+    def noted(session: Any, run_id: str, results: Any) -> None:
+        written.append(len(results))
+        add_cases(session, run_id, results)
+
+    monkeypatch.setattr(runs, "add_cases", noted)
+
+    async def main() -> None:
+        async with Recorder(database, "run_1") as recorder:
+            for number in range(20):
+                recorder.add(CaseResult(f"c{number}", number, 0, "passed"), [])
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.5)
+            assert written == [20]
+            recorder.add(CaseResult("last", 20, 0, "passed"), [])
+
+    asyncio.run(main())
+    assert written == [20, 1]
+
+
 def test_a_run_waits_for_a_database_that_falls_behind(database: Database) -> None:
     async def main() -> None:
         async with Recorder(database, "run_1") as recorder:

@@ -47,6 +47,7 @@ LEAST_ROLE: dict[str, str] = {
     "GET /api/suites": "author",
     "GET /api/suites/{name}": "author",
     "PUT /api/suites/{name}": "author",
+    "POST /api/matrices": "author",
     "POST /api/runs": "author",
     "GET /api/runs": "author",
     "GET /api/runs/{run_id}": "author",

@@ -22,7 +22,7 @@ from prompts.errors import BadInput
 from service.errors import Conflict, StorageFailed
 from service.identity import Principal, create_key, revoke_key
 from service.jobs import Jobs
-from service.registry import Push, Registry
+from service.registry import Origin, Push, Registry
 from service.route_book import RouteBook
 from service.store import jobs, keys, prompts, requests, routes, runs, suites
 from service.store.database import Database, bump_revision
@@ -716,6 +716,24 @@ def test_a_run_can_be_given_what_passed_in_another(kind: str, database: Database
         assert [row["case_id"] for row in runs.cases(session, "run_2")] == ["c0", "c2"]
 
 
+def test_what_cases_came_to_is_written_anew_for_those_that_are_there(kind: str, database: Database) -> None:
+    run = {"suite": "s", "suite_version": 1, "variant": "a@1+m", "status": "running", "started_at": AT}
+    cases = [{"case_id": f"c{i}", "repeat": r, "index": i, "status": "skipped"} for i in range(2) for r in (1, 0)]
+    with database.write() as session:
+        for run_id in ("run_1", "run_2"):
+            runs.start(session, {**run, "id": run_id})
+            runs.add_cases(session, run_id, cases)
+        runs.settle_cases(session, "run_1", [{**cases[0], "status": "passed"}, {**cases[3], "status": "failed"}])
+        runs.settle_cases(session, "run_1", [{**cases[0], "status": "failed"}, {**cases[0], "case_id": "none"}])
+
+    with database.read() as session:
+        found = [(row["case_id"], row["repeat"], row["status"]) for row in runs.results_of(session, "run_1", ["c0"])]
+        assert found == [("c0", 0, "skipped"), ("c0", 1, "failed")]
+        assert [row["status"] for row in runs.results_of(session, "run_1", ["c1", "none"])] == ["failed", "skipped"]
+        assert [row["case_id"] for row in runs.cases(session, "run_1", ("failed",))] == ["c0", "c1"]
+        assert {row["status"] for row in runs.results_of(session, "run_2", ["c0", "c1"])} == {"skipped"}
+
+
 def test_a_run_of_some_cases_is_not_the_last_run_of_a_suite(kind: str, database: Database) -> None:
     run = {"suite": "s", "suite_version": 1, "variant": "a@1+m", "status": "running"}
     with database.write() as session:
@@ -824,3 +842,23 @@ def test_a_reader_is_not_held_up_by_a_writer(kind: str, open_database: Open) -> 
         with reader.read() as other:
             assert not prompts.exists(other, "a")
         assert time.monotonic() - started < 5
+
+
+def test_schedules_are_those_of_the_versions_that_bare_names_mean(kind: str, database: Database) -> None:
+    registry = Registry(database, make_settings(Path("/nowhere")))
+    tests = [{"vars": {"ticket": "x"}, "assert": [{"type": "equals", "value": "y"}]}]
+    one = {"prompt": "support.triage", "tests": tests, "schedule": "0 3 * * *"}
+    two = {**one, "schedule": "0 4 * * *", "thresholds": {"pass_rate": 0.5}}
+    registry.push(Push({"support.triage": triage()}, {"a": one, "b": one}, Origin()), ADMIN)
+    with database.read() as session:
+        assert [(s.suite, s.schedule, s.has_thresholds) for s in suites.scheduled(session)] == [
+            ("a", "0 3 * * *", False),
+            ("b", "0 3 * * *", False),
+        ]
+        before = suites.last_push(session)
+    registry.push(Push({}, {"a": two, "b": {"prompt": "support.triage", "tests": tests}}, Origin()), ADMIN)
+    with database.read() as session:
+        assert [(s.suite, s.schedule, s.has_thresholds) for s in suites.scheduled(session)] == [
+            ("a", "0 4 * * *", True)
+        ]
+        assert (suites.last_push(session) or "") > (before or "")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from finetune.events import Events
 from service.api.evaluation import FinetuneRequest
-from service.training import _EventLog
+from service.training import _ended, _EventLog
 
 
 def test_an_event_with_any_separator_of_unicode_is_one_line(tmp_path: Path) -> None:
@@ -32,3 +32,8 @@ def test_a_request_for_more_than_a_week_is_refused() -> None:
     assert FinetuneRequest(suite="triage", minutes=10_080).minutes == 10_080
     with pytest.raises(ValidationError, match="less than or equal to 10080"):
         FinetuneRequest(suite="triage", minutes=1e12)
+
+
+def test_a_training_that_lost_one_of_its_processes_is_started_again():
+    assert _ended(5, {"type": "step", "step": 3}) is None
+    assert _ended(-9, {"type": "step", "step": 3}) is None

@@ -137,7 +137,6 @@ def test_every_bad_cell_of_a_row_is_told(tmp_path):
         ("contians", "did you mean 'contains' or 'icontains'"),
         ("not-contians", "did you mean 'not-contains'"),
         ("webhook", "write it as `javascript`"),
-        ("max-score", "turnout run --model A --model B"),
         ("guardrails", "finish-reason"),
     ],
 )

@@ -1,16 +1,17 @@
 """What a suite asks of judges, cases that wait for people, and the gate's rules on both."""
 
 import asyncio
+import re
 
 import pytest
 
-from prompts.errors import BadFile
+from prompts.errors import BadFile, BadInput
 from prompts.messages import Completion, Usage
 from suites.assertions import AssertionErrored
 from suites.assertions.spec import Spent
 from suites.case import Case, Suite
 from suites.gate import decide, decide_promotion
-from suites.judging import Needs, check_judges
+from suites.judging import Needs, check_alone, check_judges
 from suites.policy import GateSettings, JudgeFloor, Thresholds
 from suites.results import CaseResult
 from suites.runner import run_suite
@@ -42,8 +43,15 @@ RUBRIC = {"type": "llm-rubric", "value": "fits"}
         ({"type": "similar", "value": "x"}, {"judge": {"model": "judge"}}, "no model of embeddings", "provider: ALIAS"),
         ({"type": "answer-relevance"}, {"judge": {"model": "judge"}}, "no model of embeddings", "config: {embeddings"),
         ({"type": "context-relevance"}, {"judge": JUDGE}, "needs the variable `context`", "vars:"),
-        ({"type": "select-best", "value": "x"}, {"judge": JUDGE}, "there is one", "repeat: 3"),
-        ({"type": "select-best", "value": "x"}, {"judge": JUDGE, "repeat": 3}, "3 must pass", "pass_k: 1"),
+        ({"type": "select-best", "value": "x"}, {"judge": JUDGE, "fallback": {}}, "`fallback` asks one", "`fallback`"),
+        ({"type": "select-best", "value": "x"}, {"judge": JUDGE, "schedule": "0 3 * * *"}, "`schedule` asks", "remove"),
+        ({"type": "max-score"}, {}, "no scores to add up", "another assertion"),
+        (
+            {"type": "assert-set", "assert": [{"type": "contains", "value": "x"}, {"type": "max-score"}]},
+            {},
+            "adds up the scores of a case",
+            "beside the `assert-set`",
+        ),
         (
             {"type": "contains", "value": "x"},
             {"judge": {**JUDGE, "floor": {"kappa": 0.5}}},
@@ -63,6 +71,31 @@ def test_judges_that_can_be_asked_are_not():
     check_judges(suite(*asserts, variables={"context": "c"}, judge=JUDGE), ALIASES)
     check_judges(suite({"type": "select-best", "value": "x", "weight": 0}, judge=JUDGE, repeat=2), ALIASES)
     check_judges(suite({"type": "select-best", "value": "x"}, judge=JUDGE, repeat=2, pass_k=1), ALIASES)
+    check_judges(suite({"type": "select-best", "value": "x"}, judge=JUDGE), ALIASES)
+
+
+@pytest.mark.parametrize(
+    ("spec", "head", "message"),
+    [
+        (
+            {"type": "max-score"},
+            {},
+            "suite s: `max-score` compares answers, and one variant gives one answer to a case: ask",
+        ),
+        (
+            {"type": "select-best", "value": "x"},
+            {"repeat": 3},
+            "one variant has one best answer of 3 repeats, and 3 must pass",
+        ),
+    ],
+)
+def test_one_variant_alone_must_have_answers_to_compare(spec, head, message):
+    scored = {"type": "contains", "value": "x"}
+    with pytest.raises(BadInput, match=re.escape(message)):
+        check_alone("s", suite(scored, spec, **head))
+    check_alone("s", suite(scored, spec, repeat=2, pass_k=1))
+    check_alone("s", suite(scored, {**spec, "weight": 0}, repeat=2))
+    check_alone("s", suite(scored))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +133,7 @@ def test_what_a_suite_needs_is_found_within_sets_too():
         ("answer-relevance", None),
     ]
     assert needs.aliases == {"judge", "other", "near"}
-    assert (needs.others, needs.repeats) == (True, False)
+    assert (needs.others, needs.compares) == (True, False)
     assert Needs.of_suite(suite({"type": "contains", "value": "x"})) == Needs()
 
 

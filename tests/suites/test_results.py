@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from prompts.messages import Usage
 from suites.judge import Judged
+from suites.outcomes import statuses_data, statuses_of
 from suites.results import CaseResult, Price, Tally, case_status
 
 
@@ -23,6 +24,20 @@ from suites.results import CaseResult, Price, Tally, case_status
 )
 def test_repeats_make_one_outcome_and_say_so_where_they_could_have_gone_either_way(counts, needed, status):
     assert case_status(counts, needed) == status
+
+
+@given(st.permutations(range(6)))
+def test_outcomes_keep_ids_of_any_kind_and_are_put_in_the_order_of_the_suite(order):
+    ids = ["00000000000000af", "ffffffffffffffff", "case 1", "00000000000000AF", "0x0000000000000f", "-00000000000001"]
+    statuses = ["passed", "failed", "errored", "skipped", "passed", "failed"]
+    tally = Tally()
+    for index in order:
+        tally.add(CaseResult(ids[index], index, 0, statuses[index], must_pass=index == 1))
+    found = tally.summary(1.0).outcomes
+    assert [(one.case_id, one.status, one.must_pass) for one in found] == [
+        (ids[index], statuses[index], index == 1) for index in range(6)
+    ]
+    assert statuses_of(statuses_data(found[:2])) == {"00000000000000af": "passed", "ffffffffffffffff": "failed"}
 
 
 def test_a_summary_counts_cases_and_means_over_completions():

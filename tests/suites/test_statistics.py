@@ -1,5 +1,6 @@
 import math
 import random
+from array import array
 
 import pytest
 import scipy.stats
@@ -123,6 +124,16 @@ def test_percentile_is_the_nearest_rank(percent, value):
 
 def test_percentile_takes_the_55th_of_a_hundred_whatever_the_rounding():
     assert percentile(list(range(1, 101)), 55) == 55
+
+
+@pytest.mark.parametrize(
+    "seen", [lambda n: n * 7919 % 20_011 / 3, lambda n: n % 3 * 5e5, lambda n: 7.0, lambda n: n % 5 * 5e-324]
+)
+def test_percentile_of_many_is_what_sorting_all_of_them_gives(seen):
+    values = array("d", map(seen, range(20_000)))
+    whole = sorted(values)
+    for percent in (0.001, 1, 50, 95, 99.99, 100):
+        assert percentile(values, percent) == whole[math.ceil(percent * 200) - 1]
 
 
 def test_percentile_of_nothing_is_none():

@@ -49,6 +49,36 @@ def test_a_suite_that_is_gone_is_told(repository: Project) -> None:
     assert "nothing is tested by it any more" in comment.read_text("utf-8")
 
 
+BROUGHT = """\
+testData: [{ticket: charged, expected: billing}]
+evaluators: [{name: same, string: {equals: "{{ expected }}"}}]
+"""
+
+
+def test_a_suite_that_a_prompt_file_brought_is_told_when_it_is_gone(repository: Project) -> None:
+    file = "prompts/support/refund.prompt.yml"
+    repository.write(file, PROMPT + BROUGHT)
+    commit(repository)
+    _, _, err = repository.run("gate", "--against", "main", "--local")
+    assert "is gone" not in err
+
+    repository.write(file, PROMPT)
+    _, _, err = repository.run("gate", "--against", "main", "--local")
+    told = " ".join(err.split())
+    assert "suite support.refund was there at git:" in told
+    assert "nothing is tested by it any more" in told
+
+    cases = "tests: [{vars: {ticket: charged}, assert: [{type: equals, value: billing}]}]\n"
+    repository.write("suites/support/refund.suite.yml", f"prompt: support.refund\n{cases}")
+    _, _, err = repository.run("gate", "--against", "main", "--local")
+    assert "is gone" not in err
+
+    (repository.folder / "suites/support/refund.suite.yml").unlink()
+    (repository.folder / file).unlink()
+    _, _, err = repository.run("gate", "--against", "main", "--local")
+    assert "suite support.refund was there at git:" in " ".join(err.split())
+
+
 def test_what_changed_in_a_suite_and_the_files_beside_it_is_told(repository: Project) -> None:
     repository.write("more/cases.jsonl", CASES.replace("billing", "other"))
     repository.write("suites/support/triage.suite.yml", SUITE.replace("0.60", "0.10"))

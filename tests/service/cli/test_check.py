@@ -155,6 +155,14 @@ def test_secrets_are_found_in_suites_and_their_files_unless_they_are_allowed(pro
     assert findings(project) == []
 
 
+def test_a_secret_is_told_with_its_line_however_long_the_file_of_cases_is(project: Project) -> None:
+    lines = [f'{{"vars": {{"ticket": "{number}"}}, "assert": [{{"type": "is-json"}}]}}\n' for number in range(2_500)]
+    lines[2_100] = lines[2_100].replace('"2100"', f'"{KEY}"')
+    project.write("suites/cases/c.jsonl", "".join(lines))
+    project.write("suites/support/triage.suite.yml", "prompt: support.triage\ntests: file://../cases/c.jsonl\n")
+    assert findings(project, exit_code=2) == [("c", 2_101, "error", "secret")]
+
+
 def test_cases_in_parquet_are_checked_for_secrets_and_run(project: Project) -> None:
     table = {"ticket": ["I was charged twice", "hello"], "__expected": ["equals:billing", "equals:other"]}
     parquet(project, "suites/cases/p.parquet", table)
@@ -239,23 +247,6 @@ def test_a_list_is_a_case_for_each_item_of_it_when_the_suite_is_run(project: Pro
     )
     result = project.json("run", "suites/support/triage.suite.yml", "--local", exit_code=1)
     assert (result["total"], result["passed"], result["failed"]) == (3, 2, 1)
-
-
-def test_several_variants_of_a_suite_that_selects_the_best_are_refused(project: Project) -> None:
-    project.write("turnout.yaml", "models: {model-a: {engine: fake}, model-b: {engine: fake}}\n")
-    project.write(
-        "suites/support/triage.suite.yml",
-        "prompt: support.triage\njudge: {model: model-b}\nrepeat: 2\npass_k: 1\ntests:\n"
-        "  - {vars: {ticket: a}, assert: [{type: select-best, value: is kind}]}\n",
-    )
-    suite = "suites/support/triage.suite.yml"
-    code, _, err = project.run("run", suite, "--local", "--model", "model-a", "--model", "model-b")
-    assert code == 2
-    assert "`select-best` compares the repeats of one variant, and 2 variants are asked" in " ".join(err.split())
-    project.json("push", "--local")
-    code, _, err = project.run("run", "support.triage", "--local", "--model", "model-a", "--model", "model-b")
-    assert code == 2
-    assert "select-best" in err
 
 
 def test_of_many_bad_cases_a_hundred_are_told(project: Project) -> None:

@@ -312,8 +312,15 @@ def test_a_run_of_a_service_is_resumed_by_its_job() -> None:
     from service.cli.work import RemoteWork
     from service.gates import RunRequest
 
-    with pytest.raises(BadInput, match="turnout job ID --resume"):
-        RemoteWork(None).run(RunRequest(suite="s"), lambda *_: None, resume=True)  # type: ignore[arg-type]  # never asked
+    class Remote:
+        """A service with two jobs of runs, the newest first."""
+
+        def call(self, *_: object, **__: object) -> list[dict[str, object]]:
+            runs = [("job_2", "failed", "other@1"), ("job_1", "cancelled", "s@3")]
+            return [{"job_id": i, "kind": "run", "status": s, "spec": {"suite": suite}} for i, s, suite in runs]
+
+    with pytest.raises(BadInput, match="turnout job job_1 --resume --watch"):
+        RemoteWork(Remote()).run(RunRequest(suite="s"), lambda *_: None, resume=True)  # type: ignore[arg-type]  # a stub
 
 
 def test_an_interrupted_run_exits_130_with_an_empty_stdout(project: Project) -> None:

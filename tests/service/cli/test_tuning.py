@@ -71,6 +71,14 @@ def test_examples_and_a_dataset_together_are_refused(project: Project) -> None:
     assert (code, "--examples and --dataset both name what to train on" in " ".join(err.split())) == (2, True)
 
 
+def test_minutes_beyond_what_the_service_takes_are_refused_before_it_is_asked(project: Project) -> None:
+    from suites.policy import MOST_MINUTES
+
+    code, _, err = project.run("finetune", FILE, "--minutes", str(MOST_MINUTES + 1), "--local")
+    assert code == 2
+    assert f"'--minutes': Input should be less than or equal to {MOST_MINUTES}" in " ".join(err.split())
+
+
 def test_a_prompt_file_that_several_suites_test_is_refused_by_their_names(project: Project) -> None:
     code, _, err = project.run("finetune", "prompts/support/triage.prompt.yml", "--local")
     assert (code, "name the file of one of support.refunds, support.triage" in " ".join(err.split())) == (2, True)
