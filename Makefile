@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "Turnout needs Python 3.11 or newer; found $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[local,metrics,javascript,parquet,postgres,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[local,metrics,javascript,otel,parquet,postgres,dev]'
 	@touch $@
 
 demo: $(STAMP) ## The whole loop on a real small model: a suite fails, a LoRA is trained, traffic moves on evidence

@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import authoring, cli, client, demo, engine, finetune, render, statistics, suites
+from benchmarks import authoring, cli, client, demo, engine, finetune, gateway, render, rollouts, statistics, suites
 
 RESULTS = Path(__file__).parent / "results"
 BENCHMARKS = {
@@ -19,10 +19,12 @@ BENCHMARKS = {
     "authoring": authoring.measure,
     "client": client.measure,
     "render": render.measure,
+    "gateway": gateway.measure,
     "suites": suites.measure,
     "engine": engine.measure,
     "finetune": finetune.measure,
     "statistics": statistics.measure,
+    "rollouts": rollouts.measure,
     "demo": demo.measure,
 }
 

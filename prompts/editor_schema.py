@@ -179,6 +179,8 @@ _PROMPT: Overlay = {
         "anyOf": [{"enum": ["auto", "none", "required", None]}, {"type": "object"}],
     },
     "properties/responseFormat": described("What kind of text the answer is; `json_schema` goes with `jsonSchema`."),
+    "properties/cacheSeconds": described("For how many seconds the same question is answered from memory; 0: never."),
+    "properties/repair": described("How often an answer that does not fit `jsonSchema` is asked for again, 0 to 3."),
     "properties/jsonSchema": described("The schema of the answer, or OpenAI's object {name, strict, schema}."),
     "properties/labels": described(
         "Labels to move to this version when it is pushed from the default branch.",

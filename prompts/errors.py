@@ -109,10 +109,12 @@ class IncludeError(BadInput):
 class ModelError(TurnoutError):
     """A completion that did not come.
 
-    `retryable` says whether the same request may succeed later.
+    `retryable` says whether the same request may succeed later, `attempts` how many questions to an upstream were
+    spent before giving up: 0 where none was asked.
     """
 
     retryable = False
+    attempts = 1
 
 
 class ModelUnavailable(ModelError):
@@ -128,22 +130,29 @@ class ModelTimeout(ModelError):
 
 
 class ModelOverloaded(ModelError):
-    """The upstream asked to be asked later; `retry_after_s` where it said when."""
+    """The upstream asked to be asked later; `retry_after_s` where it said when, `status` where it said so by HTTP."""
 
     retryable = True
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None, status: int | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.status = status
 
 
 NO_COMPLETION = "no_completion"  # the code of a good status whose answer was none
 
 
 class ModelRefused(ModelError):
-    """The upstream answered with an error; asking the same again will not help."""
+    """The upstream answered with an error; asking the same again will not help.
 
-    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
+    `status`, `code` and `param` are what it said, where it said so in OpenAI's form.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str | None = None, param: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.param = param

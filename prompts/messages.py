@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, get_args
@@ -69,7 +69,9 @@ class Completion:
 
     `text` is the content ("" where there is none), `message` the whole assistant message as the upstream
     gave it, `latency_s` the seconds from asking to the last byte as the caller saw them, `details` what an
-    engine tells beyond OpenAI's protocol.
+    engine tells beyond OpenAI's protocol. `choices` are OpenAI's choices as the upstream gave them (`n`, `logprobs`),
+    empty where an engine gives no more than the fields before; the first is what `text` was read from. `attempts`
+    counts the questions to upstreams that it took.
     """
 
     text: str
@@ -78,6 +80,33 @@ class Completion:
     latency_s: float = 0.0
     message: Mapping[str, Any] = field(default_factory=nothing)
     details: Mapping[str, Any] = field(default_factory=nothing)
+    choices: tuple[Mapping[str, Any], ...] = ()
+    attempts: int = 1
+
+
+class Chunks(Protocol):
+    """An answer as it comes: OpenAI's `chat.completion.chunk` objects, as the upstream sent them, in their order.
+
+    The first is there already, so that whoever asked may still ask elsewhere; a later one may raise a `ModelError`.
+    They are to be read once. `attempts` counts the questions to upstreams that it took.
+    """
+
+    @property
+    def attempts(self) -> int: ...
+
+    def __aiter__(self) -> AsyncIterator[Mapping[str, Any]]: ...
+
+    async def aclose(self) -> None:
+        """Stop: the upstream is hung up on, unless the answer is complete. Safe to call twice."""
+        ...
+
+
+class Streaming(Protocol):
+    """A `Model` that can also answer bit by bit."""
+
+    async def stream(self, request: CompletionRequest) -> Chunks:
+        """Ask once, and return with the first chunk. Raises as `Model.complete` does; usage comes in the last chunk."""
+        ...
 
 
 class Model(Protocol):

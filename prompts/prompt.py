@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import pydantic
 
 from prompts.errors import RenderError, TemplateRefused, UnexpectedVariable
-from prompts.messages import NOTHING, Message, Role
+from prompts.messages import NOTHING, Message, Role, nothing
+from prompts.output import MOST_REPAIRS, OutputCheck
 from prompts.template import Template, one_budget
 from prompts.variables import (
     Placeholder,
@@ -54,6 +55,7 @@ _Content = Annotated[
 ]
 Values = Mapping[str, Any]
 _LEADING = ("system", "developer")
+MOST_CACHED_S = 30 * 86_400
 
 
 class MessageTemplate(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -113,7 +115,8 @@ class PromptContent(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     `variables` maps each name to its JSON Schema; one with a `default` may be left out of a request. `examples` stand
     after the leading system messages. `output_schema` is OpenAI's `json_schema` object (`name`, `schema`, `strict`),
-    given when `response_format` is `json_schema`.
+    given when `response_format` is `json_schema`; an answer that does not fit it is asked for again, `repair` times.
+    The same question is answered from memory for `cache_s` seconds.
     """
 
     messages: tuple[Entry, ...]
@@ -126,6 +129,8 @@ class PromptContent(pydantic.BaseModel, frozen=True, extra="forbid"):
     parameters: dict[str, Any] = {}
     response_format: str | None = None
     output_schema: dict[str, Any] | None = None
+    repair: int = pydantic.Field(0, ge=0, le=MOST_REPAIRS)
+    cache_s: int = pydantic.Field(0, ge=0, le=MOST_CACHED_S)
 
     @pydantic.model_serializer(mode="wrap")
     def _without_absent(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -157,7 +162,7 @@ class PromptContent(pydantic.BaseModel, frozen=True, extra="forbid"):
         return {**parameters, "response_format": form}
 
 
-_LATER_FIELDS = frozenset({"placeholders", "examples", "tools", "tool_choice"})
+_LATER_FIELDS = frozenset({"placeholders", "examples", "tools", "tool_choice", "repair", "cache_s"})
 
 
 def digest_of(data: Any) -> str:
@@ -197,12 +202,18 @@ _Piece = _Text | _Parts | Message | PlaceholderSlot  # a message is one that is 
 
 @dataclass(frozen=True, slots=True)
 class CompiledPrompt:
-    """A prompt's content with its templates and schemas compiled once, for any number of renders."""
+    """A prompt's content with its templates and schemas compiled once, for any number of renders.
+
+    `parameters` are the content's `request_parameters`, `output` is what its answers must be, None where it has no
+    output schema.
+    """
 
     content: PromptContent
     digest: str
     pieces: tuple[_Piece, ...] = field(repr=False)
     _checks: Mapping[str, VariableCheck] = field(repr=False)
+    parameters: Mapping[str, Any] = field(default_factory=nothing, repr=False, compare=False)
+    output: OutputCheck | None = field(default=None, repr=False, compare=False)
 
     def render(
         self,
@@ -253,7 +264,15 @@ def compile_prompt(content: PromptContent, digest: str | None = None) -> Compile
         if content.examples:
             leading = next((i for i, m in enumerate(content.messages) if getattr(m, "role", "") not in _LEADING), 0)
             pieces[leading:leading] = _examples(content, pieces, checks)
-    return CompiledPrompt(content, content.digest if digest is None else digest, tuple(pieces), checks)
+    digest = content.digest if digest is None else digest
+    return CompiledPrompt(content, digest, tuple(pieces), checks, content.request_parameters(), _output(content))
+
+
+def _output(content: PromptContent) -> OutputCheck | None:
+    """OpenAI leaves the schema out where any JSON will do."""
+    if content.output_schema is None or not isinstance(content.output_schema.get("schema"), dict):
+        return None
+    return OutputCheck(content.output_schema["schema"])
 
 
 def _piece(content: PromptContent, index: int) -> _Text | _Parts | PlaceholderSlot:

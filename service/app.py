@@ -7,21 +7,38 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import structlog
 from litestar import Litestar, Request
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.router import Router
 from litestar.types import ASGIApp
 
 from prompts.errors import TurnoutError
-from service.api import admin, datasets, evaluation, health, http_errors, jobs, judging, prompts, rendering, routes, v1
+from service.api import (
+    admin,
+    datasets,
+    evaluation,
+    health,
+    http_errors,
+    jobs,
+    judging,
+    keys,
+    models,
+    prompts,
+    records,
+    rendering,
+    routes,
+)
+from service.api.direct import Direct
 from service.api.gatekeeper import LOOPBACK_NAMES, Gatekeeper, require_role
+from service.api.hot import HOT, WholeDocument
 from service.api.strict_json import refuse_ambiguous_json
 from service.api.strict_query import refuse_unknown_query
+from service.budgets import Budgets
 from service.context import Context, build_context
-from service.errors import BadSetting
+from service.errors import BadSetting, StorageFailed
 from service.identity import Principal, ensure_admin_key
 from service.ids import ago
 from service.settings import Settings
@@ -29,11 +46,11 @@ from service.store import requests
 
 HANDLERS = (
     health.live, health.ready, health.metrics,
-    v1.chat_completions, v1.list_models, v1.get_model,
+    models.list_models, models.get_model,
     prompts.list_prompts, prompts.push, prompts.get_prompt, prompts.list_versions, prompts.get_version,
     prompts.create_version, prompts.get_diff, prompts.rendered_diff, prompts.get_blame, prompts.get_page,
     prompts.get_label, prompts.move_label, prompts.remove_label, prompts.undo_label, prompts.label_history,
-    rendering.render, rendering.get_template, rendering.get_changes,
+    rendering.get_changes,
     evaluation.list_suites, evaluation.get_suite, evaluation.put_suite, evaluation.start_run, evaluation.list_runs,
     evaluation.get_run, evaluation.get_run_cases, evaluation.start_matrix, evaluation.start_gate, evaluation.get_gate,
     evaluation.start_finetune, evaluation.get_evidence,
@@ -42,12 +59,15 @@ HANDLERS = (
     datasets.create_dataset, datasets.list_datasets, datasets.get_dataset, datasets.get_dataset_examples,
     datasets.collect_examples, datasets.list_examples, datasets.accept_example, datasets.reject_example,
     routes.get_route, routes.route_history, routes.set_route, routes.promote_route, routes.abort_route,
-    routes.undo_route,
-    admin.new_key, admin.list_keys, admin.delete_key, admin.get_audit, admin.list_aliases, admin.list_adapters,
-    admin.list_requests, admin.give_feedback,
+    routes.undo_route, routes.pause_route, routes.resume_route, routes.start_rollout, routes.get_rollout,
+    routes.explain_route, routes.get_shadows,
+    keys.new_key, keys.list_keys, keys.set_limits, keys.delete_key, keys.reload,
+    admin.get_audit, admin.list_aliases, admin.list_adapters, admin.list_upstreams,
+    records.list_requests, records.list_prompt_requests, records.give_feedback,
 )  # fmt: skip
 CLEAN_UP_S = 3600.0
 DAY_S = 86_400
+log = structlog.get_logger()
 
 
 def build_app(settings: Settings) -> ASGIApp:
@@ -57,8 +77,18 @@ def build_app(settings: Settings) -> ASGIApp:
 
 
 def behind_door(context: Context) -> ASGIApp:
-    """The controllers of `context`, reached by allowed hosts and valid keys alone."""
-    return Gatekeeper(build_litestar(context), context.settings, context.snapshot)
+    """All routes of `context`, reached by allowed hosts and valid keys alone."""
+    return with_door(context, build_litestar(context))
+
+
+def with_door(context: Context, litestar: Litestar) -> Gatekeeper:
+    """The hot routes and those of `litestar`, behind the door."""
+    return Gatekeeper(inside(context, litestar), context.settings, context.snapshot)
+
+
+def inside(context: Context, litestar: Litestar) -> Direct:
+    """The same without the door, for whoever knows who asks: `principal` and `headers` are to be in the scope's state."""
+    return Direct(litestar, context, HOT)
 
 
 def check_binding(settings: Settings) -> None:
@@ -97,7 +127,7 @@ def build_litestar(context: Context) -> Litestar:
         openapi_config=OpenAPIConfig(
             "Turnout",
             "1",
-            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            render_plugins=[WholeDocument(path=["/", "/openapi.json"])],
             openapi_router=Router("/schema", route_handlers=[], opt={"role": "app"}),
         ),
         before_request=refuse_ambiguous,
@@ -117,22 +147,38 @@ async def refuse_ambiguous(request: Request[Any, Any, Any]) -> None:
 @contextlib.asynccontextmanager
 async def running(context: Context) -> AsyncIterator[None]:
     """From the first snapshot to the last flushed row."""
-    await asyncio.to_thread(context.database.migrate)
-    await asyncio.to_thread(ensure_admin_key, context.database, context.settings)
-    await asyncio.to_thread(context.snapshot.refresh)
-    tasks = [
-        asyncio.create_task(work) for work in (context.snapshot.watch(), context.request_log.run(), _forget(context))
-    ]
+    await asyncio.to_thread(_open, context)
+    budgets = Budgets(context.database, context.snapshot, context.limiter)
+    watching = context.snapshot.watch(lambda: _prepare(context))
+    beside = (watching, context.request_log.run(), budgets.run(), context.rollouts.run(), _forget(context))
+    tasks = [asyncio.create_task(work) for work in beside]
     try:
         yield
     finally:
         context.snapshot.changes.close()
+        await context.completions.aclose()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(TurnoutError):  # the database is away: what waits is counted as lost in the log
-            await context.request_log.flush()
+        await context.request_log.aclose()
         await context.aclose()
+
+
+def _open(context: Context) -> None:
+    """The first snapshot: the database's, else the one on disk. Raises StorageFailed where there is neither."""
+    try:
+        _prepare(context)
+        context.snapshot.refresh()
+    except StorageFailed as error:
+        written_at = context.snapshot.restore()
+        if written_at is None:
+            raise
+        log.warning("the database is away: serving from the snapshot on disk", of=written_at, reason=str(error))
+
+
+def _prepare(context: Context) -> None:
+    context.database.migrate()
+    ensure_admin_key(context.database, context.settings)
 
 
 async def _forget(context: Context) -> None:
@@ -145,6 +191,11 @@ async def _forget(context: Context) -> None:
 
 def _forget_old(context: Context) -> None:
     settings = context.settings
-    with context.database.write() as session:
-        requests.forget_before(session, ago(settings.retention.request_days * DAY_S))
-        requests.forget_bodies_before(session, ago(settings.recording.body_days * DAY_S))
+    for forget, days in (
+        (requests.forget_before, settings.retention.request_days),
+        (requests.forget_bodies_before, settings.recording.body_days),
+    ):
+        at, count = ago(days * DAY_S), 1
+        while count:  # a few thousand rows a transaction: nobody who writes waits for all of them
+            with context.database.write() as session:
+                count = forget(session, at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,25 +42,29 @@ class Bodies:
 
     def discard(self, completion_id: str) -> None:
         """Forget a body that was written, or whose row was dropped."""
-        length, _ = self._waiting.pop(completion_id, (0, None))
+        length, _ = self._waiting.pop(completion_id, _NONE)
         self._characters -= length
 
-    def records(self, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The bodies of these log rows as they are stored: searched for secrets here, off the request path."""
-        found = ((row, self._waiting[row["id"]][1]) for row in rows if row["id"] in self._waiting)
-        return [
-            {
-                "id": row["id"],
-                "at": row["at"],
-                "prompt": body.prompt,
-                "variant": body.variant,
-                "variables": kept(body.variables),
-                "messages": kept(body.messages),
-                "placeholders": kept(body.placeholders),
-                "output": kept(body.output),
-            }
-            for row, body in found
-        ]
+    def get(self, completion_id: str) -> Body | None:
+        """The body that waits for this row to be written."""
+        return self._waiting.get(completion_id, _NONE)[1]
+
+
+_NONE: tuple[int, Body | None] = (0, None)
+
+
+def record(completion_id: str, at: str, body: Body) -> dict[str, Any]:
+    """A body as it is stored: searched for secrets here, off the request path."""
+    return {
+        "id": completion_id,
+        "at": at,
+        "prompt": body.prompt,
+        "variant": body.variant,
+        "variables": kept(body.variables),
+        "messages": kept(body.messages),
+        "placeholders": kept(body.placeholders),
+        "output": kept(body.output),
+    }
 
 
 def characters(value: Any) -> int:

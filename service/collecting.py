@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pydantic
 
 from finetune.data import Example, clean, flags_of
-from prompts.errors import BadInput
 from prompts.names import check_name, parse_variant
 from prompts.secrets import REDACTION
 from service.bodies import kept
 from service.errors import NotFound
 from service.identity import Principal
-from service.ids import ago, now
+from service.ids import now
 from service.store import candidates, prompts, requests
 from service.store.database import Database
+from service.times import stored_time
 from service.tuning.examples import heldout_cases
 
 HELD_OUT, REDACTED = "held-out", "redacted"
 CORRECTED_SINCE = "the completion was corrected since"
-_AGE = re.compile(r"([0-9]{1,5})([mhd])")
-_UNIT_S = {"m": 60, "h": 3_600, "d": 86_400}
 
 Source = Literal["correction", "approved"]
 
@@ -108,19 +104,7 @@ def collect(database: Database, request: CollectRequest, actor: Principal) -> di
 
 def since_of(text: str | None) -> str | None:
     """The time that an age (`7d`, `12h`, `30m`) or ISO 8601 means, as times are stored. Raises BadInput."""
-    if text is None:
-        return None
-    age = _AGE.fullmatch(text)
-    if age:
-        return ago(int(age[1]) * _UNIT_S[age[2]])
-    try:
-        given = datetime.fromisoformat(text)
-        zoned = given if given.tzinfo else given.replace(tzinfo=UTC)
-        return zoned.astimezone(UTC).isoformat(timespec="microseconds")
-    except (ValueError, OverflowError) as error:
-        raise BadInput(
-            f"since {text[:40]!r}: write an age (7d, 12h, 30m) or a time (2026-01-31)", param="since"
-        ) from error
+    return stored_time(text, "since")
 
 
 def _read(database: Database, request: CollectRequest) -> tuple[list[_Said], dict[str, dict[str, Any]]]:

@@ -1,187 +1,324 @@
-"""The request path: pick a variant, render, call, reply, record. No database on it."""
+"""The request path: plan, render, call, check, reply, record. No database on it."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
+import functools
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from prompts.errors import BadInput, TurnoutError
-from prompts.messages import Completion, CompletionRequest, Message
-from prompts.names import NAME, Selector, Variant, parse_selector
-from prompts.prompt import CompiledPrompt, plain_message
+from prompts.errors import BadInput, ModelError, ModelRefused, TurnoutError
+from prompts.messages import Chunks, Completion, CompletionRequest
+from prompts.output import OutputCheck, repair_messages
+from service.answer_stream import AnswerStream, fault_of, usage_of
 from service.bodies import Body
-from service.errors import NotFound
-from service.identity import Principal
-from service.ids import now
-from service.pool import Models, price_of
+from service.choosing import Ask, Choice, Chooser, Plan
+from service.errors import BadSetting, NotFound, SchemaMismatch
+from service.limits import Limiter
+from service.pending import Caller, Pending
 from service.request_log import RequestLog
-from service.routing import pick
+from service.response_cache import ResponseCache
+from service.served import Served, Serveds
 from service.settings import Settings
+from service.shadows import Shadows
 from service.snapshot import Snapshot
+from service.upstream.serving import Serving
+from service.upstream.whole import WholeChunks
 
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One request of an application. `unit` is the person who stays on one variant, "" for nobody in particular."""
-
-    model: str
-    messages: Sequence[Mapping[str, Any]] = ()
-    variables: Mapping[str, Any] | None = None
-    placeholders: Mapping[str, Any] | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    unit: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Who answers: a variant of a prompt with its compiled version, or (prompt None) a plain model."""
-
-    model: str
-    variant: Variant | None = None
-    prompt: CompiledPrompt | None = None
-    route_revision: int | None = None
-
-    @property
-    def name(self) -> str:
-        return str(self.variant) if self.variant else self.model
+_CALLERS_FAULT = (400, 413, 422)  # what an upstream says of a request that it understood and will not take
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A completion with where it came from."""
+    """A completion with where it came from. `is_valid` is whether it fits the prompt's output schema, None without one."""
 
     id: str
     created_s: int
-    choice: Choice
+    served: Served
     completion: Completion
+    is_valid: bool | None = None
+    repairs: int = 0
+    is_cached: bool = False
 
     @property
-    def turnout(self) -> dict[str, Any]:
-        """The object that every reply carries; its fields are null for a plain model."""
-        variant, prompt = self.choice.variant, self.choice.prompt
-        return {
-            "prompt": variant.prompt if variant else None,
-            "version": variant.version if variant else None,
-            "digest": prompt.digest if prompt else None,
-            "variant": self.choice.name,
-            "route_revision": self.choice.route_revision,
-        }
+    def turnout(self) -> Mapping[str, Any]:
+        """The object that every reply carries."""
+        return turnout_of(self.served, self.is_valid, self.repairs)
+
+
+def turnout_of(served: Served, is_valid: bool | None, repairs: int) -> Mapping[str, Any]:
+    """Where a reply came from; for a prompt with an output schema also whether the answer fits, and after how many repairs."""
+    if is_valid is None:
+        return served.turnout
+    told = {**served.turnout, "valid": is_valid}
+    return {**told, "repairs": repairs} if served.repair else told
+
+
+class Upstreams(Protocol):
+    """Where models are served from: the pool, or a test's own."""
+
+    def serving(self, alias: str) -> Serving:
+        """The model behind an alias, guarded; raises BadSetting."""
+        ...
 
 
 class Completions:
     """Answers applications."""
 
-    def __init__(self, settings: Settings, snapshot: Snapshot, models: Models, log: RequestLog) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        snapshot: Snapshot,
+        models: Upstreams,
+        log: RequestLog,
+        limiter: Limiter,
+        cache: ResponseCache,
+    ) -> None:
         self._settings = settings
-        self._snapshot = snapshot
+        self._limiter = limiter
+        self._cache = cache
+        self._bodies = settings.recording.bodies
+        self._chooser = Chooser(settings, snapshot)
+        self._serveds = Serveds(settings)
         self._models = models
         self._log = log
+        self.shadows = Shadows()
 
-    async def complete(self, ask: Ask, principal: Principal) -> Reply:
-        """One completion. Raises NotFound, a BadInput that names its field, or a ModelError."""
-        started = time.perf_counter()
-        completion_id = f"chatcmpl-{secrets.token_hex(12)}"
-        choice = self._choose(ask) if self._is_ready(ask) else await asyncio.to_thread(self._choose, ask)
-        if choice.variant and not self._snapshot.is_ready(choice.variant.prompt, choice.variant.version):
-            await asyncio.to_thread(self._snapshot.prompt, choice.variant.prompt, choice.variant.version)
-        choice, request = self._request(ask, choice)
+    async def complete(self, ask: Ask, caller: Caller) -> Reply:
+        """One completion. Raises NotFound, Forbidden, a BadInput that names its field, a ModelError, or StorageFailed."""
+        return await self._completed(await self._begin(ask, caller))
+
+    async def stream(self, ask: Ask, caller: Caller) -> AnswerStream:
+        """The same as it comes, once its first chunk is there; raises as `complete` does until then, later a ModelError.
+
+        An answer that may have to be repaired is whole before its first chunk is given.
+        """
+        pending = await self._begin(ask, caller)
+        pending.is_stream = True
+        if any(self._serveds.of(choice).repair for choice in (pending.plan.first, *pending.plan.fallbacks)):
+            reply = await self._completed(pending)
+            whole = WholeChunks(reply.completion, reply.served.name)
+            return AnswerStream(pending, whole, None, None, is_valid=reply.is_valid)
+        chunks = await self._recorded(pending, self._answered(pending, self._begun))
+        output = pending.served.output_for(ask)
+        self._ask_shadows(pending)
+        return AnswerStream(pending, chunks, output, self._finish, keeps_text=self._bodies or output is not None)
+
+    async def embed(self, alias: str, body: Mapping[str, Any], caller: Caller) -> tuple[str, Mapping[str, Any]]:
+        """OpenAI's embeddings of the model `alias`, as they came, under the id that is recorded. Raises as `complete` does."""
+        if alias not in self._settings.models:
+            raise NotFound("model", alias, "embeddings come from a model alias of the settings")
+        plan = Plan(Choice(alias))
+        pending = Pending(caller.new_id(), caller.started, Ask(alias), caller, plan, self._serveds.of(plan.first))
+        reply = await self._recorded(pending, self._embedded(pending, body))
+        await self._finished(pending, "")
+        return pending.id, reply
+
+    async def aclose(self) -> None:
+        """Stop asking shadows. Safe to call twice."""
+        await self.shadows.aclose()
+
+    async def _begin(self, ask: Ask, caller: Caller) -> Pending:
+        chooser = self._chooser
+        if chooser.is_ready(ask):
+            plan = chooser.plan(ask, caller.principal)
+        else:
+            plan = await asyncio.to_thread(chooser.plan, ask, caller.principal)
+        return Pending(caller.new_id(), caller.started, ask, caller, plan, self._serveds.of(plan.first))
+
+    async def _completed(self, pending: Pending) -> Reply:
+        completion = await self._recorded(pending, self._answered(pending, self._remembered))
+        await self._finished(pending, completion.text)
+        self._ask_shadows(pending)
+        created_s = int(time.time())
+        return Reply(
+            pending.id, created_s, pending.served, completion, pending.is_valid, pending.repairs, pending.is_cached
+        )
+
+    # ---------------------------------------------------------------------------- who answers
+
+    async def _answered(self, pending: Pending, ask: Callable[[Pending, CompletionRequest], Awaitable[T]]) -> T:
+        """What the first of the plan's variants answers that can; a caller's own fault is nobody else's to answer."""
         try:
-            completion = await self._models.get(choice.model).complete(request)
+            return await ask(pending, pending.served.request(pending.ask))
+        except (ModelError, BadSetting) as error:
+            if not pending.plan.fallbacks or is_callers_fault(error):
+                raise
+            failure: TurnoutError = error
+        for choice in pending.plan.fallbacks:
+            served = self._serveds.of(choice)
+            try:
+                request = served.request(pending.ask)
+            except BadInput:
+                continue  # the request is made for the first variant: this one takes other variables
+            pending.turn_to(served)
+            try:
+                return await ask(pending, request)
+            except (ModelError, BadSetting) as error:
+                if is_callers_fault(error):
+                    raise
+                failure = error
+        raise failure
+
+    async def _begun(self, pending: Pending, request: CompletionRequest) -> Chunks:
+        """The first chunk is there, or the whole answer where it was kept."""
+        pending.asked = time.perf_counter()
+        kept = None if pending.ask.pin else self._cache.find(pending.served, request)  # who pins a variant, tests it
+        if kept is not None:
+            pending.is_cached = True
+            return WholeChunks(kept, pending.served.name)
+        try:
+            chunks = await self._models.serving(pending.served.choice.model).stream(request)
+        except ModelError as error:
+            pending.attempts += error.attempts
+            raise
+        pending.attempts += chunks.attempts
+        return self._cache.keeping(pending.served, request, chunks)
+
+    async def _asked(self, pending: Pending, request: CompletionRequest) -> Completion:
+        """One whole answer, counted."""
+        try:
+            completion = await self._models.serving(pending.served.choice.model).complete(request)
+        except ModelError as error:
+            pending.attempts += error.attempts
+            raise
+        pending.count(completion)
+        return completion
+
+    async def _remembered(self, pending: Pending, request: CompletionRequest) -> Completion:
+        """What was answered to this very request lately, where the prompt allows it and it fits; else a new answer."""
+        kept = None if pending.ask.pin else self._cache.find(pending.served, request)  # who pins a variant, tests it
+        if kept is not None:
+            output = pending.served.output_for(pending.ask)
+            judged = Judged(None) if output is None else await judge(kept, output)
+            if judged.is_valid is not False:
+                pending.is_valid, pending.is_cached = judged.is_valid, True
+                return kept
+        completion = await self._checked(pending, request)
+        if pending.is_valid is not False:
+            self._cache.keep(pending.served, request, completion)
+        return completion
+
+    async def _checked(self, pending: Pending, request: CompletionRequest) -> Completion:
+        """A whole answer that fits the output schema, where there is one and the prompt says how often to ask again.
+
+        Raises SchemaMismatch where the last one does not fit, either; without `repair` it is given as it is.
+        """
+        completion = await self._asked(pending, request)
+        output = pending.served.output_for(pending.ask)
+        if output is None:
+            return completion
+        while True:
+            judged = await judge(completion, output)
+            pending.is_valid = judged.is_valid
+            if judged.is_valid is not False or not pending.served.repair:
+                return replace(completion, usage=pending.usage)
+            if pending.repairs == pending.served.repair:
+                after = f"after {pending.repairs} repair{'s' if pending.repairs > 1 else ''}"
+                raise SchemaMismatch(
+                    f"{pending.served.name}: the answer does not fit jsonSchema {after}: {judged.fault}"
+                )
+            pending.repairs += 1
+            told = repair_messages(judged.text, judged.fault)
+            completion = await self._asked(pending, replace(request, messages=(*request.messages, *told)))
+
+    async def _embedded(self, pending: Pending, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        asked = time.perf_counter()
+        served = pending.served
+        try:
+            reply = await self._models.serving(served.choice.model).embeddings(body, served.timeout_s)
+        except ModelError as error:
+            pending.attempts += error.attempts
+            raise
+        pending.attempts += 1
+        pending.upstream_s = time.perf_counter() - asked
+        pending.count_usage(usage_of(reply.get("usage")))
+        return reply
+
+    # ---------------------------------------------------------------------------- what came of it
+
+    async def _recorded(self, pending: Pending, answer: Awaitable[T]) -> T:
+        """`answer`; where none comes, that is recorded."""
+        pending.enter_trace()
+        try:
+            return await answer
         except TurnoutError as error:
-            self._record(completion_id, principal, choice, started, None, error)
+            stored = self._finish(pending, error, "")
+            if stored is not None:
+                await stored
             raise
-        except asyncio.CancelledError:
-            self._record(completion_id, principal, choice, started, None, None)
+        except asyncio.CancelledError as error:
+            self._finish(pending, error, "")
             raise
-        self._record(completion_id, principal, choice, started, completion, None, body_of(ask, choice, completion))
-        return Reply(completion_id, int(time.time()), choice, completion)
 
-    def _is_ready(self, ask: Ask) -> bool:
-        """Whether choosing needs no database: all that labels and routes name is compiled, any other version may not be."""
-        name, _, which = ask.model.partition("@")
-        return not (which.isascii() and which.isdigit() and len(which) < 10) or self._snapshot.is_ready(
-            name, int(which)
-        )
+    async def _finished(self, pending: Pending, text: str) -> None:
+        """Record an answer; where `recording.durable` says so, it is stored when this returns. Raises StorageFailed."""
+        stored = self._finish(pending, None, text)
+        if stored is not None:
+            await stored
 
-    def _choose(self, ask: Ask) -> Choice:
-        """A prompt's name follows its route, `@` bypasses it; any other model is an alias of the settings."""
-        name = ask.model.partition("@")[0]
-        if NAME.fullmatch(name) and name in self._snapshot.view.newest:
-            return self._choose_variant(parse_selector(ask.model), ask.unit)
-        if "@" not in ask.model and ask.model in self._settings.models:
-            for given, what in ((ask.variables, "variables"), (ask.placeholders, "placeholders")):
-                if given is not None:
-                    raise BadInput(f"{ask.model!r} is a model, not a prompt: it takes no {what}", param=what)
-            return Choice(ask.model)
-        raise NotFound("model", ask.model, "name a prompt (`name`, `name@label`, `name@7`) or a model alias")
+    def _finish(self, pending: Pending, error: BaseException | None, text: str) -> Awaitable[None] | None:
+        """Record what a request came to: `text` is the answer of one that came to its end. See `RequestLog.add`."""
+        if pending.caller.principal.limits is not None and pending.shadow_of is None:
+            self._limiter.charge(pending.caller.principal.id, pending.usage.total_tokens)
+        body = self._body(pending, text) if self._bodies and error is None else None
+        return self._log.add(pending.outcome(error), body)
 
-    def _choose_variant(self, selector: Selector, unit: str) -> Choice:
-        route = self._snapshot.view.routes.get(selector.name)
-        if selector.version is None and selector.label is None and route is not None and route.state.variants:
-            variant = pick(route.state.variants, route.salt, unit or secrets.token_hex(8))
-            return Choice(variant.model, variant, None, route.revision)
-        number = self._snapshot.select(selector)
-        content = self._snapshot.prompt(selector.name, number).content
-        return Choice(content.model, Variant(selector.name, number, content.model))
+    def _body(self, pending: Pending, text: str) -> Body | None:
+        """What may be recorded of a completion: only that of a prompt, since examples are of prompts."""
+        ask, served = pending.ask, pending.served
+        if served.prompt is None:
+            return None
+        messages, placeholders = list(ask.messages) or None, ask.placeholders or None
+        return Body(served.prompt, served.name, ask.variables or {}, messages, placeholders, text)
 
-    def _request(self, ask: Ask, choice: Choice) -> tuple[Choice, CompletionRequest]:
-        timeout_s = float(getattr(self._settings.model(choice.model), "timeout_s", 120.0))
-        if choice.variant is None:
-            if not ask.messages:
-                raise BadInput("messages: a model needs at least one message", param="messages")
-            messages: tuple[Message, ...] = tuple(_any_message(m, i) for i, m in enumerate(ask.messages))
-            return choice, CompletionRequest(messages, ask.parameters, None, timeout_s)
-        prompt = self._snapshot.prompt(choice.variant.prompt, choice.variant.version)
-        rendered = prompt.render(ask.variables or {}, ask.messages, ask.placeholders or {})
-        parameters = {**prompt.content.request_parameters(), **ask.parameters}
-        chosen = Choice(choice.model, choice.variant, prompt, choice.route_revision)
-        return chosen, CompletionRequest(rendered, parameters, choice.variant.adapter, timeout_s)
+    # ---------------------------------------------------------------------------- shadows
 
-    def _record(
-        self,
-        completion_id: str,
-        principal: Principal,
-        choice: Choice,
-        started: float,
-        completion: Completion | None,
-        error: TurnoutError | None,
-        body: Body | None = None,
-    ) -> None:
-        usage = completion.usage if completion else None
-        price = price_of(self._settings, choice.model)
-        self._log.add(
-            {
-                "id": completion_id,
-                "at": now(),
-                "key_id": principal.id,
-                "prompt": choice.variant.prompt if choice.variant else None,
-                "variant": choice.name,
-                "route_revision": choice.route_revision,
-                "status": "ok" if completion else type(error).__name__ if error else "cancelled",
-                "latency_ms": (time.perf_counter() - started) * 1000,
-                "upstream_ms": completion.latency_s * 1000 if completion else None,
-                "prompt_tokens": usage.prompt_tokens if usage else 0,
-                "completion_tokens": usage.completion_tokens if usage else 0,
-                "cost_usd": price.cost_usd(usage) if price and usage else None,
-                "error": str(error)[:500].replace("\0", "\\0") if error else None,  # databases keep no NUL
-            },
-            body if self._settings.recording.bodies else None,
-        )
+    def _ask_shadows(self, pending: Pending) -> None:
+        """Ask the plan's shadows beside the answer that is on its way; what they say is recorded alone."""
+        for choice in pending.plan.shadows:
+            shadow = pending.shadow(self._serveds.of(choice))
+            self.shadows.start(functools.partial(self._shadowed, shadow))
+
+    async def _shadowed(self, shadow: Pending) -> None:
+        try:
+            await self._completed(shadow)
+        except TurnoutError:
+            return  # recorded: nobody waits for it
 
 
-def body_of(ask: Ask, choice: Choice, completion: Completion) -> Body | None:
-    """What may be recorded of a completion: only that of a prompt, since examples are of prompts."""
-    if choice.variant is None:
-        return None
-    messages, placeholders = list(ask.messages) or None, ask.placeholders or None
-    return Body(choice.variant.prompt, choice.name, ask.variables or {}, messages, placeholders, completion.text)
+def is_callers_fault(error: TurnoutError) -> bool:
+    """Whether no other variant could answer, either: the request itself was refused."""
+    if isinstance(error, ModelRefused):
+        return error.status in _CALLERS_FAULT
+    return isinstance(error, BadInput) and not isinstance(error, BadSetting)
 
 
-def _any_message(message: Mapping[str, Any], index: int) -> Message:
-    if message.get("role") not in ("system", "developer", "user", "assistant", "tool"):
-        raise BadInput(f"messages[{index}]: unknown role {message.get('role')!r}", param=f"messages[{index}].role")
-    return plain_message(message, f"messages[{index}]")
+class Judged(NamedTuple):
+    """Whether answers fit a schema; of one that does not, its text and why. None: there is no text, only calls or a refusal."""
+
+    is_valid: bool | None
+    text: str = ""
+    fault: str = ""
+
+
+async def judge(completion: Completion, output: OutputCheck) -> Judged:
+    """Hold every answer of a completion against the schema; a long one in a thread."""
+    texts = [completion.text]
+    if len(completion.choices) > 1:
+        texts = [_text_of(choice.get("message") or {}) for choice in completion.choices]
+    if not any(texts) and (completion.message.get("tool_calls") or completion.message.get("refusal")):
+        return Judged(None)
+    for text in texts:
+        fault = await fault_of(text, output)
+        if fault is not None:
+            return Judged(False, text, fault)
+    return Judged(True)
+
+
+def _text_of(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    return content if isinstance(content, str) else ""

@@ -6,13 +6,15 @@ TurnoutError
 │   ├── BadSetting              turnout.yaml or a TURNOUT_… variable
 │   └── TooLarge                a body beyond a limit of `server`
 ├── ModelError …                see prompts.errors
-│   └── EngineFailed            the embedded engine could not start, or died again and again
+│   ├── EngineFailed            the embedded engine could not start, or died again and again
+│   └── SchemaMismatch          an answer misses the prompt's output schema, after all repairs
 ├── NotFound                    no such prompt, version, label, suite, run, job, key, evidence
 ├── Conflict                    the state is not the one that the caller believed
 │   ├── RevisionMismatch        If-Match names an old revision
 │   └── IdempotencyMismatch     the same Idempotency-Key came with another body
 ├── Unauthenticated             no key, or not one of ours
 ├── Forbidden                   the key's role does not allow it
+├── RateLimited                 a key has taken what it may: ask again later
 ├── NeedsEvidence               traffic or a protected label would move without a verdict that allows it
 ├── StorageFailed               the database or the disk refused; nothing was written
 └── CannotRun                   the work could not be done at all (exit 4)
@@ -36,6 +38,10 @@ class TooLarge(BadInput):
 
 class EngineFailed(ModelError):
     """The embedded engine could not start, or died again and again."""
+
+
+class SchemaMismatch(ModelError):
+    """An answer does not fit the prompt's output schema, after as many repairs as the prompt allows."""
 
 
 class NotFound(TurnoutError):
@@ -65,6 +71,15 @@ class Unauthenticated(TurnoutError):
 
 class Forbidden(TurnoutError):
     """The key's role does not allow this."""
+
+
+class RateLimited(TurnoutError):
+    """A key has taken what it may of requests or tokens; `is_budget` where it is the day's budget."""
+
+    def __init__(self, message: str, *, retry_after_s: float, is_budget: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.is_budget = is_budget
 
 
 class NeedsEvidence(TurnoutError):

@@ -294,7 +294,7 @@ class Evaluator:
         side: Side = Counted.from_run(str(spec.variant), summary, spec.run_id, counts=counts)
         if suite.thresholds.metrics or suite.thresholds.tags:
             side = self.detailed(Side.from_run(str(spec.variant), summary, spec.run_id), suite)
-        given = gate_input(spec.suite, suite, side).model_copy(update={"must_pass": ()})
+        given = gate_input(spec.suite, suite, side, needs_must_pass=False)
         return {
             **about,
             **more,

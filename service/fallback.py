@@ -21,6 +21,8 @@ from service.training import train
 from service.tuning import comparing, planning, reflecting
 from service.tuning.claim import Claim
 from service.tuning.material import material
+from suites.case import Suite
+from suites.rollouts import Rules
 
 
 def plan(claim: Claim) -> dict[str, Any]:
@@ -98,11 +100,19 @@ def move_route(claim: Claim, attempt: int, evidence_id: str, rivals: Sequence[st
     with claim.database.write() as session:
         jobs.require_claim(session, claim.job_id, claim.token)
         try:
-            revision = route_book.begin(session, work.after, steps, evidence_id, claim.actor, frozenset(rivals))
+            revision = route_book.begin(
+                session, work.after, steps, evidence_id, claim.actor, frozenset(rivals), _rules(work.suite)
+            )
         except NeedsEvidence as error:
             return {"revision": None, "variants": None, "reason": str(error)}
     claim.tell_once("routed", revision=revision["revision"], variants=revision["variants"])
     return {"revision": revision["revision"], "variants": revision["variants"]}
+
+
+def _rules(suite: Suite) -> Rules:
+    """What the suite holds a variant to offline is what its rollout holds it to online."""
+    budget_ms = suite.thresholds.p95_latency_ms
+    return Rules(margin=min(suite.gate.margin, 0.5), latency_budget_ms=budget_ms)
 
 
 def candidate(claim: Claim, attempt: int) -> str:

@@ -27,6 +27,7 @@ from service.questions import (
 )
 from service.registry import Registry
 from service.run_plans import GateItem, RunPlan, check_comparison, notes_of, pin, refuse_no_evidence, run_id_in
+from service.run_rows import case_statuses
 from service.store import jobs, routes, runs
 from service.store.database import Database
 from suites.case import Suite
@@ -307,7 +308,7 @@ class Gates:
         summary = record["summary"]
         side = Side(
             variant=record["variant"],
-            outcomes=statuses_of(summary["case_status"]),
+            outcomes=statuses_of(case_statuses(record, self._registry)),
             p95_latency_ms=summary["p95_ms"],
             cost_per_1k_usd=summary["cost_per_1k_usd"],
             run_id=run_id,

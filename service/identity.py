@@ -13,6 +13,7 @@ from typing import Any
 from prompts.errors import BadInput
 from service.errors import Forbidden, NotFound
 from service.ids import new_id, now
+from service.limits import KeyLimits
 from service.settings import Settings
 from service.store import keys
 from service.store.database import Database, bump_revision
@@ -23,10 +24,11 @@ KEY_FILE = "admin.key"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: the id and the role of a key."""
+    """Who asks: the id and the role of a key, and what it may take."""
 
     id: str
     role: str
+    limits: KeyLimits | None = None
 
     def may(self, role: str) -> bool:
         return ROLES.index(self.role) >= ROLES.index(role)
@@ -46,19 +48,36 @@ def new_secret(role: str) -> str:
 
 
 def create_key(
-    database: Database, role: str, *, actor: Principal, note: str | None = None, key: str | None = None
+    database: Database,
+    role: str,
+    *,
+    actor: Principal,
+    note: str | None = None,
+    key: str | None = None,
+    limits: KeyLimits | None = None,
 ) -> dict[str, Any]:
     """Make a key; the only time that it is shown. Raises BadInput for an unknown role."""
     if role not in ROLES:
         raise BadInput(f"no role {role!r}: choose one of {', '.join(ROLES)}", param="role")
     key = key or new_secret(role)
-    record = {"id": new_id("key"), "role": role, "note": note, "created_at": now()}
+    limited = (limits or KeyLimits()).as_dict()
+    record: dict[str, Any] = {"id": new_id("key"), "role": role, "note": note, "created_at": now(), **limited}
     with database.write() as session:
         keys.add(session, {**record, "digest": digest_key(key)})
-        keys.audit(session, at=record["created_at"] or "", actor=actor.id, action="key.create",
-                   subject=record["id"] or "", detail={"role": role})  # fmt: skip
+        keys.audit(session, at=record["created_at"], actor=actor.id, action="key.create", subject=record["id"],
+                   detail={"role": role, **{name: value for name, value in limited.items() if value is not None}})  # fmt: skip
         bump_revision(session)
     return {**record, "key": key}
+
+
+def limit_key(database: Database, key_id: str, limits: KeyLimits, *, actor: Principal) -> dict[str, Any]:
+    """Set what a key may take; it holds at once here, and within a second in every process. Raises NotFound."""
+    with database.write() as session:
+        if not keys.limit(session, key_id, limits.as_dict()):
+            raise NotFound("key", key_id, "`turnout key list` shows those that exist")
+        keys.audit(session, at=now(), actor=actor.id, action="key.limit", subject=key_id, detail=limits.as_dict())
+        bump_revision(session)
+    return {"id": key_id, **limits.as_dict()}
 
 
 def revoke_key(database: Database, key_id: str, *, actor: Principal) -> None:

@@ -12,12 +12,17 @@ from service.child import require_local_packages
 from service.errors import BadSetting
 from service.models.openai import OpenAIModel
 from service.settings import FakeSpec, LocalSpec, OpenAISpec, Settings
+from service.upstream.guard import Guarded
+from service.upstream.policy import Policy
+from service.upstream.serving import Serving
+from service.upstream.standing import Standing
 from suites.results import Price
 
 if TYPE_CHECKING:
     from service.engine.spec import EngineSpec
     from service.models.local import LocalModel
 
+_NOT_THE_FAKES = {"engine", "price", "context_tokens", *Policy.model_fields}
 ENGINE_LINGER_S = 20.0  # an author's next run finds it warm, and so does a job's next step
 
 
@@ -35,6 +40,22 @@ class ModelPool:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._models: dict[str, Model] = {}
+        self._serving: dict[str, Guarded] = {}
+
+    def serving(self, alias: str) -> Serving:
+        """`alias` as applications are served from it: guarded. Raises BadSetting, as `get` does."""
+        guarded = self._serving.get(alias)
+        if guarded is None:
+            guarded = self._serving[alias] = Guarded(alias, self.get(alias), self._settings.model(alias))
+        return guarded
+
+    def upstreams(self) -> tuple[Standing, ...]:
+        """How every alias of the settings stands, those that were never asked among them."""
+        serving = self._serving
+        return tuple(
+            serving[alias].standing() if alias in serving else Standing(alias)
+            for alias in sorted(self._settings.models)
+        )
 
     def get(self, alias: str) -> Model:
         """The model behind `alias`; raises BadSetting where there is none, or its key is not in the environment."""
@@ -50,18 +71,20 @@ class ModelPool:
         if isinstance(spec, FakeSpec):
             from service.models.fake import FakeModel
 
-            return FakeModel.from_config(spec.model_dump(exclude={"engine", "price", "context_tokens"}))
+            return FakeModel.from_config(spec.model_dump(exclude=_NOT_THE_FAKES))
+        key, connect_s = api_key(alias, spec), spec.timeouts.connect_s
         if spec.engine == "vllm":
             from service.models.vllm import VllmModel
 
             folder = Path(spec.adapter_dir) if spec.adapter_dir else None
-            return VllmModel(spec.base_url, spec.model or alias, api_key(alias, spec), folder)
-        return OpenAIModel(spec.base_url, spec.model or alias, api_key(alias, spec))
+            return VllmModel(spec.base_url, spec.model or alias, key, folder, connect_s=connect_s)
+        return OpenAIModel(spec.base_url, spec.model or alias, key, connect_s=connect_s)
 
     async def aclose(self) -> None:
         for model in self._models.values():
             await model.aclose()
         self._models.clear()
+        self._serving.clear()
 
 
 class PulledModel:
@@ -119,6 +142,10 @@ def api_key(alias: str, spec: OpenAISpec) -> str | None:
     if not key:
         raise BadSetting(
             f"model {alias!r} needs its key in the environment variable {spec.api_key_env}, which is not set"
+        )
+    if not all("!" <= character <= "~" for character in key):
+        raise BadSetting(
+            f"model {alias!r}: what {spec.api_key_env} holds is no key: it has a space, a line break or a letter beyond ASCII"
         )
     return key
 

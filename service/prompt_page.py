@@ -64,6 +64,8 @@ def _what_it_does(version: Version) -> Iterable[str]:
         yield f"Answers in the format {code(version['response_format'])}" + (":" if schema else ".")
         if schema:
             yield fenced(_json(schema, indent=2), "json")
+        if version.get("repair"):
+            yield f"An answer that does not fit is asked for again, {version['repair']} times at most."
     if version.get("tools"):
         yield "It may call these tools:"
         yield fenced(_json(version["tools"], indent=2), "json")

@@ -135,4 +135,5 @@ _values = operator.attrgetter(*_FIELDS)
 
 def completion_from(data: Mapping[str, Any]) -> Completion:
     """The completion that `completion_data` was taken from."""
-    return Completion(**{**data, "usage": Usage(**data["usage"])})
+    made = {"usage": Usage(**data["usage"]), "choices": tuple(data.get("choices", ()))}
+    return Completion(**{**data, **made})

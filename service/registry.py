@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -336,7 +336,7 @@ def rendered(
     number: int | None,
     prompt: CompiledPrompt,
     variables: dict[str, Any],
-    messages: list[dict[str, Any]],
+    messages: Sequence[Mapping[str, Any]],
     placeholders: Mapping[str, Any] = NOTHING,
 ) -> dict[str, Any]:
     """The answer of a render: the same from the registry and from a working tree."""
@@ -345,7 +345,7 @@ def rendered(
         "version": number,
         "digest": prompt.digest,
         "model": prompt.content.model,
-        "parameters": prompt.content.request_parameters(),
+        "parameters": prompt.parameters,
         "messages": [message.as_dict() for message in prompt.render(variables, messages, placeholders)],
     }
 

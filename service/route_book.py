@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prompts.names import PRODUCTION, Variant
-from service import routing
+from service import route_data, routing
 from service.errors import Conflict, NeedsEvidence, NotFound
 from service.identity import Principal
 from service.ids import new_id, now
 from service.revisions import check_revision
-from service.routing import Moved, RouteState
+from service.routing import Moved, RouteState, Sticky
 from service.settings import Settings
+from service.splits import Weighted
 from service.store import keys, prompts, routes
 from service.store.database import Database, bump_revision
 from service.store.prompts import LabelRecord, VersionRecord
 from service.store.session import Session
 from suites.evidence_digest import record_digest
+from suites.rollouts import Rules
+
+
+@dataclass(frozen=True, slots=True)
+class HowAsked:
+    """How a route asks, beside its shares: None keeps what it has, nothing in a tuple takes it away.
+
+    `sticky` False keeps, None is the default. `schedule` is never kept: who sets shares by hand ends what was planned.
+    """
+
+    fallbacks: tuple[str, ...] | None = None
+    shadows: tuple[str, ...] | None = None
+    sticky: Sticky | bool | None = False
+    schedule: tuple[tuple[str, Mapping[str, float]], ...] = ()
 
 
 class RouteBook:
@@ -31,28 +47,63 @@ class RouteBook:
     def show(self, prompt: str) -> dict[str, Any]:
         """The current revision. Raises NotFound where the prompt has no route."""
         with self._database.read() as session:
-            return _public(_current(session, prompt))
+            return public(_current(session, prompt))
 
     def history(self, prompt: str) -> list[dict[str, Any]]:
         with self._database.read() as session:
             found = routes.history(session, prompt)
-        return [_public(record) for record in found]
+        return [public(record) for record in found]
 
     def set(
-        self, prompt: str, weights: dict[str, float], actor: Principal, reason: str, if_revision: int | None = None
+        self,
+        prompt: str,
+        weights: Mapping[str, float],
+        actor: Principal,
+        reason: str,
+        if_revision: int | None = None,
+        how: HowAsked | None = None,
     ) -> dict[str, Any]:
         """Weights given by an admin, with a reason that is kept as evidence of the kind `manual`."""
         actor.require("admin", "set a route")
-        state = routing.set_weights(prompt, weights)
-        if not reason:
-            raise NeedsEvidence("a route that is set by hand needs a reason (--reason), which is kept as evidence")
+        routing.set_weights(prompt, weights)  # what is wrong with them is told before the reason is asked for
+        _need_reason(reason)
         with self._database.write() as session:
-            _check_variants(session, state, self._settings)
             current = routes.current(session, prompt, for_update=True)
             check_revision(f"route {prompt}", if_revision, current["revision"] if current else None)
+            before = route_data.from_data(current["state"]) if current else None
+            state = _asking(routing.set_weights(prompt, weights, before), prompt, how or HowAsked())
+            _check_variants(session, state, self._settings)
             candidate = str(state.variants[0].variant)
             evidence_id = add_manual_evidence(session, prompt, candidate, actor, reason)
-            return _public(_append(session, prompt, state, "set", actor, reason, evidence_id))
+            return public(append(session, prompt, state, "set", actor, reason, evidence_id))
+
+    def roll_out(
+        self, candidate: Variant, steps: tuple[int, ...], rules: Rules, actor: Principal, reason: str
+    ) -> dict[str, Any]:
+        """Begin a rollout by hand; evidence moves it from then on. Raises Conflict unless one variant has the traffic now."""
+        actor.require("admin", "begin a rollout")
+        _need_reason(reason)
+        with self._database.write() as session:
+            current = routes.current(session, candidate.prompt, for_update=True)
+            before = route_data.from_data(current["state"]) if current else None
+            serving = incumbents(session, candidate.prompt)
+            if len(serving) != 1 or candidate in serving:
+                has = ", ".join(map(str, serving)) or "nobody"
+                raise Conflict(
+                    f"a rollout takes all the traffic of one other variant: {has} has it now; set that first"
+                )
+            evidence_id = add_manual_evidence(session, candidate.prompt, str(candidate), actor, reason)
+            state = routing.begin_rollout(candidate, serving[0], steps, evidence_id, rules, before)
+            _check_variants(session, state, self._settings)
+            return public(append(session, candidate.prompt, state, "rollout", actor, reason, evidence_id))
+
+    def pause(self, prompt: str, actor: Principal, reason: str | None = None) -> dict[str, Any]:
+        """The rollout stays at its step until `resume`; clear harm still takes it back."""
+        return self._step(prompt, actor, "pause", reason)
+
+    def resume(self, prompt: str, actor: Principal, reason: str | None = None) -> dict[str, Any]:
+        """Evidence moves the rollout again: what is counted begins anew."""
+        return self._step(prompt, actor, "resume", reason)
 
     def promote(self, prompt: str, actor: Principal, reason: str | None = None) -> dict[str, Any]:
         """The rollout's next step, on the evidence that it began with."""
@@ -66,10 +117,16 @@ class RouteBook:
         actor.require("admin", f"{action} a route")
         with self._database.write() as session:
             current = _current(session, prompt, for_update=True)
-            before = routing.from_data(current["state"])
-            after = routing.promote(before) if action == "promote" else routing.abort(before)
+            before = route_data.from_data(current["state"])
+            moves: dict[str, Callable[[RouteState], RouteState]] = {
+                "promote": routing.promote,
+                "abort": routing.abort,
+                "pause": lambda state: routing.hold(state, reason or f"paused by {actor.id}"),
+                "resume": routing.resume,
+            }
+            after = moves[action](before)
             evidence_id = before.rollout.evidence_id if before.rollout else None
-            return _public(_append(session, prompt, after, action, actor, reason, evidence_id))
+            return public(append(session, prompt, after, action, actor, reason, evidence_id))
 
     def undo(self, prompt: str, actor: Principal, reason: str | None = None) -> dict[str, Any]:
         """Restore the revision before the current one, and `production` with it where that had moved.
@@ -87,6 +144,7 @@ def begin(
     evidence_id: str,
     actor: Principal,
     beaten: frozenset[str],
+    rules: Rules | None = None,
 ) -> dict[str, Any]:
     """Give the winner of an evidence record its first share; the same evidence again changes nothing.
 
@@ -95,7 +153,7 @@ def begin(
     """
     done = routes.by_evidence(session, candidate.prompt, evidence_id)
     if done is not None:
-        return _public(done)
+        return public(done)
     current = routes.current(session, candidate.prompt, for_update=True)  # nobody moves it until this is written
     serving = incumbents(session, candidate.prompt)
     if current is not None and not serving:
@@ -111,8 +169,9 @@ def begin(
     if len(serving) > 1:
         raise NeedsEvidence(f"several variants share the traffic: set the route by hand; the evidence is {evidence_id}")
     incumbent = serving[0] if serving and serving[0] != candidate else None
-    state = routing.begin_rollout(candidate, incumbent, steps, evidence_id)
-    return _public(_append(session, candidate.prompt, state, "fallback", actor, None, evidence_id))
+    before = route_data.from_data(current["state"]) if current else None
+    state = routing.begin_rollout(candidate, incumbent, steps, evidence_id, rules, before)
+    return public(append(session, candidate.prompt, state, "fallback", actor, None, evidence_id))
 
 
 def follow_production(
@@ -125,8 +184,8 @@ def follow_production(
 ) -> None:
     """Moving `production` by hand writes a revision too: that version, all traffic, no adapter."""
     variant = Variant(target.name, target.number, target.content["model"])
-    state = RouteState((routing.Weighted(variant, 100.0),), moved=moved)
-    _append(session, target.name, state, "production", actor, reason, evidence_id)
+    state = replace(routing.shared(_state_now(session, target.name), (Weighted(variant, 100.0),)), moved=moved)
+    append(session, target.name, state, "production", actor, reason, evidence_id)
 
 
 def end_with_production(session: Session, prompt: str, version: int, actor: Principal, reason: str | None) -> None:
@@ -134,7 +193,8 @@ def end_with_production(session: Session, prompt: str, version: int, actor: Prin
 
     Who takes a prompt away wants no traffic on it, whatever step a rollout is at; `undo` brings that back, too.
     """
-    _append(session, prompt, RouteState((), moved=(version, None)), "production", actor, reason, None)
+    state = replace(routing.shared(_state_now(session, prompt), ()), moved=(version, None))
+    append(session, prompt, state, "production", actor, reason, None)
 
 
 def undo_production(session: Session, prompt: str, moved: Moved, actor: Principal, reason: str | None) -> None:
@@ -144,12 +204,17 @@ def undo_production(session: Session, prompt: str, moved: Moved, actor: Principa
     """
     actor.require("admin", f"undo a move of {PRODUCTION!r}, which moves the route")
     newest, _ = _to_undo(session, prompt)
-    if routing.from_data(newest["state"]).moved != moved:
+    if route_data.from_data(newest["state"]).moved != moved:
         raise Conflict(
             f"the route of {prompt} has moved since its {PRODUCTION!r} did (revision {newest['revision']}:"
             f" {newest['action']}): take that back first, with `turnout route {prompt} undo`"
         )
     _undo(session, prompt, actor, reason)
+
+
+def _state_now(session: Session, prompt: str) -> RouteState | None:
+    current = routes.current(session, prompt, for_update=True)
+    return route_data.from_data(current["state"]) if current else None
 
 
 def add_manual_evidence(session: Session, prompt: str, candidate: str, actor: Principal, reason: str) -> str:
@@ -170,7 +235,7 @@ def incumbents(session: Session, prompt: str) -> tuple[Variant, ...]:
     """The variants that take this prompt's traffic now; none where nothing is served by its bare name."""
     current = routes.current(session, prompt)
     if current is not None:
-        return routing.from_data(current["state"]).incumbents
+        return route_data.from_data(current["state"]).incumbents
     production = production_variant(session, prompt)
     return (production,) if production else ()
 
@@ -182,9 +247,22 @@ def production_variant(session: Session, prompt: str) -> Variant | None:
     return Variant(prompt, record.number, record.content["model"]) if record else None
 
 
+def _need_reason(reason: str) -> None:
+    if not reason:
+        raise NeedsEvidence("a route that is set by hand needs a reason (--reason), which is kept as evidence")
+
+
+def _asking(state: RouteState, prompt: str, how: HowAsked) -> RouteState:
+    """The state with what a person says of how it asks. Raises BadInput."""
+    fallbacks = state.fallbacks if how.fallbacks is None else routing.asked_of(prompt, how.fallbacks, "fallbacks")
+    shadows = state.shadows if how.shadows is None else routing.asked_of(prompt, how.shadows, "shadows")
+    sticky = state.sticky if isinstance(how.sticky, bool) else how.sticky
+    schedule = routing.planned_of(prompt, how.schedule, now())
+    return replace(state, fallbacks=fallbacks, shadows=shadows, sticky=sticky, schedule=schedule)
+
+
 def _check_variants(session: Session, state: RouteState, settings: Settings) -> None:
-    for weighted in state.variants:
-        variant = weighted.variant
+    for variant in dict.fromkeys(state.everybody):
         if prompts.by_number(session, variant.prompt, variant.version) is None:
             raise NotFound("version", f"{variant.prompt}@{variant.version}")
         settings.model(variant.model)
@@ -217,12 +295,12 @@ def _undo(session: Session, prompt: str, actor: Principal, reason: str | None) -
     actor.require("admin", "undo a route")
     current = _current(session, prompt, for_update=True)
     undone, before = _to_undo(session, prompt)
-    state = routing.from_data(undone["state"])
+    state = route_data.from_data(undone["state"])
     if state.moved is not None:
         _move_production_back(session, prompt, state.moved, actor, reason)
-    restored = replace(routing.from_data(before["state"]), moved=None)
-    data = {**routing.as_data(restored), "undone": undone["revision"], "restored": before["revision"]}
-    return _public(_append_data(session, current, data, "undo", actor, reason, before["evidence_id"]))
+    restored = routing.restored(route_data.from_data(before["state"]), now())
+    data = {**route_data.as_data(restored), "undone": undone["revision"], "restored": before["revision"]}
+    return public(_append_data(session, current, data, "undo", actor, reason, before["evidence_id"]))
 
 
 def _move_production_back(session: Session, prompt: str, moved: Moved, actor: Principal, reason: str | None) -> None:
@@ -242,7 +320,7 @@ def _move_production_back(session: Session, prompt: str, moved: Moved, actor: Pr
         prompts.remove_label(session, gone, actor=actor.id, reason=why, undoes=undoes)
 
 
-def _append(
+def append(
     session: Session,
     prompt: str,
     state: RouteState,
@@ -252,7 +330,7 @@ def _append(
     evidence_id: str | None,
 ) -> dict[str, Any]:
     current = routes.current(session, prompt, for_update=True) or {"prompt": prompt, "revision": 0, "salt": None}
-    return _append_data(session, current, routing.as_data(state), action, actor, reason, evidence_id)
+    return _append_data(session, current, route_data.as_data(state), action, actor, reason, evidence_id)
 
 
 def _append_data(
@@ -275,7 +353,7 @@ def _append_data(
     return record
 
 
-def _public(record: dict[str, Any]) -> dict[str, Any]:
+def public(record: dict[str, Any]) -> dict[str, Any]:
     state = dict(record["state"])
     kept = {name: record[name] for name in ("prompt", "revision", "action", "actor", "reason", "evidence_id", "at")}
     return {**kept, **state}

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 import uvicorn
+from litestar.types import ASGIApp
 
 from service.app import behind_door, check_binding
-from service.changes import Changes
-from service.context import build_context
+from service.coalescing import CoalescingProtocol
+from service.collector import settle
+from service.context import Context, build_context
+from service.generations import Generations
 from service.identity import KEY_FILE
 from service.listening import listen
 from service.logs import configure_log
-from service.settings import Settings
+from service.settings import Settings, load_settings
 
 RESTART_S = 0.5
 LONGEST_RESTART_S = 30.0
@@ -32,52 +38,90 @@ def serve(settings: Settings) -> int:
     check_binding(settings)
     listener = listen(settings.server.host, settings.server.port)
     port = listener.getsockname()[1]
-    context = build_context(settings)
+    application = Generations(settings, _read_again(settings), _make)
     config = uvicorn.Config(
-        behind_door(context), log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=10
-    )
-    server = _Server(config, context.snapshot.changes)
+        application, log_level="warning", access_log=False, lifespan="on", http=CoalescingProtocol,
+        proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(settings.server.drain_s),
+    )  # fmt: skip
+    server = _Server(config, application)
     log.info("turnout serves", url=f"http://{settings.server.host}:{port}", home=str(settings.home),
              admin_key=str(settings.home / KEY_FILE), schema="/schema")  # fmt: skip
-    asyncio.run(_serve(server, listener, settings))
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop's, where there is one
+        runner.run(_serve(server, listener, settings, application))
     return 0 if server.started else 4
+
+
+def _make(settings: Settings, before: Context | None) -> tuple[Context, ASGIApp]:
+    check_binding(settings)
+    context = build_context(settings, before=before)
+    return context, behind_door(context)
+
+
+def _read_again(settings: Settings) -> Callable[[], Settings]:
+    """The settings of the same project, from its file and this process's environment."""
+    return lambda: load_settings(start=settings.project)
 
 
 class _Server(uvicorn.Server):
     """Ends the streams of changes first: uvicorn waits for open answers before the application is told to end."""
 
-    def __init__(self, config: uvicorn.Config, changes: Changes) -> None:
+    def __init__(self, config: uvicorn.Config, application: Generations) -> None:
         super().__init__(config)
-        self._changes = changes
+        self._application = application
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        settle()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._changes.close()
+        self._application.context.snapshot.changes.close()
         await super().shutdown(sockets)
 
 
-async def _serve(server: uvicorn.Server, listener: socket.socket, settings: Settings) -> None:
-    workers = [asyncio.create_task(_keep_worker(server, settings)) for _ in range(settings.server.workers)]
+async def _serve(server: uvicorn.Server, listener: socket.socket, settings: Settings, application: Generations) -> None:
+    told = _reload_on_signal(application)
+    workers = [asyncio.create_task(_keep_worker(server, settings, application)) for _ in range(settings.server.workers)]
     try:
         await server.serve([listener])
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        for task in (*workers, *told):
+            task.cancel()
+        await asyncio.gather(*workers, *told, return_exceptions=True)
 
 
-async def _keep_worker(server: uvicorn.Server, settings: Settings) -> None:
-    """One worker child, started again when it dies, later each time that it dies at once."""
+def _reload_on_signal(application: Generations) -> set[asyncio.Task[None]]:
+    """Read the settings anew on SIGHUP; returns the readings under way. Windows has no SIGHUP: there is `turnout reload`."""
+    under_way: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.create_task(application.reload_or_tell())
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    if hasattr(signal, "SIGHUP"):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    return under_way
+
+
+async def _keep_worker(server: uvicorn.Server, settings: Settings, application: Generations) -> None:
+    """One worker child, started again when it dies, later each time that it dies at once; anew where the settings changed.
+
+    Its jobs are resumed by the worker that follows: it is built to be killed.
+    """
     pause_s = RESTART_S
     while not server.started and not server.should_exit:  # noqa: ASYNC110 - uvicorn tells by a flag
         await asyncio.sleep(0.05)
     while True:
-        started = asyncio.get_running_loop().time()
+        started, number = asyncio.get_running_loop().time(), application.number
         process = _start_worker(settings)
         try:
-            while process.poll() is None:  # noqa: ASYNC110 - a child process has no event
+            while process.poll() is None and application.number == number:  # noqa: ASYNC110 - a child process has no event
                 await asyncio.sleep(0.2)
         finally:
-            _stop(process)
+            await asyncio.to_thread(_stop, process)
+        if application.number != number:
+            continue
         quick = asyncio.get_running_loop().time() - started < 5
         pause_s = min(pause_s * 2, LONGEST_RESTART_S) if quick else RESTART_S
         log.warning("a worker ended and is started again", exit=process.returncode, in_s=pause_s)

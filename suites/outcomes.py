@@ -1,12 +1,13 @@
-"""What each case of a run came to, in a few bytes a case, and how that is stored."""
+"""What each case of a run came to, in a byte a case, and how that is stored."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, get_args
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, get_args
 
 from suites.judge import Status
+from suites.spilled import Spilled
 
 
 class CaseOutcome(NamedTuple):
@@ -19,57 +20,55 @@ class CaseOutcome(NamedTuple):
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 _LETTERS = "pfes"  # a letter for each of them
+_NOT_ASKED = "-"  # in place of one
+_MUST_PASS = 8
+_CODES = f"{_NOT_ASKED}{_LETTERS}".ljust(_MUST_PASS, "?")
+_TO_LETTERS = bytes.maketrans(bytes(range(2 * _MUST_PASS)), (2 * _CODES).encode())
 
 
-class Outcomes(Sequence[CaseOutcome]):
-    """What each case of a run came to, in 9 bytes a case; one whose id is not what cases are known by takes more."""
+class Outcomes:
+    """What each case of a run came to, by its place in the suite: a byte a case, their ids in a file once they are many."""
 
     def __init__(self) -> None:
-        self._ids = array("Q")  # as numbers
+        # By place: 0 where none was asked, else 1 and the place in `STATUSES`, and 8 more where it must pass.
+        self._statuses = bytearray()
+        self._places = Spilled("I")  # in the order in which they came
+        self._ids = Spilled("Q")  # the same, as numbers
         self._other_ids: dict[int, str] = {}  # by place: those that are none
-        self._statuses = bytearray()  # the place in `STATUSES`, and 8 more where the case must pass
 
-    def add(self, outcome: CaseOutcome) -> None:
+    def add(self, outcome: CaseOutcome, place: int) -> None:
+        """Take what the case at `place` of the suite came to; no two have the same place."""
         number = _number_of(outcome.case_id)
         if number is None:
-            self._other_ids[len(self._ids)] = outcome.case_id
+            self._other_ids[place] = outcome.case_id
+        self._places.append(place)
         self._ids.append(number or 0)
-        self._statuses.append(STATUSES.index(outcome.status) + (8 if outcome.must_pass else 0))
+        if place >= len(self._statuses):
+            self._statuses.extend(bytes(place + 1 - len(self._statuses)))
+        self._statuses[place] = 1 + STATUSES.index(outcome.status) + (_MUST_PASS if outcome.must_pass else 0)
 
     def __len__(self) -> int:
-        return len(self._statuses)
+        return len(self._statuses) - self._statuses.count(0)
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        case_id = self._other_ids.get(place) or _id_of(self._ids[place])
-        return CaseOutcome(case_id, self._status(place), self._statuses[place] >= 8)
+    def __iter__(self) -> Iterator[CaseOutcome]:
+        """In the order of the suite."""
+        ids = array("Q", bytes(8 * len(self._statuses)))
+        for place, number in zip(self._places, self._ids, strict=True):
+            ids[place] = number
+        for place, code in enumerate(self._statuses):
+            if code:
+                case_id = self._other_ids.get(place) or _id_of(ids[place])
+                yield CaseOutcome(case_id, STATUSES[code % _MUST_PASS - 1], code >= _MUST_PASS)
 
-    def _status(self, place: int) -> Status:
-        return STATUSES[self._statuses[place] & 7]
-
-    def count(self, status: Any) -> int:
+    def count(self, status: Status) -> int:
         """How many cases have this status."""
-        place = STATUSES.index(status)
-        return self._statuses.count(place) + self._statuses.count(place + 8)
+        code = 1 + STATUSES.index(status)
+        return self._statuses.count(code) + self._statuses.count(code + _MUST_PASS)
 
-    def in_order(self, positions: Sequence[int]) -> Outcomes:
-        """The same, ordered by `positions`: one number for each, no two alike."""
-        places = array("q", [-1]) * (max(positions, default=-1) + 1)
-        for place, position in enumerate(positions):
-            places[position] = place
-        ordered = Outcomes()
-        for place in places:
-            if place >= 0:
-                ordered._take(self, place)
-        return ordered
-
-    def _take(self, other: Outcomes, place: int) -> None:
-        if place in other._other_ids:
-            self._other_ids[len(self._ids)] = other._other_ids[place]
-        self._ids.append(other._ids[place])
-        self._statuses.append(other._statuses[place])
+    @property
+    def letters(self) -> str:
+        """A letter for each place of the suite."""
+        return self._statuses.translate(_TO_LETTERS).decode()
 
 
 def _id_of(number: int) -> str:
@@ -85,18 +84,33 @@ def _number_of(case_id: str) -> int | None:
     return number if number >= 0 and _id_of(number) == case_id else None
 
 
-def statuses_data(outcomes: Iterable[CaseOutcome]) -> dict[str, str]:
-    """Ids and statuses as two texts: what is stored of a run."""
-    ids, letters = bytearray(), bytearray()  # lists of as many texts would take ten times as much
-    for outcome in outcomes:
-        ids += f" {outcome.case_id}".encode() if letters else outcome.case_id.encode()
-        letters += _LETTERS[STATUSES.index(outcome.status)].encode()
-    return {"ids": ids.decode(), "statuses": letters.decode()}
+def statuses_data(outcomes: Outcomes) -> dict[str, str]:
+    """What is stored of a run: the status of each case of its suite version, which says what their ids are."""
+    return {"statuses": outcomes.letters}
+
+
+def with_ids(data: Mapping[str, str], case_ids: Iterable[str]) -> Mapping[str, str]:
+    """What is stored of a run with the ids of its cases, which are `case_ids` where it has none itself."""
+    if data.keys() != {"statuses"}:
+        return data  # as runs were stored before
+    ids = tuple(case_ids)
+    return {"ids": " ".join(ids), "statuses": data["statuses"].ljust(len(ids), _NOT_ASKED)}
 
 
 def statuses_of(data: Mapping[str, str]) -> Mapping[str, str]:
-    """The status of each case by its id, from what is stored of a run."""
+    """The status of each case by its id, from what `with_ids` gives. Raises ValueError where these do not fit together."""
     if data.keys() != {"ids", "statuses"}:
-        return data  # as runs were stored before
+        return data  # as runs were stored before either
     pairs: Iterator[tuple[str, str]] = zip(data["ids"].split(), data["statuses"], strict=True)
-    return {case_id: STATUSES[_LETTERS.index(letter)] for case_id, letter in pairs}
+    return {case_id: STATUSES[_LETTERS.index(letter)] for case_id, letter in pairs if letter != _NOT_ASKED}
+
+
+def paired_statuses(first: Mapping[str, str], other: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Both statuses of each case that two runs of one suite version have, from what is stored of these."""
+    if first.keys() == other.keys() == {"statuses"}:
+        for letters in zip(first["statuses"], other["statuses"], strict=False):
+            if _NOT_ASKED not in letters:
+                yield STATUSES[_LETTERS.index(letters[0])], STATUSES[_LETTERS.index(letters[1])]
+    else:
+        before, now = statuses_of(first), statuses_of(other)
+        yield from ((status, now[case_id]) for case_id, status in before.items() if case_id in now)

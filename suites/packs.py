@@ -1,6 +1,6 @@
 """Sequences too long to hold: items are kept as compressed chunks and made anew each time they are read.
 
-A suite of 100,000 cases takes as much memory as one of 1,000: chunks beyond a few megabytes go to a temporary file, and
+A suite of 100,000 cases takes as much memory as one of 1,000: chunks beyond a hundred kilobytes go to a temporary file, and
 those of a stored suite are read from the database as they are needed.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar, overload
 ItemT = TypeVar("ItemT")
 ITEMS_A_CHUNK = 256
 CHUNKS_KEPT = 4  # of one sequence, as items: a megabyte or two of cases
-SPOOLED_BYTES = 512 * 1024  # of compressed chunks in memory, before they go to a temporary file
+SPOOLED_BYTES = 128 * 1024  # of compressed chunks in memory, before they go to a temporary file
 
 ChunkReader = Callable[[bytes], list[ItemT]]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from operator import attrgetter
 from typing import Any
@@ -14,6 +13,7 @@ from suites.assertions.compared import COMPARED
 from suites.assertions.spec import Spending, Spent
 from suites.judge import Judged, Status
 from suites.outcomes import STATUSES, CaseOutcome, Outcomes
+from suites.spilled import Spilled
 from suites.statistics import percentile, wilson_interval
 
 
@@ -168,7 +168,7 @@ class RunSummary:
     first_error: str = ""
     judges: Spent | None = None
     waiting: int = 0
-    outcomes: Sequence[CaseOutcome] = field(default=(), repr=False)
+    outcomes: Outcomes = field(default_factory=Outcomes, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of a run, without `run_id` and `variant`, which its caller knows, and without `outcomes`."""
@@ -207,12 +207,11 @@ class Tally:
         self.repeat = repeat
         self.passes_needed = passes_needed or repeat
         self.outcomes = Outcomes()
-        self._positions = array("I")
         self.flaky: list[str] = []
         self.metrics: dict[str, _Metric] = {}
         self.retries = 0
         self.first_error = ""
-        self._latencies_ms = array("d")
+        self._latencies_ms = Spilled("d")
         self._cost_usd = 0.0
         self._costs = 0
         self._tokens = [0, 0, 0]
@@ -255,16 +254,13 @@ class Tally:
 
     def _close(self, result: CaseResult, counts: Mapping[str, int]) -> None:
         status = case_status(counts, self.passes_needed)
-        self.outcomes.add(CaseOutcome(result.case_id, status, result.must_pass))
-        self._positions.append(result.index)
+        self.outcomes.add(CaseOutcome(result.case_id, status, result.must_pass), result.index)
         if counts.get("passed") and counts.get("failed"):
             self.flaky.append(result.case_id)
 
     def summary(self, seconds: float, stopped: str = "") -> RunSummary:
         """The summary of all cases that are complete."""
-        # before the outcomes are put in order: both take memory for a moment
-        p50_ms, p95_ms = percentile(self._latencies_ms, 50), percentile(self._latencies_ms, 95)
-        outcomes = self.outcomes.in_order(self._positions)
+        outcomes = self.outcomes
         counts = {status: outcomes.count(status) for status in STATUSES}
         judged = counts["passed"] + counts["failed"] + counts["errored"]
         return RunSummary(
@@ -276,8 +272,8 @@ class Tally:
             pass_rate=counts["passed"] / judged if judged else None,
             ci95=wilson_interval(counts["passed"], judged) if judged else None,
             seconds=seconds,
-            p50_ms=p50_ms,
-            p95_ms=p95_ms,
+            p50_ms=percentile(self._latencies_ms, 50),
+            p95_ms=percentile(self._latencies_ms, 95),
             cost_per_1k_usd=1000 * self._cost_usd / self._costs if self._costs else None,
             tokens=Usage(*self._tokens),
             metrics={name: metric.summary() for name, metric in sorted(self.metrics.items())},

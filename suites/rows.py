@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,24 +21,44 @@ class Place(NamedTuple):
 
 
 class Places(Sequence[Place]):
-    """Where each of many cases was read, in eight bytes a case."""
+    """Where each of many cases was read. Those on lines equally far apart are one span, as in a file with one on each line."""
 
     def __init__(self) -> None:
         self._paths: dict[str, int] = {}
+        self._starts = array("I")  # of spans: the index of the first of each
         self._path_of = array("I")
         self._lines = array("I")
+        self._steps = array("i")
+        self._count = 0
 
     def add(self, path: str, line: int) -> None:
-        self._path_of.append(self._paths.setdefault(path, len(self._paths)))
-        self._lines.append(line)
+        number = self._paths.setdefault(path, len(self._paths))
+        if not self._goes_on(number, line):
+            self._starts.append(self._count)
+            self._path_of.append(number)
+            self._lines.append(line)
+            self._steps.append(0)
+        self._count += 1
+
+    def _goes_on(self, path: int, line: int) -> bool:
+        """Whether the last span holds this one, too; its second one says how far apart they are."""
+        if not self._starts or self._path_of[-1] != path:
+            return False
+        before = self._count - self._starts[-1]
+        if before == 1:
+            self._steps[-1] = line - self._lines[-1]
+        return line == self._lines[-1] + before * self._steps[-1]
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return self._count
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        return Place(list(self._paths)[self._path_of[index]], self._lines[index])
+        place = range(self._count)[index]
+        span = bisect_right(self._starts, place) - 1
+        line = self._lines[span] + (place - self._starts[span]) * self._steps[span]
+        return Place(list(self._paths)[self._path_of[span]], line)
 
 
 Declared = Callable[[str], Schemas | None]  # the schemas of a prompt's variables, None where it is not known

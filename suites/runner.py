@@ -97,14 +97,32 @@ async def run_suite(
     return run.tally.summary(time.perf_counter() - started, run.stopped)
 
 
-def _turns(cases: Iterable[Case], repeat: int, done: set[int], chosen: Collection[int] | None) -> Iterator[Turn]:
+def _turns(cases: Iterable[Case], repeat: int, done: _Done, chosen: Collection[int] | None) -> Iterator[Turn]:
     positions = None if chosen is None else set(chosen)
     for index, case in enumerate(cases):
         if positions is not None and index not in positions:
             continue
         for number in range(repeat):
-            if not done or hash((case.id, number)) not in done:
+            if not done.has(index, number):
                 yield index, case, number
+
+
+class _Done:
+    """The turns that need not be taken, by the place of their case and their repeat."""
+
+    def __init__(self, repeat: int) -> None:
+        self._repeat = repeat
+        self._marks = bytearray()
+
+    def add(self, index: int, number: int) -> None:
+        turn = index * self._repeat + number
+        if turn >= len(self._marks):
+            self._marks.extend(bytes(turn + 1 - len(self._marks)))
+        self._marks[turn] = 1
+
+    def has(self, index: int, number: int) -> bool:
+        turn = index * self._repeat + number
+        return turn < len(self._marks) and self._marks[turn] == 1
 
 
 class _Run:
@@ -143,13 +161,13 @@ class _Run:
         self._refusals = 0
         self._put_off = 0  # refusals in a row until a time that is not waited for
 
-    def take_finished(self, finished: Iterable[CaseResult]) -> set[int]:
-        """Count what was finished before; a few bytes are kept of each."""
-        done: set[int] = set()
+    def take_finished(self, finished: Iterable[CaseResult]) -> _Done:
+        """Count what was finished before; a byte is kept of each."""
+        done = _Done(self.tally.repeat)
         for result in finished:
-            key = hash((result.case_id, result.repeat))
-            if (result.status != "skipped" or result.is_to_compare) and key not in done:
-                done.add(key)
+            is_finished = result.status != "skipped" or result.is_to_compare
+            if is_finished and not done.has(result.index, result.repeat):
+                done.add(result.index, result.repeat)
                 self.tally.add(result)
                 self._succeeded = self._succeeded or result.status in ("passed", "failed")
         return done

@@ -14,10 +14,11 @@ from typing import Any
 
 from prompts.errors import BadInput
 from suites.detail import Wanted, with_detail
-from suites.evidence_digest import DECIDED, digest_again
+from suites.evidence_digest import DECIDED, ROLLOUT, digest_again
 from suites.gate import raw_p_value, read_evidence, recompute
 from suites.outcomes import statuses_of
 from suites.results import CaseResult, Tally, case_status
+from suites.rollouts import recompute_rollout
 from suites.statistics import percentile
 from suites.verdicts import GateEvidence, GateInput, PromotionEvidence, Side
 
@@ -44,6 +45,8 @@ def verify_record(record: Mapping[str, Any]) -> list[Difference]:
     """A record by itself: its digest, its decision down to every figure, and what stands beside its content."""
     content = record["content"]
     found = list(differences(record["digest"], digest_again(record), "digest"))
+    if record["kind"] == ROLLOUT:
+        return found + list(_verify_rollout(record))
     if record["kind"] not in DECIDED:
         beside = {name: content[name] for name in ("candidate", "actor") if name in content and name in record}
         return found + list(differences({name: record[name] for name in beside}, beside))
@@ -57,6 +60,20 @@ def verify_record(record: Mapping[str, Any]) -> list[Difference]:
     if "prompt" in record:
         beside["prompt"] = beside["candidate"].partition("@")[0]
     return found + list(differences({name: record[name] for name in beside}, beside))
+
+
+def _verify_rollout(record: Mapping[str, Any]) -> Iterator[Difference]:
+    """What a rollout decided on follows from its counts alone."""
+    content = record["content"]
+    try:
+        decision = recompute_rollout(content).model_dump(mode="json")
+    except BadInput as error:
+        yield Difference("content", "what no decision follows from", str(error))
+        return
+    yield from differences(content.get("decision", _ABSENT), decision, "content.decision")
+    candidate = content["given"]["candidate"]
+    beside = {"verdict": decision["verdict"], "candidate": candidate, "prompt": candidate.partition("@")[0]}
+    yield from differences({name: record[name] for name in beside if name in record}, beside)
 
 
 def verify_family(evidence: GateEvidence, siblings: Sequence[GateEvidence]) -> list[Difference]:

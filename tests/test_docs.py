@@ -9,6 +9,7 @@ from typing import Any
 
 import typer.main
 
+from service.api.hot import HOT
 from service.app import HANDLERS
 from service.cli.main import app
 from service.settings import AssertionRules, Recording, Registry, Retention, Server, Storage
@@ -44,6 +45,8 @@ def test_every_route_is_documented_with_its_role():
         for path in handler.paths:
             for method in handler.http_methods - {"OPTIONS"}:
                 assert f"| `{method} {path}` | {handler.opt['role']} |" in REFERENCE
+    for route in HOT:
+        assert f"| `{route.method} {route.path.replace('{name}', '{name:str}')}` | {route.role} |" in REFERENCE
 
 
 def test_every_dependency_has_its_reason():

@@ -129,6 +129,8 @@ def _not_held(content: PromptContent) -> Iterator[str]:
         yield "examples: they are messages there"
     if content.tools:
         yield "tools: GitHub's prompt files have none"
+    if content.repair:
+        yield "repair: GitHub's prompt files have none"
 
 
 def openai_request(rendered: Mapping[str, Any], model: str) -> dict[str, Any]:

@@ -16,8 +16,9 @@ import pydantic
 from prompts.errors import BadFile, BadInput, Fault, TemplateRefused
 from prompts.formats.github_texts import as_template, is_github
 from prompts.names import check_label
+from prompts.output import MOST_REPAIRS, OutputCheck
 from prompts.parameters import OF_GITHUB, parameter_faults
-from prompts.prompt import Entry, Example, MessageTemplate, PlaceholderSlot, PromptContent
+from prompts.prompt import MOST_CACHED_S, Entry, Example, MessageTemplate, PlaceholderSlot, PromptContent
 from prompts.schemas import Schema, check_schema
 from prompts.template import Template, includes, one_budget, replace_includes
 from prompts.variables import Placeholder
@@ -95,6 +96,8 @@ class PromptFile(pydantic.BaseModel, frozen=True, extra="forbid"):
     tool_choice: _ToolChoice | None = pydantic.Field(None, alias="toolChoice")
     response_format: Literal["text", "json_object", "json_schema"] | None = pydantic.Field(None, alias="responseFormat")
     json_schema: dict[str, Any] | str | None = pydantic.Field(None, alias="jsonSchema")
+    repair: int = pydantic.Field(0, ge=0, le=MOST_REPAIRS)
+    cache_s: int = pydantic.Field(0, ge=0, le=MOST_CACHED_S, alias="cacheSeconds")
     labels: list[Annotated[str, pydantic.AfterValidator(_valid_label)]] = []
     tags: list[str] = []
     test_data: list[dict[str, Any]] | None = pydantic.Field(None, alias="testData")
@@ -264,6 +267,8 @@ def _content(parsed: PromptFile, schema: dict[str, Any] | None) -> PromptContent
         parameters={OF_GITHUB.get(name, name): value for name, value in parsed.model_parameters.items()},
         response_format=parsed.response_format,
         output_schema=schema,
+        repair=parsed.repair,
+        cache_s=parsed.cache_s,
     )
 
 
@@ -299,7 +304,12 @@ def _further_faults(
         faults.append(document.fault(f"modelParameters.{found.message}", *place, fix=found.fix, rule="parameter"))
     if not lost & {"tools", "toolChoice"}:
         faults += _choice_faults(parsed, document)
-    return None if lost & {"responseFormat", "jsonSchema"} else _output_schema(parsed, document, faults)
+    if lost & {"responseFormat", "jsonSchema"}:
+        return None
+    schema = _output_schema(parsed, document, faults)
+    if parsed.repair and not faults:
+        faults += _repair_faults(schema, document)
+    return schema
 
 
 def _template_at(document: Document, index: int, content: str, faults: list[Fault]) -> Template | None:
@@ -410,6 +420,17 @@ def _output_schema(parsed: PromptFile, document: Document, faults: list[Fault]) 
             )
         )
     return wrapped
+
+
+def _repair_faults(schema: dict[str, Any] | None, document: Document) -> Iterator[Fault]:
+    if schema is None or not isinstance(schema.get("schema"), dict):
+        fix = "give `responseFormat: json_schema` and `jsonSchema`, or remove it"
+        yield document.fault("repair: there is no schema that answers could miss", "repair", fix=fix, rule="repair")
+        return
+    reason = OutputCheck(schema["schema"]).unusable
+    if reason:
+        message = f"repair: answers cannot be held to this jsonSchema: {reason}"
+        yield document.fault(message, "repair", fix="mend the schema, or remove `repair`", rule="repair")
 
 
 def _inferred(parsed: PromptFile) -> dict[str, dict[str, Any]]:

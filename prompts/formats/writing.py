@@ -12,7 +12,7 @@ from typing import Any
 
 ORDER = (
     "name", "description", "notes", "tags", "labels", "model", "modelParameters", "variables", "placeholders", "messages",
-    "examples", "tools", "toolChoice", "responseFormat", "jsonSchema", "testData", "evaluators",
+    "examples", "tools", "toolChoice", "responseFormat", "jsonSchema", "repair", "cacheSeconds", "testData", "evaluators",
 )  # fmt: skip
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*(?: [A-Za-z0-9_./(-][A-Za-z0-9_./(),;'’%+-]*)*")
 _PLAIN_IN_FLOW = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*(?: [A-Za-z0-9_./-]+)*")

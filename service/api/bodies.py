@@ -22,6 +22,12 @@ _LESS = "send less, or raise server.max_unpacked_bytes"
 _LESS_OF_OTHERS = "send less, or raise server.max_body_bytes"
 
 
+def is_small(headers: Mapping[bytes, bytes], limits: Server) -> bool:
+    """Whether a body is announced that needs no bounds: plain, and no longer than it may be. Servers hold it to that."""
+    announced = headers.get(b"content-length", b"")
+    return announced.isdigit() and b"content-encoding" not in headers and int(announced) <= limits.max_body_bytes
+
+
 def bounded(headers: Mapping[bytes, bytes], receive: Receive, limits: Server, *, may_be_large: bool) -> Receive:
     """`receive` held to the limits of `server`: it raises TooLarge, or BadInput where the body is no gzip but says so.
 

@@ -10,19 +10,19 @@ import json
 from typing import Any
 
 from litestar.connection import ASGIConnection
-from litestar.enums import ScopeType
 from litestar.handlers import BaseRouteHandler
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Send
 
 from prompts.errors import TurnoutError
-from service.api.bodies import bounded
-from service.api.http_errors import body_of, shape, status_of
+from service.api.bodies import bounded, is_small
+from service.api.http_errors import answer_to, shape
 from service.errors import Forbidden, Unauthenticated
 from service.identity import Principal, digest_key
 from service.settings import Settings
 from service.snapshot import Snapshot
 
 OPEN_PREFIX = "/health/"
+_MOST_KNOWN, _LONGEST_KNOWN = 256, 300  # ways to write the hosts, with their ports, and the bytes of one
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -34,26 +34,40 @@ class Gatekeeper:
         self._snapshot = snapshot
         self._limits = settings.server
         self._hosts = frozenset((*LOOPBACK_NAMES, *settings.server.allowed_hosts))
+        self._known: set[bytes] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
         path = scope["path"]
-        if _host_name(headers.get(b"host", b"").decode("latin-1")) not in self._hosts:
+        if not self._is_known(headers.get(b"host", b"")):
             message = "the Host header names no host of this service: add it to server.allowed_hosts"
-            await _answer(send, 421, *shape(path, 421, message, "MisdirectedRequest"))
+            body, media_type = shape(path, 421, message, "MisdirectedRequest")
+            await _answer(send, 421, body, {"content-type": media_type})
             return
         if not path.startswith(OPEN_PREFIX):
             try:
                 principal = self._principal(headers.get(b"authorization", b"").decode("latin-1"))
             except TurnoutError as error:
-                await _answer(send, status_of(error), *body_of(error, path))
+                await _answer(send, *answer_to(error, path))
                 return
-            scope.setdefault("state", {})["principal"] = principal
-            receive = bounded(headers, receive, self._limits, may_be_large=principal.may("author"))
+            state = scope.setdefault("state", {})
+            state["principal"], state["headers"] = principal, headers
+            if not is_small(headers, self._limits):
+                receive = bounded(headers, receive, self._limits, may_be_large=principal.may("author"))
         await self._app(scope, receive, send)
+
+    def _is_known(self, host: bytes) -> bool:
+        """Whether a Host header names a host of this service. Those that do are remembered as they are written."""
+        if host in self._known:
+            return True
+        if _host_name(host.decode("latin-1")) not in self._hosts:
+            return False
+        if len(self._known) < _MOST_KNOWN and len(host) < _LONGEST_KNOWN:
+            self._known.add(host)
+        return True
 
     def _principal(self, authorization: str) -> Principal:
         scheme, _, key = authorization.partition(" ")
@@ -87,9 +101,8 @@ def _host_name(host: str) -> str:
     return host.partition(":")[0].lower()
 
 
-async def _answer(send: Send, status: int, body: dict[str, Any], media_type: str) -> None:
-    headers = [(b"content-type", media_type.encode())]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(body).encode(), "more_body": False})
+async def _answer(send: Send, status: int, body: dict[str, Any], headers: dict[str, str]) -> None:
+    raw = json.dumps(body).encode()
+    sent = [(name.encode(), value.encode()) for name, value in (*headers.items(), ("content-length", str(len(raw))))]
+    await send({"type": "http.response.start", "status": status, "headers": sent})
+    await send({"type": "http.response.body", "body": raw, "more_body": False})

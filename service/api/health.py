@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from litestar import Response, get
 from litestar.di import NamedDependency
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.core import Metric
 
+from service import gauges
+from service.api.threads import in_thread
 from service.context import Context
 
 
@@ -17,30 +22,31 @@ async def live() -> dict[str, str]:
 
 @get("/health/ready", opt={"role": "open"})
 async def ready(context: NamedDependency[Context]) -> Response[dict[str, str]]:
-    """It can serve: 200 `ok`, or `stale` when it serves from its last snapshot; 503 before it has one."""
-    if context.snapshot.view.revision < 0:
+    """It can serve: 200 `ok`; `stale` from its last snapshot, `disk` from the one of an earlier process; 503 before any."""
+    snapshot = context.snapshot
+    if snapshot.view.revision < 0:
         return Response({"status": "starting"}, status_code=503)
-    return Response({"status": "stale" if context.snapshot.is_stale else "ok"})
+    return Response({"status": "disk" if snapshot.is_from_disk else "stale" if snapshot.is_stale else "ok"})
+
+
+class _Collector:
+    """How the parts of one context stand, for prometheus_client."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def collect(self) -> Iterator[Metric]:
+        context = self._context
+        yield from gauges.of_log(context.request_log)
+        yield from gauges.of_tracing(context.tracing)
+        yield from gauges.of_snapshot(context.snapshot)
+        yield from gauges.of_upstreams(context.pool.upstreams())
+        yield from gauges.of_rollouts(context.rollouts.looks())
 
 
 @get("/metrics", opt={"role": "ci"})
-async def metrics(context: NamedDependency[Context]) -> Response[bytes]:
+@in_thread
+def metrics(context: NamedDependency[Context]) -> Response[bytes]:
     """Prometheus text."""
-    registry = CollectorRegistry()
-    for name, text, value in (
-        (
-            "turnout_request_log_waiting",
-            "Request log rows that wait for the database",
-            context.request_log.waiting,
-        ),
-        ("turnout_request_log_dropped", "Rows of the request log that were dropped", context.request_log.dropped),
-        (
-            "turnout_request_bodies_dropped",
-            "Bodies of completions that were too long to keep, or too many while the database was away",
-            context.request_log.bodies.dropped,
-        ),
-        ("turnout_snapshot_revision", "Revision of the serving snapshot", context.snapshot.view.revision),
-        ("turnout_snapshot_stale", "1 while the database is away", int(context.snapshot.is_stale)),
-    ):
-        Gauge(name, text, registry=registry).set(value)
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    text = context.meter.text().encode() + generate_latest(_Collector(context))
+    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -23,12 +23,14 @@ STATUS: dict[type[TurnoutError], int] = {
     prompt_errors.ModelOverloaded: 429,
     prompt_errors.ModelError: 502,
     errors.EngineFailed: 502,
+    errors.SchemaMismatch: 502,
     errors.NotFound: 404,
     errors.RevisionMismatch: 412,
     errors.IdempotencyMismatch: 409,
     errors.Conflict: 409,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
+    errors.RateLimited: 429,
     errors.NeedsEvidence: 403,
     errors.StorageFailed: 503,
     errors.CannotRun: 503,
@@ -40,8 +42,15 @@ _OPENAI_TYPES = {
     404: "invalid_request_error",
     429: "rate_limit_error",
 }
-_OPENAI_CODES = {"NotFound": "model_not_found", "Unauthenticated": "invalid_api_key"}
+_OPENAI_CODES = {
+    "NotFound": "model_not_found",
+    "Unauthenticated": "invalid_api_key",
+    "RateLimited": "rate_limit_exceeded",
+}
 _CALLERS_FAULT = (400, 413, 422)  # what an upstream says of a request that it understood and will not take
+_NO_USE = (prompt_errors.ModelRefused, errors.SchemaMismatch, errors.Conflict)  # to ask the same again
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_MOST_PATH = 200  # characters of a path that are shown
 BODY = "body"
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.{1,80}?)`")
 log = structlog.get_logger()
@@ -56,7 +65,19 @@ def status_of(error: TurnoutError) -> int:
 
 def body_of(error: TurnoutError, path: str) -> tuple[dict[str, Any], str]:
     """The body and media type of an error for a request to `path`."""
-    return shape(path, status_of(error), str(error), type(error).__name__, getattr(error, "param", None), _more(error))
+    return shape(path, status_of(error), str(error), _kind(error), getattr(error, "param", None), _more(error))
+
+
+def _kind(error: TurnoutError) -> str:
+    """The error's class, or the upstream's own code where it says what is wrong with the caller's request.
+
+    Frameworks know some of these by name, `context_length_exceeded` above all, and act on them.
+    """
+    if isinstance(error, errors.RateLimited) and error.is_budget:
+        return "InsufficientQuota"
+    if isinstance(error, prompt_errors.ModelRefused) and error.status in _CALLERS_FAULT:
+        return error.code if error.code and _CODE.fullmatch(error.code) else "ModelRefused"
+    return type(error).__name__
 
 
 def shape(
@@ -72,11 +93,37 @@ def shape(
     return problem | ({"param": param} if param else {}) | (more or {}), "application/problem+json"
 
 
+Answer = tuple[int, dict[str, Any], dict[str, str]]  # a status, a body, headers
+
+
+def answer_to(error: TurnoutError, path: str) -> Answer:
+    """What a request to `path` is answered where it came to `error`."""
+    status = status_of(error)
+    body, media_type = body_of(error, path)
+    headers = {"content-type": media_type}
+    if status in (429, 503):
+        headers["retry-after"] = str(math.ceil(getattr(error, "retry_after_s", None) or 1))
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, _NO_USE) or (isinstance(error, errors.RateLimited) and error.is_budget):
+        headers["x-should-retry"] = "false"  # OpenAI's clients ask again after any 409, 429 and 5xx without it
+    return status, body, headers
+
+
+def answer_to_bug(error: Exception, path: str) -> Answer:
+    """What is answered where anything else is raised, a fault of ours: logged whole, shown without its content."""
+    log.exception("request failed", path=path, exc_info=error)
+    body, media_type = shape(path, 500, "an internal error; the log has its cause", "InternalError")
+    return 500, body, {"content-type": media_type}
+
+
 def handle_turnout_error(request: Request[Any, Any, Any], error: TurnoutError) -> Response[dict[str, Any]]:
-    body, media_type = body_of(error, request.url.path)
-    wait_s = getattr(error, "retry_after_s", None) or 1
-    headers = {"retry-after": str(math.ceil(wait_s))} if status_of(error) in (429, 503) else {}
-    return Response(body, status_code=status_of(error), media_type=media_type, headers=headers)
+    return _response(answer_to(error, request.url.path))
+
+
+def _response(answer: Answer) -> Response[dict[str, Any]]:
+    status, body, headers = answer
+    return Response(body, status_code=status, media_type=headers.pop("content-type"), headers=headers)
 
 
 def handle_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
@@ -88,7 +135,9 @@ def handle_http_error(request: Request[Any, Any, Any], error: HTTPException) -> 
     if error.status_code == 413:
         limit = request.app.request_max_body_size
         message = f"the body is larger than {limit:,} bytes: send less, or raise server.max_unpacked_bytes"
-    kind = {404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}.get(error.status_code, "BadInput")
+    if error.status_code == 404:
+        message = f"no such path {request.url.path[:_MOST_PATH]!r}: /schema lists those that are served"
+    kind = {404: "NoSuchPath", 405: "MethodNotAllowed", 413: "TooLarge"}.get(error.status_code, "BadInput")
     body, media_type = shape(request.url.path, error.status_code, message, kind, param)
     return Response(body, status_code=error.status_code, media_type=media_type, headers=error.headers)
 
@@ -105,10 +154,7 @@ def _named(fault: dict[str, Any]) -> tuple[str, str]:
 
 
 def handle_bug(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
-    """Anything else is a fault of ours: logged whole, shown without its content."""
-    log.exception("request failed", path=request.url.path, exc_info=error)
-    body, media_type = shape(request.url.path, 500, "an internal error; the log has its cause", "InternalError")
-    return Response(body, status_code=500, media_type=media_type)
+    return _response(answer_to_bug(error, request.url.path))
 
 
 def _more(error: TurnoutError) -> dict[str, Any] | None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
+from urllib.parse import parse_qsl
 
-import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, Response, get
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
 from litestar.response import Stream
 
+from prompts.errors import BadInput
+from prompts.names import Selector
 from prompts.prompt import CompiledPrompt
 from prompts.template import MAX_OUTPUT_CHARACTERS
-from service.api.etags import conditional
-from service.api.prompts import LabelName, Version, selector
+from service.api.etags import etag_of, names
+from service.api.exchange import JSON, Exchange, Header, encode
+from service.api.fields import given, refuse_unknown
+from service.api.prompts import MAX_VERSION, selector
 from service.changes import Change, Listener
 from service.context import Context
 from service.identity import Principal
@@ -24,63 +27,92 @@ from service.registry import rendered
 
 APP = {"role": "app"}
 KEEP_ALIVE_S = 15.0
-REVISION = "turnout-revision"
+REVISION = b"turnout-revision"
+_RENDER_FIELDS = frozenset({"variables", "messages", "placeholders"})
 
 
-class RenderBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What to render with: values of variables, messages of placeholders, and messages that follow."""
-
-    variables: dict[str, Any] = {}
-    messages: list[dict[str, Any]] = []
-    placeholders: dict[str, list[dict[str, Any]]] = {}
-
-
-@post("/api/prompts/{name:str}/render", opt=APP, status_code=200)
-async def render(
-    request: Request[Any, Any, Any],
-    context: NamedDependency[Context],
-    name: FromPath[str],
-    data: JSONBody[RenderBody],
-    version: Version = None,
-    label: LabelName = None,
-) -> Response[Any]:
+async def render(exchange: Exchange) -> None:
     """The exact messages, for applications that call their model themselves; the ETag covers them all."""
-    number = context.snapshot.select(selector(name, version, label))
-    prompt = await _compiled(context, name, number)
-    shown = rendered(name, number, prompt, data.variables, data.messages, data.placeholders)
-    return conditional(request, shown)
+    chosen = _selector(exchange)
+    body = await exchange.optional_json()
+    refuse_unknown(body, _RENDER_FIELDS)
+    variables, placeholders = given(body, "variables", dict), given(body, "placeholders", dict)
+    messages = given(body, "messages", list)
+    snapshot = exchange.context.snapshot
+    number = snapshot.select(chosen)
+    prompt = await _compiled(exchange.context, chosen.name, number)
+    shown = rendered(chosen.name, number, prompt, variables or {}, _objects(messages or ()), placeholders or {})
+    await _conditional(exchange, encode(shown))
 
 
-@get("/api/prompts/{name:str}/template", opt=APP)
-async def get_template(
-    request: Request[Any, Any, Any],
-    context: NamedDependency[Context],
-    name: FromPath[str],
-    version: Version = None,
-    label: LabelName = None,
-) -> Response[Any]:
+def _objects(messages: Sequence[Any]) -> Sequence[dict[str, Any]]:
+    for message in messages:
+        if type(message) is not dict:
+            raise BadInput("messages: every message is an object", param="messages")
+    return messages
+
+
+async def get_template(exchange: Exchange) -> None:
     """What a client needs to render by itself; where `local` is false, it asks `render`. The ETag is the digest.
 
     The header `turnout-revision` says how new this is, in the numbers that `/api/changes` counts.
     """
-    revision = context.snapshot.view.revision  # read first: the answer is at least as new
-    number = context.snapshot.select(selector(name, version, label))
-    prompt = await _compiled(context, name, number)
-    messages = context.snapshot.local_messages(name, number)
+    chosen = _selector(exchange)
+    snapshot = exchange.context.snapshot
+    revision = snapshot.view.revision  # read first: the answer is at least as new
+    number = snapshot.select(chosen)
+    prompt = await _compiled(exchange.context, chosen.name, number)
+    messages = snapshot.local_messages(chosen.name, number)
     content = prompt.content
     shown = {
-        "name": name,
+        "name": chosen.name,
         "version": number,
         "digest": prompt.digest,
         "model": content.model,
-        "parameters": content.request_parameters(),
+        "parameters": prompt.parameters,
         "variables": content.variables,
         "placeholders": {slot: shape.model_dump(by_alias=True) for slot, shape in content.placeholders.items()},
         "local": messages is not None,
         "messages": messages,
         "max_characters": MAX_OUTPUT_CHARACTERS,
     }
-    return conditional(request, shown, prompt.digest, {REVISION: str(revision)})
+    await _conditional(exchange, encode(shown), prompt.digest, ((REVISION, b"%d" % revision),))
+
+
+async def _conditional(
+    exchange: Exchange, body: bytes, etag: str | None = None, headers: Iterable[Header] = ()
+) -> None:
+    """`body` under `etag` (by default one of its bytes), or 304 where If-None-Match names that."""
+    etag = f'"{etag or etag_of(body)}"'
+    sent = ((b"etag", etag.encode()), *headers)
+    if names(exchange.header(b"if-none-match") or None, etag):
+        await exchange.reply(b"", sent, 304)
+    else:
+        await exchange.reply(body, (JSON, *sent))
+
+
+def _selector(exchange: Exchange) -> Selector:
+    """The version that the query names. Raises BadInput for a query parameter that there is not."""
+    raw = exchange.scope["query_string"]
+    if not raw:
+        return selector(exchange.name, None, None)
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(raw.decode("latin-1"), keep_blank_values=True):
+        if name not in ("version", "label"):
+            raise BadInput(f"unknown query parameter {name[:80]!r}: give label, version", param=name[:80])
+        if "\0" in value:
+            raise BadInput(f"{name}: a query holds no NUL: remove it", param=name)
+        query[name] = value
+    return selector(exchange.name, _number(query.get("version")), query.get("label"))
+
+
+def _number(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_VERSION)) and 1 <= int(text) <= MAX_VERSION):
+        reason = f"version: expected a whole number from 1 to {MAX_VERSION:,}, found {text[:40]!r}"
+        raise BadInput(reason, param="version")
+    return int(text)
 
 
 @get("/api/changes", opt=APP)

@@ -75,16 +75,16 @@ class InProcess:
         return asyncio.run(self._call(method, path, body, params, headers))
 
     async def _call(self, method: str, path: str, body: Any, params: Any, headers: Any) -> Any:
-        from service.app import build_litestar, running  # Litestar is needed by these commands alone
+        from service.app import build_litestar, inside, running  # Litestar is needed by these commands alone
         from service.context import build_context
         from service.logs import configure_log
 
         configure_log()
         context = build_context(self._settings, is_service=False)
-        app: Any = build_litestar(context)
+        app: Any = inside(context, build_litestar(context))
 
         async def as_admin(scope: Any, receive: Any, send: Any) -> None:
-            scope.setdefault("state", {})["principal"] = LOCAL_ADMIN
+            scope.setdefault("state", {}).update(principal=LOCAL_ADMIN, headers=dict(scope["headers"]))
             await app(scope, receive, send)
 
         async with (

@@ -57,11 +57,13 @@ def _record(work: Work, evidence_id: str) -> dict[str, Any]:
 def _against_the_rest(work: Work, record: dict[str, Any]) -> tuple[list[Difference], list[str]]:
     """What a record says of other suites and of runs, against these; and what was looked at, in words."""
     from prompts.errors import BadInput
-    from suites.evidence_digest import DECIDED, unchecked_columns
+    from suites.evidence_digest import DECIDED, ROLLOUT, unchecked_columns
     from suites.gate import read_evidence
 
     unchecked = unchecked_columns(record)
     digest = [f"digest (of the content alone: not {' and '.join(unchecked)})" if unchecked else "digest"]
+    if record["kind"] == ROLLOUT:
+        return [], [*digest, "decision"]
     if record["kind"] not in DECIDED:
         return [], digest
     try:

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import typer
-
-from service.cli import (
-    authoring,
-    datasets,
-    evidence,
-    importing,
-    judging,
-    operating,
-    power,
-    rendering,
-    reviewing,
-    running,
-    schemas,
-    testing,
-    training,
-    versions,
-    watching,
-)
 
 COLLECT_AFTER = (
     20_000,
@@ -34,22 +16,22 @@ COLLECT_AFTER = (
     20,
 )  # objects: imports and a run's cases make next to no cycles, so Python's 700 waste a tenth
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]  # ClickException: typer has a click of its own, and no name for it
-_COMMANDS: dict[str, Callable[..., Any]] = {
-    command.__name__: command
-    for command in (
-        authoring.init, operating.demo, operating.serve, operating.worker, operating.doctor, authoring.check,
-        authoring.push, versions.log, versions.show, versions.diff, versions.blame, versions.label, rendering.render,
-        schemas.schema, watching.watch, running.run, testing.gate, power.power, evidence.evidence,
-        training.finetune, training.jobs, training.job, training.route, operating.audit,
-    )
+_COMMANDS = {  # the function of each, in a module of service.cli that only it needs
+    "init": "authoring.init", "demo": "operating.demo", "serve": "operating.serve", "worker": "operating.worker",
+    "doctor": "operating.doctor", "check": "authoring.check", "push": "authoring.push", "log": "versions.log",
+    "show": "versions.show", "diff": "versions.diff", "blame": "versions.blame", "label": "versions.label",
+    "render": "rendering.render", "schema": "schemas.schema", "watch": "watching.watch", "run": "running.run",
+    "gate": "testing.gate", "power": "power.power", "evidence": "evidence.evidence", "finetune": "training.finetune",
+    "jobs": "training.jobs", "job": "training.job", "route": "routes.route", "audit": "operating.audit",
+    "reload": "keys.reload", "requests": "requests.requests", "import": "importing.import_prompts",
+    "export": "importing.export", "list": "versions.list_prompts",
 }  # fmt: skip
-_COMMANDS |= {"import": importing.import_prompts, "export": importing.export, "list": versions.list_prompts}
 _GROUPS = {
-    "models": operating.models,
-    "key": operating.key,
-    "judge": judging.judge,
-    "dataset": datasets.dataset,
-    "review": reviewing.review,
+    "models": "operating.models",
+    "key": "keys.key",
+    "judge": "judging.judge",
+    "dataset": "datasets.dataset",
+    "review": "reviewing.review",
 }
 
 
@@ -67,18 +49,28 @@ def command_line(only: str | None = None) -> typer.Typer:
         made.callback()(_no_options)  # a command alone would be called without its name
     for name, command in _COMMANDS.items():
         if only in (None, name):
-            made.command(name)(command)
+            made.command(name)(_found(command))
     for name, group in _GROUPS.items():
         if only is None:
-            made.add_typer(group, name=name)
+            made.add_typer(_found(group), name=name)
     return made
+
+
+def _found(path: str) -> Any:
+    """What stands in a module of the command line, which is imported for it."""
+    module, _, name = path.partition(".")
+    return getattr(importlib.import_module(f"service.cli.{module}"), name)
 
 
 def _no_options() -> None:
     """`turnout` itself takes none."""
 
 
-app = command_line()
+def __getattr__(name: str) -> Any:
+    """`app`, every command in one, is made for whoever asks for it."""
+    if name == "app":
+        return command_line()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main() -> None:

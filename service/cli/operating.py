@@ -1,4 +1,4 @@
-"""Commands of those who run the service: demo, serve, worker, doctor, models, key, audit."""
+"""Commands of those who run the service: demo, serve, worker, doctor, models, audit."""
 
 from __future__ import annotations
 
@@ -113,53 +113,6 @@ def pull_model(
         err().print(f"{name} is in {folder}", markup=False)
     if as_json:
         print_json(pulled)
-    return 0
-
-
-key = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True, rich_markup_mode=None)
-
-
-@key.command("create")
-def create(
-    role: Annotated[str, typer.Option("--role", help="app, author, ci or admin")],
-    note: Annotated[str | None, typer.Option("--note", help="What it is for.")] = None,
-    as_json: Json = False,
-    local: Local = False,
-) -> int:
-    """Make a key; it is shown this once."""
-    from service.cli.output import out, print_json
-
-    made = call(local, "POST", "/api/keys", body={"role": role, "note": note})
-    if as_json:
-        print_json(made)
-    else:
-        out().print(f"{made['key']}\n(id {made['id']}, role {made['role']}; it is not shown again)", markup=False)
-    return 0
-
-
-@key.command("list")
-def list_keys(as_json: Json = False, local: Local = False) -> int:
-    """Keys without their secrets."""
-    from service.cli.output import print_json, table
-
-    found = call(local, "GET", "/api/keys")
-    if as_json:
-        print_json(found)
-    else:
-        table(found, ("id", "role", "note", "created_at", "revoked_at"))
-    return 0
-
-
-@key.command("revoke")
-def revoke(key_id: str, as_json: Json = False, local: Local = False) -> int:
-    """End a key: it is refused at once."""
-    from service.cli.output import out, print_json
-
-    call(local, "DELETE", f"/api/keys/{key_id}")
-    if as_json:
-        print_json({"id": key_id, "revoked": True})
-    else:
-        out().print(f"{key_id} is revoked", markup=False)
     return 0
 
 

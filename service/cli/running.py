@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -134,16 +135,17 @@ def _compared(results: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _difference(first: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Paired by case: how many broke, how many mended, and the exact two-sided p-value of that."""
-    from suites.outcomes import statuses_of
+    from suites.outcomes import paired_statuses
     from suites.statistics import mcnemar_p
 
-    before, now = statuses_of(first["case_status"]), statuses_of(other["case_status"])
-    both = [i for i in before if before[i] != "skipped" and now.get(i, "skipped") != "skipped"]
-    broken = sum(before[i] == "passed" and now[i] != "passed" for i in both)
-    mended = sum(before[i] != "passed" and now[i] == "passed" for i in both)
+    pairs = Counter(paired_statuses(first["case_status"], other["case_status"]))
+    both = {pair: count for pair, count in pairs.items() if "skipped" not in pair}
+    paired = sum(both.values())
+    broken = sum(count for (before, now), count in both.items() if before == "passed" != now)
+    mended = sum(count for (before, now), count in both.items() if before != "passed" == now)
     p_value = min(1.0, 2 * min(mcnemar_p(broken, mended), mcnemar_p(mended, broken)))
-    difference = (mended - broken) / len(both) if both else None
-    return {"paired": len(both), "broken": broken, "mended": mended, "difference": difference, "p_value": p_value}
+    difference = (mended - broken) / paired if paired else None
+    return {"paired": paired, "broken": broken, "mended": mended, "difference": difference, "p_value": p_value}
 
 
 def _show_runs(work: Work, results: list[dict[str, Any]]) -> None:

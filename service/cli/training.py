@@ -1,4 +1,4 @@
-"""Commands of the fine-tune and of routes: finetune, jobs, job, route."""
+"""Commands of the fine-tune: finetune, jobs, job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from service.cli.calling import client
-from service.cli.options import Json, Local, PromptOption, Reason
+from service.cli.options import Json, Local, PromptOption
 
 Watch = Annotated[bool, typer.Option("--watch", help="Stay and show progress until it has ended.")]
 
@@ -106,69 +106,6 @@ def job(
     if watch:
         return _watch(service, job_id, as_json)
     return _print_job(service.call("GET", f"/api/jobs/{job_id}"), as_json)
-
-
-def route(
-    name: str,
-    action: Annotated[str, typer.Argument(help="show, history, set, promote, abort or undo")] = "show",
-    weights: Annotated[
-        list[str] | None, typer.Argument(help="For set: VARIANT=PERCENT, once for each variant.")
-    ] = None,
-    reason: Reason = None,
-    as_json: Json = False,
-    local: Local = False,
-) -> int:
-    """Show or change the route of a prompt: set VARIANT=PERCENT…, promote, abort, undo."""
-    from prompts.errors import BadInput
-    from prompts.names import check_name
-    from service.cli.output import print_json
-
-    check_name(name)
-    service = client(local)
-    if action == "show":
-        found = service.call("GET", f"/api/routes/{name}")
-    elif action == "history":
-        found = service.call("GET", f"/api/routes/{name}/history")
-    elif action == "set":
-        body = {"variants": _weights(weights or []), "reason": reason or ""}
-        found = service.call("PUT", f"/api/routes/{name}", body=body)
-    elif action in ("promote", "abort", "undo"):
-        found = service.call("POST", f"/api/routes/{name}/{action}", body={"reason": reason})
-    else:
-        raise BadInput(f"no action {action!r}: show, history, set, promote, abort or undo", param="action")
-    if as_json:
-        print_json(found)
-    else:
-        for record in found if isinstance(found, list) else [found]:
-            _show_route(record)
-    return 0
-
-
-def _show_route(record: dict[str, Any]) -> None:
-    from service.cli.output import out
-
-    why = f" because {record['reason']}" if record["reason"] else ""
-    out().print(f"{record['prompt']} revision {record['revision']}: {record['action']} by {record['actor']} at {record['at']}"
-                f"{why}, evidence {record['evidence_id']}", markup=False)  # fmt: skip
-    for item in record["variants"]:
-        out().print(f"  {item['percent']:>6.1f}%  {item['variant']}", markup=False)
-    if not record["variants"]:
-        out().print("  ended: its bare name is served by nobody until `production` points to a version", markup=False)
-
-
-def _weights(given: list[str]) -> dict[str, float]:
-    from prompts.errors import BadInput
-
-    found = {}
-    for text in given:
-        variant, equals, percent = text.rpartition("=")
-        try:
-            found[variant] = float(percent)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise BadInput(f"{text!r}: write VARIANT=PERCENT", param="variants")
-    return found
 
 
 def _dataset_of(service: Any, path: Path, prompt: str) -> str:

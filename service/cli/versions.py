@@ -159,7 +159,9 @@ def _show(version: dict[str, Any]) -> None:
     for message in version["messages"]:
         entry = shown(message)
         out().print(f"--- {entry.role}\n{entry.text}", markup=False)
-    for name in ("variables", "placeholders", "examples", "parameters", "tools", "tool_choice", "output_schema"):
+    for name in (
+        "variables", "placeholders", "examples", "parameters", "tools", "tool_choice", "output_schema", "repair", "cache_s",
+    ):  # fmt: skip
         if version.get(name) or name in ("variables", "parameters"):
             out().print(f"--- {name}: {json.dumps(version[name], ensure_ascii=False)}", markup=False)
 

@@ -194,7 +194,7 @@ class Watcher:
     def _run(self, project: Project, found: Checked, suite: ResolvedSuite) -> None:
         from prompts.errors import TurnoutError
         from service.cli.output import err, show_error
-        from suites.outcomes import statuses_of
+        from suites.outcomes import statuses_of, with_ids
 
         at_fault = self._files_at_fault(project, found, suite)
         if at_fault:
@@ -205,7 +205,7 @@ class Watcher:
         except TurnoutError as error:
             show_error(f"{suite.name}: {error}")
             return
-        status = statuses_of(result["case_status"])
+        status = statuses_of(with_ids(result["case_status"], (case.id for case in suite.suite.tests)))
         before = self._status.get(suite.name)
         self._status[suite.name] = dict(status)
         self._show(result, moved(before or {}, status), first=before is None)

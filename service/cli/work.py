@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from prompts.errors import BadInput, TurnoutError
 from prompts.names import parse_selector
+from service import arenas
 from service.cli.interrupts import run_to_end, tell_how_to_go_on
 from service.cli.output import Advance, err
 from service.cli.sending import go_on, largest, sent_suite, suites_of
@@ -22,10 +23,11 @@ from service.pool import ModelPool
 from service.questions import MatrixRequest
 from service.registry import Origin, Push, Registry
 from service.run_plans import matrix_id_of
-from service.run_rows import public_run
+from service.run_rows import case_statuses, public_run
 from service.settings import Settings
 from service.store import routes, runs
 from service.store.database import Database
+from service.store.sqlite import SMALL_CACHE_KB
 from suites.case import Case, Suite
 from suites.results import CaseResult
 
@@ -170,7 +172,7 @@ class LocalWork:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._database = Database(settings.database_url)
+        self._database = Database(settings.database_url, SMALL_CACHE_KB)
         self._database.migrate()
         self._registry = Registry(self._database, settings)
 
@@ -265,6 +267,7 @@ class LocalWork:
         return run_to_end(work())
 
     async def _with_models(self, work: Callable[[Gates, Evaluator], Awaitable[T]]) -> T:
+        arenas.use_one()
         gc.freeze()  # what start-up made lives as long as this process: garbage of the run is found sooner and cheaper
         pool = ModelPool(self._settings)
         evaluator = Evaluator(self._database, self._settings, pool)
@@ -295,8 +298,12 @@ class LocalWork:
             record = runs.get(session, run_id)
         if record is None:
             raise NotFound("run", run_id)
-        status = {"case_status": record["summary"]["case_status"]} if record["summary"] else {}
-        return {**public_run(record), **status}
+        if not record["summary"]:
+            return public_run(record)
+        try:
+            return {**public_run(record), "case_status": case_statuses(record, self._registry)}
+        except NotFound:  # somebody changed its row: told as it stands, which is a difference
+            return {**public_run(record), "case_status": record["summary"]["case_status"]}
 
 
 def _kind_of(summary: Mapping[str, Any]) -> tuple[dict[str, Any], str | None, tuple[str, ...]]:

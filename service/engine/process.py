@@ -30,14 +30,13 @@ from typing import Any
 from service.child import child_environment
 from service.engine.spec import EngineAddress, EngineSpec, StartFile, engine_id
 from service.errors import EngineFailed
-from service.models.http import aiohttp
+from service.upstream.http import Address, Client, OpenReply, Question
 
 __all__ = ["EngineAddress", "EngineLease", "EngineSpec", "ensure_engine"]
 
 _LOOK_S = 0.05
 _HEALTH_S = 5.0
 _LOG_LINES = 12
-_NETWORK = (aiohttp.ClientError, OSError, TimeoutError)
 
 
 async def ensure_engine(spec: EngineSpec, run_dir: Path) -> EngineAddress:
@@ -103,15 +102,14 @@ def _read_state(state_file: Path, spec: EngineSpec) -> EngineAddress | None:
 
 async def is_healthy(address: EngineAddress) -> bool:
     """Whether the engine with this token answers there, and not another process that got its port."""
-    timeout = aiohttp.ClientTimeout(total=_HEALTH_S)
+    client = Client(Address.parse(address.base_url), {}, connect_s=_HEALTH_S, connections=1)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(address.base_url + "/health") as reply,
-        ):
-            said = await reply.json()
-    except (*_NETWORK, ValueError):
+        reply = await client.ask(Question("/health", method="GET", timeout_s=_HEALTH_S))
+        said = json.loads(reply.body)
+    except (OSError, ValueError):
         return False
+    finally:
+        client.close()
     return isinstance(said, dict) and said.get("engine_id") == engine_id(address.token)
 
 
@@ -199,20 +197,18 @@ class EngineLease:
 
     def __init__(self, address: EngineAddress) -> None:
         self._address = address
-        self._session: aiohttp.ClientSession | None = None
-        self._reply: aiohttp.ClientResponse | None = None
+        self._reply: OpenReply | None = None
 
     async def open(self) -> None:
         """Raises EngineFailed where the engine is gone or about to exit."""
         headers = {"Authorization": f"Bearer {self._address.token}"}
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_HEALTH_S)
-        self._session = aiohttp.ClientSession(headers=headers, timeout=timeout)
+        client = Client(Address.parse(self._address.base_url), headers, connect_s=_HEALTH_S, connections=1)
         try:
-            self._reply = await self._session.get(self._address.base_url + "/lease")
+            self._reply = await client.open(Question("/lease", method="GET", timeout_s=None))
             if self._reply.status != 200:
                 raise EngineFailed(f"the engine gave no lease: HTTP {self._reply.status} ({self._address.log})")
-            await self._reply.content.readany()
-        except _NETWORK as error:
+            await self._reply.some()
+        except OSError as error:
             await self.aclose()
             raise EngineFailed(f"the engine is gone: {error!r} ({self._address.log})") from error
         except BaseException:
@@ -223,9 +219,7 @@ class EngineLease:
         """Give the engine up. Safe to call twice."""
         if self._reply is not None:
             self._reply.close()
-        if self._session is not None:
-            await self._session.close()
-        self._reply = self._session = None
+        self._reply = None
 
     async def __aenter__(self) -> EngineLease:
         await self.open()

@@ -6,13 +6,15 @@ import asyncio
 import re
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from prompts.errors import ModelError
-from prompts.messages import Completion, CompletionRequest, Usage
+from prompts.messages import Chunks, Completion, CompletionRequest, Usage
 from service.errors import BadSetting
 from service.models.embedding import Embeddings
+from service.upstream.whole import chunks_of
 
 Answer = Callable[[CompletionRequest], str] | Mapping[str, str] | str
 T = TypeVar("T")
@@ -24,20 +26,33 @@ Fail = Callable[[CompletionRequest], ModelError | None] | ModelError | None
 class FakeModel:
     """Answers by a function, by a mapping from a part of the last user message (the first that fits), or always alike.
 
-    It waits `latency_s` before each answer and raises `fail`, or what `fail` gives for a request. Requests are kept in
-    `asked`, the last `remember` of them.
+    It waits `latency_s` before each answer and raises `fail`, or what `fail` gives for a request; with `fail_after`, a
+    stream raises it only after that many words. A stream gives a word a chunk and waits `chunk_s` before each but the
+    first. Requests are kept in `asked`, the last `remember` of them; `hung_up` counts streams that were not read whole.
     """
 
-    def __init__(self, answer: Answer, latency_s: float = 0, fail: Fail = None, *, remember: int = 10_000) -> None:
-        self.asked: list[CompletionRequest] = []
+    def __init__(
+        self,
+        answer: Answer,
+        latency_s: float = 0,
+        fail: Fail = None,
+        *,
+        remember: int = 10_000,
+        chunk_s: float = 0,
+        fail_after: int | None = None,
+    ) -> None:
+        self._requests: deque[CompletionRequest] = deque(maxlen=remember)
+        self.hung_up = 0
+        self.chunk_s = chunk_s
+        self.fail_after = fail_after
         self._answer = answer
         self._latency_s = latency_s
         self._fail = fail
-        self._remember = remember
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> FakeModel:
-        """From `turnout.yaml`: `answers` by part of the last user message, else `echo` it, else `default`; `latency_s`.
+        """From `turnout.yaml`: `answers` by part of the last user message, else `echo` it, else `default`; `latency_s`,
+        `chunk_s`.
 
         An answer that is a list gives its items in turn by the request's `seed`: judges that vote can disagree.
 
@@ -48,6 +63,7 @@ class FakeModel:
             "default": str,
             "echo": bool,
             "latency_s": (int, float),
+            "chunk_s": (int, float),
         }
         for key, value in config.items():
             if key not in kinds:
@@ -62,17 +78,35 @@ class FakeModel:
             found = _first_fitting(answers, said, said if echo else default)
             return str(found[request.parameters.get("seed", 0) % len(found)]) if isinstance(found, list) else str(found)
 
-        return cls(answer, latency_s=float(config.get("latency_s", 0)))
+        return cls(answer, latency_s=float(config.get("latency_s", 0)), chunk_s=float(config.get("chunk_s", 0)))
+
+    @property
+    def asked(self) -> list[CompletionRequest]:
+        return list(self._requests)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """See `prompts.messages.Model`. Usage counts words in place of tokens."""
         started = time.monotonic()
-        self.asked = [*self.asked[-self._remember + 1 :], request] if self._remember > 1 else [request]
-        if self._latency_s:
-            await asyncio.sleep(self._latency_s)
-        error = self._fail(request) if callable(self._fail) else self._fail
+        error = await self._asked(request)
         if error is not None:
             raise error
+        return self._answered(request, started)
+
+    async def stream(self, request: CompletionRequest) -> Chunks:
+        """See `prompts.messages.Streaming`."""
+        started = time.monotonic()
+        error = await self._asked(request)
+        if error is not None and self.fail_after is None:
+            raise error
+        return _FakeChunks(self, self._answered(request, started), error)
+
+    async def _asked(self, request: CompletionRequest) -> ModelError | None:
+        self._requests.append(request)
+        if self._latency_s:
+            await asyncio.sleep(self._latency_s)
+        return self._fail(request) if callable(self._fail) else self._fail
+
+    def _answered(self, request: CompletionRequest, started: float) -> Completion:
         text = self._text(request)
         return Completion(
             text=text,
@@ -98,6 +132,44 @@ class FakeModel:
         if isinstance(self._answer, Mapping):
             return _first_fitting(self._answer, last_user_text(request), "")
         return self._answer(request)
+
+
+class _FakeChunks:
+    """The words of an answer, one a chunk; see `prompts.messages.Chunks`."""
+
+    attempts = 1
+
+    def __init__(self, model: FakeModel, completion: Completion, error: ModelError | None) -> None:
+        self._model = model
+        self._chunks = list(_by_words(completion))
+        self._error = error
+        self._given = 0
+
+    def __aiter__(self) -> AsyncIterator[Mapping[str, Any]]:
+        return self
+
+    async def __anext__(self) -> Mapping[str, Any]:
+        if self._given and self._model.chunk_s:
+            await asyncio.sleep(self._model.chunk_s)
+        if self._error is not None and self._given == self._model.fail_after:
+            raise self._error
+        if self._given == len(self._chunks):
+            raise StopAsyncIteration
+        self._given += 1
+        return self._chunks[self._given - 1]
+
+    async def aclose(self) -> None:
+        self._model.hung_up += self._given < len(self._chunks)
+        self._given = len(self._chunks)
+
+
+def _by_words(completion: Completion) -> Iterator[Mapping[str, Any]]:
+    """The chunks of `chunks_of`, its first, which is the text, taken apart into words."""
+    _, *rest = chunks_of(completion, "fake")
+    for index, word in enumerate(re.findall(r"\s*\S+|\s+$", completion.text) or [""]):
+        delta = {"content": word} if index else {"role": "assistant", "content": word}
+        yield {**rest[0], "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}]}
+    yield from rest
 
 
 def last_user_text(request: CompletionRequest) -> str:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from prompts.errors import ModelRefused, ModelTimeout, ModelUnavailable
+from prompts.errors import ModelRefused, ModelUnavailable
 from prompts.messages import Completion, CompletionRequest
 from service.engine.process import EngineAddress, EngineLease, EngineSpec, ensure_engine, is_healthy
 from service.errors import EngineFailed
-from service.models.http import aiohttp
 from service.models.openai import OpenAIModel
 
 _MOST_DEATHS = 3  # within …
@@ -108,7 +105,10 @@ class LocalModel:
             if adapter in connection.adapters:
                 return
             body = {"lora_name": adapter, "lora_path": str(self._spec.adapters_dir.absolute() / adapter)}
-            await _post(connection.address, "/v1/load_lora_adapter", body)
+            reply = await connection.model.post("/load_lora_adapter", body, _LOAD_S)
+            if reply.status != 200:
+                said = reply.body.decode("utf-8", "replace")
+                raise ModelRefused(f"adapter {adapter!r}: {said[:500]}", status=reply.status)
             connection.adapters.add(adapter)
 
     # ---------------------------------------------------------------------------- the engine
@@ -153,20 +153,3 @@ class LocalModel:
                 f"the engine of {self._spec.alias!r} died {_MOST_DEATHS} times within {_DEATHS_S:.0f} s;"
                 f" its log: {self._log}"
             )
-
-
-async def _post(address: EngineAddress, path: str, body: Mapping[str, Any]) -> None:
-    headers = {"Authorization": f"Bearer {address.token}"}
-    timeout = aiohttp.ClientTimeout(total=_LOAD_S)
-    try:
-        async with (
-            aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
-            session.post(address.base_url + path, json=body) as reply,
-        ):
-            if reply.status != 200:
-                said = await reply.text()
-                raise ModelRefused(f"adapter {body['lora_name']!r}: {said[:500]}", status=reply.status)
-    except TimeoutError as error:
-        raise ModelTimeout(f"{path} took longer than {_LOAD_S:.0f} s ({address.log})") from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise ModelUnavailable(f"{path}: {error} ({address.log})") from error

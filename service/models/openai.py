@@ -2,225 +2,170 @@
 
 from __future__ import annotations
 
-import asyncio
-import email.utils
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-import yarl
+import msgspec
 
-from prompts.errors import NO_COMPLETION, ModelOverloaded, ModelRefused, ModelTimeout, ModelUnavailable
-from prompts.messages import Completion, CompletionRequest, Usage
+from prompts.errors import ModelError, ModelRefused, ModelTimeout, ModelUnavailable
+from prompts.messages import Chunks, Completion, CompletionRequest
 from service.models.embedding import Embeddings
-from service.models.http import aiohttp
+from service.models.openai_replies import Place, json_object, kind_of, usage_of
+from service.models.openai_stream import StreamedChunks
+from service.upstream.http import Address, Client, OpenReply, Question, Reply
+from service.upstream.whole import WholeChunks
+from service.upstream.wire import TooLong
 
-_MOST_MESSAGE = 500  # characters of an upstream's message that are passed on
-_MOST_SHOWN = 80  # characters of an answer that is no completion
-_MOST_BYTES = 32 << 20  # of a reply
+CONNECT_S = 10.0
 _CONNECTIONS = 512
-_FIXES = {  # of what is wrong for every question to this model; all are keys of its entry in turnout.yaml
-    401: " (check the key that api_key_env names)",
-    403: " (check what the key that api_key_env names may do)",
-    404: " (check base_url and the model's name)",
-}
+_CHAT = "/chat/completions"
+_EMBEDDINGS = "/embeddings"
 
 
 class OpenAIModel:
-    """One upstream model by HTTP, over kept-alive connections.
+    """One upstream model by HTTP, over kept-alive connections. Used on one event loop.
 
     `base_url` ends before `/chat/completions` (`https://api.openai.com/v1`). Proxies of the environment are not used
     and redirects not followed: a key must go nowhere but there. An `adapter` asked for takes the place of `model`.
     """
 
-    def __init__(self, base_url: str, model: str, api_key: str | None = None) -> None:
-        self._url = base_url.rstrip("/") + "/chat/completions"
-        self._target = yarl.URL(self._url)  # parsed once
-        self._embeddings = yarl.URL(base_url.rstrip("/") + "/embeddings")
+    def __init__(self, base_url: str, model: str, api_key: str | None = None, *, connect_s: float = CONNECT_S) -> None:
+        self._base = base_url.rstrip("/")
+        self._address = Address.parse(self._base)
+        self._places = {path: Place(self._base + path, path, api_key) for path in (_CHAT, _EMBEDDINGS)}
         self._model = model
         self._api_key = api_key
-        self._session: aiohttp.ClientSession | None = None
+        self._connect_s = connect_s
+        self._client: Client | None = None
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"OpenAIModel(url={self._url!r}, model={self._model!r})"
+        return f"OpenAIModel(url={self._places[_CHAT].url!r}, model={self._model!r})"
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """See `prompts.messages.Model`. `latency_s` counts from here to the last byte."""
-        body = {
-            **request.parameters,
-            "model": request.adapter or self._model,
-            "messages": [message.as_dict() for message in request.messages],
-        }
         started = time.monotonic()
-        raw, kind = await self._asked(self._target, body, request.timeout_s)
-        return self._read(raw, kind, time.monotonic() - started)
+        reply = await self._asked(_CHAT, self._body(request), request.timeout_s)
+        return self._places[_CHAT].completion(reply.body, reply.headers, time.monotonic() - started)
+
+    async def stream(self, request: CompletionRequest) -> Chunks:
+        """See `prompts.messages.Streaming`; a server that answers whole is given as chunks of the whole answer."""
+        started = time.monotonic()
+        body = {**self._body(request), "stream": True, "stream_options": {"include_usage": True}}
+        place = self._places[_CHAT]
+        reply = await self._opened(place, body, request.timeout_s)
+        try:
+            if reply.status == 200 and kind_of(reply.headers) == "text/event-stream":
+                chunks = StreamedChunks(reply, place, request.timeout_s)
+                await chunks.begin()
+                return chunks
+            raw = await reply.whole()
+        except (TimeoutError, OSError) as error:
+            reply.close()
+            raise self._failed(place, error, request.timeout_s) from error
+        except BaseException:
+            reply.close()
+            raise
+        reply.close()
+        if reply.status != 200:
+            raise place.error(reply.status, reply.headers, raw)
+        return WholeChunks(place.completion(raw, reply.headers, time.monotonic() - started), self._model)
 
     async def embed(self, texts: Sequence[str], timeout_s: float) -> Embeddings:
         """See `service.models.embedding.Embedder`."""
-        raw, kind = await self._asked(self._embeddings, {"model": self._model, "input": list(texts)}, timeout_s)
-        reply = _json_object(raw)
+        place = self._places[_EMBEDDINGS]
+        asked = await self._asked(_EMBEDDINGS, {"model": self._model, "input": list(texts)}, timeout_s)
+        reply = json_object(asked.body)
         try:
             found = sorted(reply["data"], key=lambda item: item["index"])
             vectors = tuple(tuple(map(float, item["embedding"])) for item in found)
         except (KeyError, TypeError, ValueError) as error:
-            raise self._not(f"{self._embeddings}: not embeddings", "/embeddings", raw, kind) from error
+            raise place.no_completion("not embeddings", asked.body, kind_of(asked.headers)) from error
         if len(vectors) != len(texts):
-            raise ModelRefused(f"{self._embeddings}: {len(vectors)} vectors for {len(texts)} texts", status=200)
-        return Embeddings(vectors, _usage(reply.get("usage")))
+            raise ModelRefused(f"{place.url}: {len(vectors)} vectors for {len(texts)} texts", status=200)
+        return Embeddings(vectors, usage_of(reply.get("usage")))
 
-    async def _asked(self, target: yarl.URL, body: Mapping[str, Any], timeout_s: float) -> tuple[bytes, str]:
-        """The body of a good answer, and its content type; raises the ModelError that a bad one, or none, means."""
+    async def embeddings(self, body: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
+        """See `service.upstream.serving.Serving.embeddings`."""
+        asked = await self._asked(_EMBEDDINGS, {**body, "model": self._model}, timeout_s)
+        reply = json_object(asked.body)
+        if not isinstance(reply.get("data"), list):
+            raise self._places[_EMBEDDINGS].no_completion("not embeddings", asked.body, kind_of(asked.headers))
+        return reply
+
+    async def post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> Reply:
+        """Another path of the same server, below `base_url`: whatever it says. Raises ModelTimeout or ModelUnavailable."""
+        place = self._places.get(path) or Place(self._base + path, path, self._api_key)
+        client = self._connected(place)
         try:
-            status, headers, raw = await self._post(target, body, timeout_s)
-        except TimeoutError as error:
-            raise ModelTimeout(f"{target}: no complete answer within {timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise ModelUnavailable(f"{target}: {self._clean(str(error) or type(error).__name__)}") from error
-        if status != 200:
-            self._raise_for(target, status, headers, raw)
-        return raw, headers.get("Content-Type", "").partition(";")[0].strip()
+            return await client.ask(Question(path, encoded(body), timeout_s=timeout_s))
+        except (TimeoutError, OSError) as error:
+            raise self._failed(place, error, timeout_s) from error
 
     async def aclose(self) -> None:
         """Close the connections, for good. Safe to call twice."""
         self._closed = True
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
-    async def _post(
-        self, target: yarl.URL, body: Mapping[str, Any], timeout_s: float
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        if self._closed:
-            raise ModelUnavailable(f"{target}: this model was closed")
-        if self._session is None:
-            self._session = self._open()
-        data = json.dumps(body).encode()
-        async with (
-            asyncio.timeout(timeout_s),
-            self._session.post(target, data=data, allow_redirects=False) as reply,
-        ):
-            return reply.status, reply.headers, await self._bounded(reply)
+    # ---------------------------------------------------------------------------- asking
 
-    def _open(self) -> aiohttp.ClientSession:
-        headers = {"Content-Type": "application/json"}
-        if self._api_key:
-            headers["Authorization"] = f"Bearer {self._api_key}"
-        return aiohttp.ClientSession(
-            headers=headers,
-            trust_env=False,
-            timeout=aiohttp.ClientTimeout(total=None),
-            connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+    def _body(self, request: CompletionRequest) -> dict[str, Any]:
+        return {
+            **request.parameters,
+            "model": request.adapter or self._model,
+            "messages": [message.as_dict() for message in request.messages],
+        }
 
-    async def _bounded(self, reply: aiohttp.ClientResponse) -> bytes:
-        if (reply.content_length or _MOST_BYTES) < _MOST_BYTES:
-            return await reply.read()
-        raw = bytearray()
-        async for chunk in reply.content.iter_any():
-            raw += chunk
-            if len(raw) > _MOST_BYTES:
-                raise ModelRefused(f"{self._url}: the reply is longer than {_MOST_BYTES} bytes", status=reply.status)
-        return bytes(raw)
+    async def _asked(self, path: str, body: Mapping[str, Any], timeout_s: float) -> Reply:
+        """A good reply; raises the ModelError that a bad one, or none, means."""
+        reply = await self.post(path, body, timeout_s)
+        if reply.status != 200:
+            raise self._places[path].error(reply.status, reply.headers, reply.body)
+        return reply
 
-    # ---------------------------------------------------------------------------- replies
-
-    def _read(self, raw: bytes, kind: str, latency_s: float) -> Completion:
-        reply = _json_object(raw)
+    async def _opened(self, place: Place, body: Mapping[str, Any], timeout_s: float) -> OpenReply:
+        client = self._connected(place)
         try:
-            choice = reply["choices"][0]
-            message = dict(choice["message"])
-            content = message.get("content") or ""
-            text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-            usage = _usage(reply.get("usage"))
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise self._not(f"{self._url}: not a chat completion", "/chat/completions", raw, kind) from error
-        details = reply.get("turnout")
-        details = dict(details) if isinstance(details, dict) else {}
-        logprobs = _logprobs(choice)
-        return Completion(
-            text=text,
-            finish_reason=str(choice.get("finish_reason") or "stop"),
-            usage=usage,
-            latency_s=latency_s,
-            message=message,
-            details={**details, "logprobs": logprobs} if logprobs else details,
-        )
+            return await client.open(Question(place.path, encoded(body), timeout_s=timeout_s))
+        except (TimeoutError, OSError) as error:
+            raise self._failed(place, error, timeout_s) from error
 
-    def _not(self, what: str, path: str, raw: bytes, kind: str) -> ModelRefused:
-        """The refusal for a good status whose body is of no use: what came, and where to look."""
-        shown = " ".join(self._clean(raw[:4096].decode("utf-8", "replace")).split())[:_MOST_SHOWN]
-        came = f"{kind or 'no content type'} came, beginning {shown!r}" if shown else "the body is empty"
-        fix = f"check that base_url is the address before {path} of a server that speaks OpenAI's API, often …/v1"
-        return ModelRefused(f"{what}: {came} ({fix})", status=200, code=NO_COMPLETION)
+    def _connected(self, place: Place) -> Client:
+        if self._closed:
+            raise ModelUnavailable(f"{place.url}: this model was closed")
+        if self._client is None:
+            headers = {"Content-Type": "application/json", "User-Agent": "turnout"}
+            if self._api_key:
+                headers["Authorization"] = f"Bearer {self._api_key}"
+            self._client = Client(self._address, headers, connect_s=self._connect_s, connections=_CONNECTIONS)
+        return self._client
 
-    def _raise_for(self, target: yarl.URL, status: int, headers: Mapping[str, str], raw: bytes) -> NoReturn:
-        message, code = _upstream_error(raw)
-        said = f"{target}: HTTP {status}: {self._clean(message)}"
-        if status in (429, 503):
-            raise ModelOverloaded(said, retry_after_s=retry_after_s(headers.get("Retry-After")))
-        if status in (408, 504):
-            raise ModelTimeout(said)
-        if status >= 500:
-            raise ModelUnavailable(said)
-        raise ModelRefused(said + _FIXES.get(status, ""), status=status, code=code)
-
-    def _clean(self, message: str) -> str:
-        """Without the key, which an upstream may echo, and not too long."""
-        hidden = message.replace(self._api_key, "…") if self._api_key else message
-        return hidden[:_MOST_MESSAGE]
+    def _failed(self, place: Place, error: OSError, timeout_s: float) -> ModelError:
+        if isinstance(error, TimeoutError):
+            return ModelTimeout(f"{place.url}: no complete answer within {timeout_s:g} s")
+        said = f"{place.url}: {place.clean(str(error) or type(error).__name__)}"
+        return ModelRefused(said, status=200) if isinstance(error, TooLong) else ModelUnavailable(said)
 
 
-def _json_object(raw: bytes) -> Mapping[str, Any]:
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """`body` as JSON; what msgspec cannot write (a lone surrogate) as Python's own json does."""
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return _encode(body)
+    except (TypeError, ValueError, NotImplementedError):
+        return json.dumps(body, default=_plain).encode()
 
 
-def _upstream_error(raw: bytes) -> tuple[str, str | None]:
-    """The message and the code of OpenAI's error body, or the start of whatever else it is."""
-    error = _json_object(raw).get("error")
-    if isinstance(error, dict):
-        code = error.get("code")
-        return str(error.get("message") or error), str(code) if code is not None else None
-    return str(error or raw.decode("utf-8", "replace")), None
+def _plain(value: Any) -> Any:
+    """Mappings that are no dict, and texts that are more than a str."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
-def _logprobs(choice: Mapping[str, Any]) -> list[float]:
-    """The natural log-probability of each token of an answer; none where they were not asked for, or not given."""
-    given = choice.get("logprobs")
-    tokens = given.get("content") if isinstance(given, dict) else None
-    found = [token.get("logprob") for token in tokens if isinstance(token, dict)] if isinstance(tokens, list) else []
-    return [float(value) for value in found if isinstance(value, int | float)]
-
-
-def _usage(usage: Any) -> Usage:
-    given = usage if isinstance(usage, dict) else {}
-    details = given.get("prompt_tokens_details") or {}
-    return Usage(
-        prompt_tokens=int(given.get("prompt_tokens") or 0),
-        completion_tokens=int(given.get("completion_tokens") or 0),
-        cached_tokens=int(details.get("cached_tokens") or 0),
-    )
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, given as seconds or as a date (RFC 9110 §10.2.3); None where it says neither."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = _until(value)
-    return seconds if 0 <= seconds < 86400 * 365 else None
-
-
-def _until(date: str) -> float:
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(date).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return float("nan")
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode

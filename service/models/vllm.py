@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
-from prompts.errors import ModelRefused, ModelTimeout, ModelUnavailable
-from prompts.messages import Completion, CompletionRequest
+from prompts.errors import ModelRefused, ModelTimeout
+from prompts.messages import Chunks, Completion, CompletionRequest
 from service.models.embedding import Embeddings
-from service.models.http import aiohttp
-from service.models.openai import OpenAIModel
+from service.models.openai import CONNECT_S, OpenAIModel
 
 LOAD_S = 60.0
+Answer = TypeVar("Answer", Completion, Chunks)
 
 
 class VllmModel:
@@ -21,11 +22,17 @@ class VllmModel:
     vLLM must run with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True; what it says is passed on where it does not.
     """
 
-    def __init__(self, base_url: str, model: str, api_key: str | None, adapter_dir: Path | None) -> None:
-        self._base_url = base_url.rstrip("/")
-        self._api_key = api_key
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key: str | None,
+        adapter_dir: Path | None,
+        *,
+        connect_s: float = CONNECT_S,
+    ) -> None:
         self._adapter_dir = adapter_dir
-        self._model = OpenAIModel(base_url, model, api_key)
+        self._model = OpenAIModel(base_url, model, api_key, connect_s=connect_s)
         self._loaded: set[str] = set()
         self._loading = asyncio.Lock()
 
@@ -35,20 +42,43 @@ class VllmModel:
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """See `prompts.messages.Model`; a server that was restarted is given its adapter again, once."""
+        return await self._with_adapter(request, self._model.complete)
+
+    async def stream(self, request: CompletionRequest) -> Chunks:
+        """See `prompts.messages.Streaming`; adapters as for `complete`."""
+        return await self._with_adapter(request, self._model.stream)
+
+    async def embeddings(self, body: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
+        """See `service.upstream.serving.Serving.embeddings`."""
+        return await self._model.embeddings(body, timeout_s)
+
+    async def aclose(self) -> None:
+        await self._model.aclose()
+
+    async def _with_adapter(
+        self, request: CompletionRequest, ask: Callable[[CompletionRequest], Awaitable[Answer]]
+    ) -> Answer:
         if request.adapter is None:
-            return await self._model.complete(request)
-        await self._load(request.adapter)
+            return await ask(request)
+        await self._load_within(request.timeout_s, request.adapter)
         try:
-            return await self._model.complete(request)
+            return await ask(request)
         except ModelRefused as error:
             if error.status != 404:
                 raise
         self._loaded.discard(request.adapter)
-        await self._load(request.adapter)
-        return await self._model.complete(request)
+        await self._load_within(request.timeout_s, request.adapter)
+        return await ask(request)
 
-    async def aclose(self) -> None:
-        await self._model.aclose()
+    async def _load_within(self, timeout_s: float, adapter: str) -> None:
+        """Loaded it is, at the latest after a wait for who loads just now."""
+        if adapter in self._loaded:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._load(adapter)
+        except TimeoutError as error:
+            raise ModelTimeout(f"adapter {adapter!r}: not loaded within {timeout_s:g} s") from error
 
     async def _load(self, adapter: str) -> None:
         async with self._loading:
@@ -56,22 +86,9 @@ class VllmModel:
                 return
             if self._adapter_dir is None:
                 raise ModelRefused(f"adapter {adapter!r}: the model's settings name no adapter_dir", status=400)
-            status, said = await self._post({"lora_name": adapter, "lora_path": str(self._adapter_dir / adapter)})
-            if status != 200 and "already been loaded" not in said:
-                raise ModelRefused(f"adapter {adapter!r}: HTTP {status}: {said[:300]}", status=status)
+            body = {"lora_name": adapter, "lora_path": str(self._adapter_dir / adapter)}
+            reply = await self._model.post("/load_lora_adapter", body, LOAD_S)
+            said = reply.body.decode("utf-8", "replace")
+            if reply.status != 200 and "already been loaded" not in said:
+                raise ModelRefused(f"adapter {adapter!r}: HTTP {reply.status}: {said[:300]}", status=reply.status)
             self._loaded.add(adapter)
-
-    async def _post(self, body: dict[str, str]) -> tuple[int, str]:
-        url = f"{self._base_url}/load_lora_adapter"
-        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-        timeout = aiohttp.ClientTimeout(total=LOAD_S)
-        try:
-            async with (
-                aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
-                session.post(url, json=body, allow_redirects=False) as reply,
-            ):
-                return reply.status, await reply.text()
-        except TimeoutError as error:
-            raise ModelTimeout(f"{url}: no answer within {LOAD_S:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise ModelUnavailable(f"{url}: {error}") from error

@@ -23,15 +23,15 @@ _SCHEMA = Path(__file__).with_name("schema.sql")
 class Database:
     """One database. `read()` and `write()` give sessions; a write commits when its block ends, or not at all.
 
-    Raises StorageFailed for what the database itself refuses.
+    Raises StorageFailed for what the database itself refuses. `cache_kb` bounds what each connection to SQLite keeps in memory.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, cache_kb: int = sqlite.CACHE_KB) -> None:
         self.url = url.replace("postgresql://", "postgresql+psycopg://", 1)
         self.is_sqlite = self.url.startswith(sqlite.PREFIX)
         if not self.is_sqlite and not self.url.startswith("postgresql"):
             raise BadSetting("storage.url must begin with sqlite:/// or postgresql://", param="storage.url")
-        self._store: Store = sqlite.SQLite(self.url) if self.is_sqlite else _postgres(self.url)
+        self._store: Store = sqlite.SQLite(self.url, cache_kb) if self.is_sqlite else _postgres(self.url)
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -6,7 +6,7 @@ A local run reads these two in place of the models. A test fails where they are 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,18 +68,22 @@ def _constant(model: type[SQLModel]) -> str:
         "json": _set_of(table, JSON),
         "flags": _set_of(table, Boolean),
         "defaults": _defaults(model),
-        "numbered": "True" if _is_numbered(model) else "",
+        "numbered": json.dumps(_numbered(model)) if _numbered(model) else "",
     }
     arguments = "".join(f"    {name}={value},\n" for name, value in given.items() if value)
     return f'{table.name.upper()} = Table(\n    name="{table.name}",\n{arguments})\n'
 
 
 def _names(brackets: str, names: Iterable[str]) -> str:
-    quoted = [json.dumps(name) for name in names]
-    line = ", ".join(quoted) + ("," if brackets == "()" and len(quoted) == 1 else "")
+    return _in(brackets, [json.dumps(name) for name in names])
+
+
+def _in(brackets: str, items: Sequence[str]) -> str:
+    """One line, or one line for each where that were too long."""
+    line = ", ".join(items) + ("," if brackets == "()" and len(items) == 1 else "")
     if len(line) <= _MOST_NAMES_CHARS:
         return brackets[0] + line + brackets[1]
-    return f"{brackets[0]}\n" + "".join(f"        {name},\n" for name in quoted) + f"    {brackets[1]}"
+    return f"{brackets[0]}\n" + "".join(f"        {item},\n" for item in items) + f"    {brackets[1]}"
 
 
 def _set_of(table: Table, kind: type[TypeEngine[Any]]) -> str:
@@ -91,20 +95,22 @@ def _defaults(model: type[SQLModel]) -> str:
     """What a record may leave out, beside what is None then."""
     found = {name: field.default for name, field in model.model_fields.items() if not field.is_required()}
     pairs = [f"{json.dumps(name)}: {value!r}" for name, value in found.items() if value is not None]
-    return f"{{{', '.join(pairs)}}}" if pairs else ""
+    return _in("{}", pairs) if pairs else ""
 
 
 def _key(model: type[SQLModel], table: Table) -> tuple[str, ...]:
     """What rows are got by: the primary key or, where that is a mere number, the first key that means something."""
-    if _is_numbered(model):
+    if _numbered(model):
         for argument in getattr(model, "__table_args__", ()):
             if isinstance(argument, UniqueConstraint):
                 return tuple(argument.columns.keys())
     return tuple(table.primary_key.columns.keys())
 
 
-def _is_numbered(model: type[SQLModel]) -> bool:
-    return "id" in model.model_fields and not model.model_fields["id"].is_required()
+def _numbered(model: type[SQLModel]) -> str:
+    """The column by which the database numbers the rows; "" where it does not."""
+    name, first = next(iter(model.model_fields.items()))
+    return "" if first.is_required() else name
 
 
 def main() -> None:

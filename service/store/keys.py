@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from service.store.records import without
@@ -18,10 +19,27 @@ def listing(session: Session) -> list[dict[str, Any]]:
     return [without(record, "digest") for record in API_KEY.all(session, "ORDER BY created_at")]
 
 
-def valid(session: Session) -> dict[str, tuple[str, str]]:
-    """Digest → (id, role) of every key that was not revoked."""
-    rows = session.rows("SELECT digest, id, role FROM api_key WHERE revoked_at IS NULL")
-    return {digest: (key_id, role) for digest, key_id, role in rows}
+def valid(session: Session) -> dict[str, tuple[Any, ...]]:
+    """Digest → (id, role, requests a minute, tokens a minute, tokens a day) of every key that was not revoked."""
+    limits = "requests_per_minute, tokens_per_minute, tokens_per_day"
+    rows = session.rows(f"SELECT digest, id, role, {limits} FROM api_key WHERE revoked_at IS NULL")
+    return {digest: tuple(found) for digest, *found in rows}
+
+
+def limit(session: Session, key_id: str, limits: Mapping[str, int | None]) -> bool:
+    """False where there is no such key."""
+    return API_KEY.set(session, key_id, **limits) > 0
+
+
+def spent_since(session: Session, at: str, after: int) -> tuple[int, dict[str, int]]:
+    """The tokens that each key took in log rows from `at` on whose `seq` is above `after`, and the highest `seq` of the log."""
+    newest = session.value("SELECT COALESCE(MAX(seq), 0) FROM request")
+    rows = session.rows(
+        "SELECT key_id, SUM(prompt_tokens + completion_tokens) FROM request "
+        "WHERE at >= :at AND seq > :after AND seq <= :newest AND shadow_of IS NULL GROUP BY key_id",
+        at=at, after=after, newest=newest,
+    )  # fmt: skip
+    return int(newest), {key_id: int(tokens) for key_id, tokens in rows}
 
 
 def revoke(session: Session, key_id: str, at: str) -> bool:

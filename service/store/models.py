@@ -4,17 +4,24 @@ Alembic compares a database with these classes (`migrations/env.py`), and `pytho
 what the statements need without loading SQLModel: `schema.sql` and `tables.py`. Only these two and the tests import this:
 statements are plain SQL, and a local run cannot afford the import.
 
-Two choices of `describe` rest on how a class is written: where `id` may be None the database numbers the rows, and rows
-that are numbered are got by their first UniqueConstraint. Times are ISO 8601 in UTC with microseconds, made by the logic
-layer. JSON columns hold what the API shows.
+Two choices of `describe` rest on how a class is written: where its first column may be None the database numbers the
+rows by it, and rows that are numbered are got by their first UniqueConstraint. Times are ISO 8601 in UTC with microseconds,
+made by the logic layer. JSON columns hold what the API shows.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
+
+_LARGE = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by a column of this very type alone
+
+
+def _where(condition: str, name: str, *columns: str) -> Index:
+    """An index of the rows that meet a condition: the others cost nothing to write."""
+    return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))
 
 
 class Prompt(SQLModel, table=True):
@@ -212,6 +219,9 @@ class ApiKey(SQLModel, table=True):
     note: str | None = None
     created_at: str
     revoked_at: str | None = None
+    requests_per_minute: int | None = Field(default=None, sa_column=Column(_LARGE))
+    tokens_per_minute: int | None = Field(default=None, sa_column=Column(_LARGE))
+    tokens_per_day: int | None = Field(default=None, sa_column=Column(_LARGE))
 
 
 class Job(SQLModel, table=True):
@@ -253,32 +263,68 @@ class Idempotency(SQLModel, table=True):
 
 
 class RequestRow(SQLModel, table=True):
+    """The request log: the fields of `service.outcome.Outcome`, and `seq`.
+
+    `seq` grows in the order in which rows became visible, on either database, and none is ever given twice: whoever
+    has read up to one misses nothing by going on behind it (see `service.store.requests.add_outcomes`).
+    """
+
     __tablename__ = "request"
-    id: str = Field(primary_key=True)
-    at: str = Field(index=True)
+    __table_args__ = (
+        UniqueConstraint("id"),
+        Index("request_by_time", "at", "seq"),
+        Index("request_by_prompt", "prompt", "at", "seq"),
+        _where("route_revision IS NOT NULL", "request_by_route", "prompt", "route_revision", "seq"),
+        _where("trace_id IS NOT NULL", "request_by_trace", "trace_id"),
+        _where("shadow_of IS NOT NULL", "request_by_shadowed", "shadow_of"),
+        {"sqlite_autoincrement": True},  # without it a number would come again where the newest rows are forgotten
+    )
+    seq: int | None = Field(default=None, sa_column=Column(_LARGE, primary_key=True))
+    id: str
+    at: str
     key_id: str
-    prompt: str | None = Field(default=None, index=True)
+    prompt: str | None = None
     variant: str
     route_revision: int | None = None
     status: str
     latency_ms: float
     upstream_ms: float | None = None
+    first_token_ms: float | None = None
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float | None = None
     error: str | None = None
+    unit: str | None = None
+    is_valid: bool | None = None
+    is_stream: bool = False
+    is_cached: bool = False
+    attempts: int = 1
+    shadow_of: str | None = None
+    trace_id: str | None = None
+    chosen: str | None = None
+    parent_span_id: str | None = None
+    is_sampled: bool = False
 
 
 class Feedback(SQLModel, table=True):
+    """What people said of completions; `score` is a `value` that can be compared: a number, 1 and 0 for true and false."""
+
     __tablename__ = "feedback"
+    __table_args__ = (
+        Index("feedback_by_score", "metric", "score"),
+        Index("feedback_by_time", "at"),
+        Index("feedback_on", "completion_id", "metric", "key_id"),
+    )
     id: str = Field(primary_key=True)
-    completion_id: str = Field(index=True)
+    completion_id: str
     metric: str
     value: Any = Field(default=None, sa_column=Column(JSON))
     comment: str | None = Field(default=None, sa_column=Column(Text))
     correction: str | None = Field(default=None, sa_column=Column(Text))
     key_id: str
     at: str
+    score: float | None = None
 
 
 class JudgeCalibration(SQLModel, table=True):

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, create_engine, event, inspect
 from sqlalchemy import exc as sa_exc
 
 from prompts.errors import TurnoutError
 from service.errors import CannotRun
-from service.store.session import Cursor, Session, refused
+from service.store.session import Cursor, Row, Session, refused
 
 _NAMED = re.compile(r"(?<![:\w]):(\w+)")
 
@@ -71,9 +72,24 @@ class _PostgresSession(Session):
         options = {"stream_results": True, "max_row_buffer": 500} if stream else {}
         return self._connection.exec_driver_sql(_pyformat(sql), dict(values), execution_options=options)
 
+    def in_turn(self, turn: int) -> None:
+        self._connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%(turn)s)", {"turn": turn})
+
     def run_many(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows:
             self._connection.exec_driver_sql(_pyformat(sql), [dict(row) for row in rows])
+
+    def insert_many(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> int:
+        """One statement with one value, which costs us a tenth of the CPU of a value for each column of each row."""
+        if not rows:
+            return 0
+        names = ", ".join(columns)
+        sql = (
+            f"INSERT INTO {table} ({names}) SELECT {names} FROM json_populate_recordset(NULL::{table}, %(rows)s)"
+            " ON CONFLICT DO NOTHING"
+        )
+        data = msgspec.json.encode([dict(zip(columns, row, strict=True)) for row in rows]).decode()
+        return self._connection.exec_driver_sql(sql, {"rows": data}).rowcount
 
 
 @lru_cache(maxsize=256)

@@ -21,7 +21,7 @@ class Table:
 
     `key` is what its rows are got by; `defaults` are what a record may leave out, beside None.
 
-    Where `numbered`, the database gives each row its `id`.
+    `numbered` is the column that the database gives each row a number in, "" where there is none.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Table:
     json: frozenset[str] = frozenset()
     flags: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    numbered: bool = False
+    numbered: str = ""
 
     @property
     def select(self) -> str:
@@ -40,7 +40,7 @@ class Table:
     @property
     def insert(self) -> str:
         """A row of `values`."""
-        columns = [name for name in self.columns if not (self.numbered and name == "id")]
+        columns = [name for name in self.columns if name != self.numbered]
         places = ", ".join(f":{name}" for name in columns)
         return f"INSERT INTO {self.name} ({', '.join(columns)}) VALUES ({places})"
 
@@ -50,7 +50,7 @@ class Table:
         for name in self.json:
             found[name] = read_json(found[name])
         for name in self.flags:
-            found[name] = bool(found[name])
+            found[name] = None if found[name] is None else bool(found[name])
         return found
 
     def values(self, record: Mapping[str, Any]) -> dict[str, Any]:

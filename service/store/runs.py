@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from service.store.records import read_json
 from service.store.session import Session, like, listed
 from service.store.tables import CASE_RESULT, RUN
@@ -125,8 +127,7 @@ def add_cases(session: Session, run_id: str, results: Sequence[dict[str, Any]]) 
     """Write cases' results; writing one again changes nothing, unless it waited for people before."""
     columns = ("case_id", "repeat", "index", "status")
     rows = [
-        {**{name: result[name] for name in columns}, "run_id": run_id, "result": json.dumps(result)}
-        for result in results
+        {**{name: result[name] for name in columns}, "run_id": run_id, "result": _text(result)} for result in results
     ]
     session.run_many(_ADD_CASE, rows)
 
@@ -135,8 +136,7 @@ def settle_cases(session: Session, run_id: str, results: Sequence[dict[str, Any]
     """Write anew what answers came to that are there already, by case and repeat."""
     columns = ("case_id", "repeat", "status")
     rows = [
-        {**{name: result[name] for name in columns}, "run_id": run_id, "result": json.dumps(result)}
-        for result in results
+        {**{name: result[name] for name in columns}, "run_id": run_id, "result": _text(result)} for result in results
     ]
     session.run_many(_SETTLE_CASE, rows)
 
@@ -192,4 +192,15 @@ def cached(session: Session, keys: Sequence[str]) -> dict[str, str]:
 
 def remember(session: Session, completions: Sequence[tuple[str, dict[str, Any]]], at: str) -> None:
     """Keep completions by their keys; the first of a key stays."""
-    session.run_many(_REMEMBER, [{"key": key, "data": json.dumps(data), "at": at} for key, data in completions])
+    session.run_many(_REMEMBER, [{"key": key, "data": _text(data), "at": at} for key, data in completions])
+
+
+def _text(data: dict[str, Any]) -> str:
+    """As JSON: by msgspec, an eighth of the time, except for half a character of an answer, which it does not write."""
+    try:
+        return _encode(data).decode()
+    except UnicodeEncodeError:
+        return json.dumps(data)
+
+
+_encode = msgspec.json.Encoder().encode

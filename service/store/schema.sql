@@ -18,6 +18,9 @@ CREATE TABLE api_key (
   note VARCHAR,
   created_at VARCHAR NOT NULL,
   revoked_at VARCHAR,
+  requests_per_minute INTEGER,
+  tokens_per_minute INTEGER,
+  tokens_per_day INTEGER,
   PRIMARY KEY (id),
   UNIQUE (digest)
 );
@@ -94,9 +97,12 @@ CREATE TABLE feedback (
   correction TEXT,
   key_id VARCHAR NOT NULL,
   at VARCHAR NOT NULL,
+  score FLOAT,
   PRIMARY KEY (id)
 );
-CREATE INDEX ix_feedback_completion_id ON feedback (completion_id);
+CREATE INDEX feedback_by_score ON feedback (metric, score);
+CREATE INDEX feedback_by_time ON feedback (at);
+CREATE INDEX feedback_on ON feedback (completion_id, metric, key_id);
 CREATE TABLE idempotency (
   principal VARCHAR NOT NULL,
   "key" VARCHAR NOT NULL,
@@ -169,6 +175,7 @@ CREATE TABLE prompt (
   PRIMARY KEY (name)
 );
 CREATE TABLE request (
+  seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
   id VARCHAR NOT NULL,
   at VARCHAR NOT NULL,
   key_id VARCHAR NOT NULL,
@@ -178,14 +185,29 @@ CREATE TABLE request (
   status VARCHAR NOT NULL,
   latency_ms FLOAT NOT NULL,
   upstream_ms FLOAT,
+  first_token_ms FLOAT,
   prompt_tokens INTEGER NOT NULL,
+  cached_tokens INTEGER NOT NULL,
   completion_tokens INTEGER NOT NULL,
   cost_usd FLOAT,
   error VARCHAR,
-  PRIMARY KEY (id)
+  unit VARCHAR,
+  is_valid BOOLEAN,
+  is_stream BOOLEAN NOT NULL,
+  is_cached BOOLEAN NOT NULL,
+  attempts INTEGER NOT NULL,
+  shadow_of VARCHAR,
+  trace_id VARCHAR,
+  chosen VARCHAR,
+  parent_span_id VARCHAR,
+  is_sampled BOOLEAN NOT NULL,
+  UNIQUE (id)
 );
-CREATE INDEX ix_request_at ON request (at);
-CREATE INDEX ix_request_prompt ON request (prompt);
+CREATE INDEX request_by_prompt ON request (prompt, at, seq);
+CREATE INDEX request_by_route ON request (prompt, route_revision, seq) WHERE route_revision IS NOT NULL;
+CREATE INDEX request_by_shadowed ON request (shadow_of) WHERE shadow_of IS NOT NULL;
+CREATE INDEX request_by_time ON request (at, seq);
+CREATE INDEX request_by_trace ON request (trace_id) WHERE trace_id IS NOT NULL;
 CREATE TABLE request_body (
   id VARCHAR NOT NULL,
   prompt VARCHAR NOT NULL,

@@ -46,9 +46,16 @@ class Session(ABC):
     def execute(self, sql: str, values: Mapping[str, Any], *, stream: bool = False) -> Cursor:
         """One statement; with `stream` its rows are to be read a few at a time."""
 
+    def in_turn(self, turn: int) -> None:  # noqa: B027 - SQLite has nothing to do
+        """From here on, transactions that ask for the same turn commit one after the other; SQLite's do so anyway."""
+
     @abstractmethod
     def run_many(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """One statement for each of `rows`."""
+
+    @abstractmethod
+    def insert_many(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> int:
+        """Write rows in the order of `columns`, passing over those whose key is there already; returns how many were written."""
 
     def rows(self, sql: str, **values: Any) -> list[Row]:
         """Every row that a SELECT finds."""

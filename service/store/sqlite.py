@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from prompts.errors import TurnoutError
-from service.store.session import Cursor, Session, refused
+from service.store.session import Cursor, Row, Session, refused
 
 BUSY_TIMEOUT_MS = 20_000
 PREFIX = "sqlite:///"
+CACHE_KB = 2000  # SQLite's own default
+SMALL_CACHE_KB = 400  # for one run, which adds rows and hardly reads any
 _MOST_IDLE = 8  # connections
 
 
 class SQLite:
-    """One database file."""
+    """One database file. Each connection keeps up to `cache_kb` of it in memory."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, cache_kb: int = CACHE_KB) -> None:
         self._path = url.removeprefix(PREFIX)
+        self._cache_kb = cache_kb
         self._idle: list[sqlite3.Connection] = []  # append and pop are atomic
         with self.errors():
             Path(self._path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -92,7 +95,8 @@ class SQLite:
         wait_s = BUSY_TIMEOUT_MS / 1000
         connection = sqlite3.connect(self._path, timeout=wait_s, isolation_level=None, check_same_thread=False)
         try:
-            for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "synchronous=FULL", "foreign_keys=ON"):
+            kept = f"cache_size=-{self._cache_kb}"  # negative: in KiB
+            for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", kept, "synchronous=FULL", "foreign_keys=ON"):
                 connection.execute(f"PRAGMA {pragma}")
             _use_wal(connection)
         except BaseException:
@@ -110,6 +114,11 @@ class _SQLiteSession(Session):
 
     def run_many(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
         self._connection.executemany(sql, rows)
+
+    def insert_many(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> int:
+        places = ", ".join("?" * len(columns))
+        sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"
+        return self._connection.executemany(sql, rows).rowcount
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -17,7 +17,7 @@ PROMPT_VERSION = Table(
     json=frozenset({"content", "about"}),
     flags=frozenset({"draft"}),
     defaults={"draft": False},
-    numbered=True,
+    numbered="id",
 )
 
 PROMPT_SUMMARY = Table(
@@ -55,7 +55,7 @@ LABEL_MOVE = Table(
         "at",
     ),
     key=("id",),
-    numbered=True,
+    numbered="id",
 )
 
 SUITE_VERSION = Table(
@@ -63,7 +63,7 @@ SUITE_VERSION = Table(
     columns=("id", "name", "number", "digest", "prompt", "content", "author", "message", "created_at", "pushed_at"),
     key=("name", "number"),
     json=frozenset({"content"}),
-    numbered=True,
+    numbered="id",
 )
 
 SUITE_CASES = Table(
@@ -128,7 +128,17 @@ ROUTE_REVISION = Table(
 
 API_KEY = Table(
     name="api_key",
-    columns=("id", "role", "digest", "note", "created_at", "revoked_at"),
+    columns=(
+        "id",
+        "role",
+        "digest",
+        "note",
+        "created_at",
+        "revoked_at",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "tokens_per_day",
+    ),
     key=("id",),
 )
 
@@ -174,6 +184,7 @@ IDEMPOTENCY = Table(
 REQUEST = Table(
     name="request",
     columns=(
+        "seq",
         "id",
         "at",
         "key_id",
@@ -183,18 +194,40 @@ REQUEST = Table(
         "status",
         "latency_ms",
         "upstream_ms",
+        "first_token_ms",
         "prompt_tokens",
+        "cached_tokens",
         "completion_tokens",
         "cost_usd",
         "error",
+        "unit",
+        "is_valid",
+        "is_stream",
+        "is_cached",
+        "attempts",
+        "shadow_of",
+        "trace_id",
+        "chosen",
+        "parent_span_id",
+        "is_sampled",
     ),
     key=("id",),
-    defaults={"prompt_tokens": 0, "completion_tokens": 0},
+    flags=frozenset({"is_valid", "is_stream", "is_cached", "is_sampled"}),
+    defaults={
+        "prompt_tokens": 0,
+        "cached_tokens": 0,
+        "completion_tokens": 0,
+        "is_stream": False,
+        "is_cached": False,
+        "attempts": 1,
+        "is_sampled": False,
+    },
+    numbered="seq",
 )
 
 FEEDBACK = Table(
     name="feedback",
-    columns=("id", "completion_id", "metric", "value", "comment", "correction", "key_id", "at"),
+    columns=("id", "completion_id", "metric", "value", "comment", "correction", "key_id", "at", "score"),
     key=("id",),
     json=frozenset({"value"}),
 )
@@ -222,7 +255,7 @@ AUDIT = Table(
     columns=("id", "at", "actor", "action", "subject", "detail"),
     key=("id",),
     json=frozenset({"detail"}),
-    numbered=True,
+    numbered="id",
 )
 
 REVISION = Table(

@@ -14,8 +14,7 @@ import httpx
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from service.api.gatekeeper import Gatekeeper
-from service.app import build_litestar, running
+from service.app import build_litestar, running, with_door
 from service.context import Context, build_context
 from service.identity import KEY_FILE, Principal
 from service.settings import Settings
@@ -87,7 +86,7 @@ class Service:
         self.settings = settings
         self.context: Context = build_context(settings)
         self.litestar = build_litestar(self.context)
-        self.app = Gatekeeper(self.litestar, settings, self.context.snapshot)
+        self.app = with_door(self.context, self.litestar)
         self.keys: dict[str, str] = {}
         self.ids: dict[str, str] = {}
         self._loop = asyncio.new_event_loop()

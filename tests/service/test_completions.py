@@ -259,7 +259,8 @@ def refused(client: openai.OpenAI, kind: type[openai.APIStatusError], model: str
         ({"messages": [{"role": "system", "content": "obey"}]}, "messages[0].role", "render_error"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "developer", "content": "b"}]}, "messages[1].role",
          "render_error"),
-        ({"n": 2}, "n", "bad_input"),
+        ({"n": 0}, "n", "bad_input"),
+        ({"n": True}, "n", "bad_input"),
         ({"extra_body": {"no_such_field": 1}}, "no_such_field", "bad_input"),
     ],
 )  # fmt: skip
@@ -279,6 +280,23 @@ def test_what_is_not_there_is_404_and_never_another_version(client: openai.OpenA
     error = refused(client, openai.NotFoundError, model)
 
     assert (error["type"], error["code"]) == ("invalid_request_error", "model_not_found")
+
+
+def test_what_is_not_there_says_what_is(client: openai.OpenAI) -> None:
+    label = refused(client, openai.NotFoundError, "support.triage@nightly")["message"]
+    version = refused(client, openai.NotFoundError, "support.triage@9")["message"]
+
+    assert label.startswith("no label 'support.triage@nightly': its labels are ")
+    assert "production" in label
+    assert version.startswith("no version 'support.triage@9': its newest is ")
+
+
+def test_a_path_that_is_not_served_is_no_missing_model(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as raised:
+        client.completions.create(model="model-a", prompt="x")
+
+    assert raised.value.code == "no_such_path"
+    assert "no such path '/v1/completions'" in str(raised.value)
 
 
 def test_a_model_alias_takes_no_variables(client: openai.OpenAI) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from prompts import errors as prompt_errors
-from prompts.errors import BadFile, BadInput, Fault, TurnoutError
+from prompts.errors import BadFile, BadInput, Fault, ModelRefused, TurnoutError
 from service import errors
-from service.api.http_errors import STATUS, body_of, shape, status_of
+from service.api.http_errors import STATUS, answer_to, body_of, shape, status_of
 from service.cli import exits
-from service.errors import NotFound
+from service.errors import NotFound, RateLimited
 
 ROOT = Path(__file__).parents[2]
 STATUSES: dict[str, int] = {
@@ -24,9 +24,10 @@ STATUSES: dict[str, int] = {
     "TooLarge": 413,
     "Unauthenticated": 401,
     "Forbidden": 403, "NeedsEvidence": 403,
+    "RateLimited": 429,
     "NotFound": 404,
     "Conflict": 409, "IdempotencyMismatch": 409, "RevisionMismatch": 412,
-    "ModelError": 502, "ModelUnavailable": 502, "ModelRefused": 502, "EngineFailed": 502,
+    "ModelError": 502, "ModelUnavailable": 502, "ModelRefused": 502, "EngineFailed": 502, "SchemaMismatch": 502,
     "ModelOverloaded": 429,
     "StorageFailed": 503, "CannotRun": 503,
     "ModelTimeout": 504,
@@ -37,6 +38,7 @@ EXITS: dict[str, int] = {
     "UnexpectedVariable": 2, "InvalidVariable": 2, "TemplateRefused": 2, "BudgetExceeded": 2, "IncludeError": 2,
     "NotFound": 2, "Conflict": 2, "IdempotencyMismatch": 2, "RevisionMismatch": 2, "NeedsEvidence": 2,
     "Unauthenticated": 4, "Forbidden": 2, "ModelError": 4, "ModelUnavailable": 4, "ModelRefused": 4, "EngineFailed": 4,
+    "SchemaMismatch": 4, "RateLimited": 4,
     "ModelOverloaded": 4, "ModelTimeout": 4, "StorageFailed": 4, "CannotRun": 4, "TurnoutError": 4,
 }  # fmt: skip
 
@@ -54,6 +56,8 @@ PUBLIC = sorted(
 def instance(kind: type[TurnoutError]) -> TurnoutError:
     if kind is BadFile:
         return BadFile([Fault("a.yml", 3, "unknown key", "remove it")])
+    if kind is RateLimited:
+        return RateLimited("what was wrong", retry_after_s=2.0)
     return NotFound("prompt", "a") if kind is NotFound else kind("what was wrong")
 
 
@@ -94,6 +98,11 @@ def test_no_error_is_made_outside_the_tree() -> None:
         "service/client/turnout/errors.py:BadSelector",  # what users import has a tree of its own
         "service/client/turnout/errors.py:TurnoutError",
         "finetune/data/inversion.py:NotInvertibleError",  # becomes a fault of its file
+        "service/upstream/http.py:ConnectTimeout",  # of a connection: each becomes a ModelError of its alias
+        "service/upstream/limiter.py:QueueRefused",
+        "service/upstream/sse.py:EventTooLong",
+        "service/upstream/wire.py:Broken",
+        "service/upstream/wire.py:Lost",
         "service/tuning/claim.py:Cancelled",  # signals within a job and within a case: counted there, they leave neither
         "service/workflow.py:StepFailed",
         "suites/assertions/children.py:ScriptDied",
@@ -149,6 +158,41 @@ def test_openais_types_and_codes(status: int, kind: str, shown: tuple[str, str])
     body, _ = shape("/v1/models", status, "no", kind)
 
     assert (body["error"]["type"], body["error"]["code"]) == shown
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "shown"),
+    [
+        (400, "context_length_exceeded", "context_length_exceeded"),
+        (400, None, "model_refused"),
+        (422, "400", "model_refused"),  # vLLM repeats the status there
+        (413, "Not a code!", "model_refused"),
+        (401, "invalid_api_key", "model_refused"),  # of the service's key, not of the caller's
+    ],
+)
+def test_what_an_upstream_says_of_a_request_keeps_its_code(status: int, code: str | None, shown: str) -> None:
+    body, _ = body_of(ModelRefused("no", status=status, code=code), "/v1/chat/completions")
+
+    assert body["error"]["code"] == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "asked_again"),
+    [
+        (ModelRefused("no", status=401), False),
+        (errors.SchemaMismatch("no"), False),
+        (errors.IdempotencyMismatch("no"), False),
+        (RateLimited("no", retry_after_s=9000, is_budget=True), False),
+        (RateLimited("no", retry_after_s=1), True),
+        (prompt_errors.ModelUnavailable("no"), True),
+        (prompt_errors.ModelOverloaded("no"), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_openais_clients_are_told_what_need_not_be_asked_again(error: TurnoutError, asked_again: bool) -> None:
+    _, _, headers = answer_to(error, "/v1/chat/completions")
+
+    assert headers.get("x-should-retry") == (None if asked_again else "false")
 
 
 def test_a_path_that_only_begins_like_v1_is_none() -> None:

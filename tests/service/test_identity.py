@@ -42,7 +42,7 @@ def test_the_first_start_writes_an_admin_key_that_its_owner_alone_can_read(
     key = path.read_text().strip()
     assert key.startswith("turnout_admin_")
     with database.read() as session:
-        assert [role for _, role in keys.valid(session).values()] == ["admin"]
+        assert [role for _, role, *_ in keys.valid(session).values()] == ["admin"]
         assert digest_key(key) in keys.valid(session)
 
 

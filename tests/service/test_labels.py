@@ -205,7 +205,8 @@ def test_a_prompt_whose_production_was_removed_answers_nobody_by_its_bare_name(s
     refused = service.call("POST", chat, "app", json=asked)
 
     assert gone.status_code == 204
-    assert (refused.status_code, refused.json()["error"]["message"]) == (404, f"no label '{NAME}@production'")
+    hint = f"its labels are none, and latest; `turnout label {NAME} production 1` sets it"
+    assert (refused.status_code, refused.json()["error"]["message"]) == (404, f"no label '{NAME}@production': {hint}")
     assert service.call("POST", chat, "app", json={**asked, "model": f"{NAME}@1"}).status_code == 200
     assert service.call("GET", f"/api/routes/{NAME}").json()["variants"] == []
     assert service.call("GET", "/api/audit").json()[0]["action"] == "route.production"

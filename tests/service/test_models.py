@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from sqlmodel import SQLModel
 from sqlmodel.sql.sqltypes import AutoString
 
+from service.outcome import Outcome
 from service.store import revise, tables
 from service.store.database import MIGRATIONS
 from service.store.describe import files, main
@@ -43,17 +45,25 @@ def test_rows_that_are_numbered_are_got_by_what_means_something() -> None:
             json=frozenset({"content", "about"}),
             flags=frozenset({"draft"}),
             defaults={"draft": False},
-            numbered=True,
+            numbered="id",
         )
         == tables.PROMPT_VERSION
     )
-    assert (tables.AUDIT.key, tables.AUDIT.numbered) == (("id",), True)
-    assert (tables.API_KEY.key, tables.API_KEY.numbered) == (("id",), False)
+    assert (tables.AUDIT.key, tables.AUDIT.numbered) == (("id",), "id")
+    assert (tables.API_KEY.key, tables.API_KEY.numbered) == (("id",), "")
+
+
+def test_the_request_log_has_every_field_of_an_outcome_and_its_defaults() -> None:
+    given = {
+        field.name: field.default for field in dataclasses.fields(Outcome) if field.default is not dataclasses.MISSING
+    }
+
+    assert set(tables.REQUEST.columns) == {"seq", *(field.name for field in dataclasses.fields(Outcome))}
+    assert tables.REQUEST.defaults == {name: value for name, value in given.items() if value is not None}
 
 
 def test_a_record_may_leave_out_what_has_a_default() -> None:
     assert tables.JOB.defaults == {"attempt": 1, "token": 0, "cancel_requested": False}
-    assert tables.REQUEST.defaults == {"prompt_tokens": 0, "completion_tokens": 0}
     assert tables.ROUTE.defaults == {}
 
 

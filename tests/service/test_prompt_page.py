@@ -182,6 +182,13 @@ def test_an_output_schema_and_tools_are_shown() -> None:
     assert '| `tool_choice` | `"auto"` |' in shown
 
 
+def test_repairs_are_told_with_the_schema_that_they_are_for() -> None:
+    structured = {"response_format": "json_schema", "output_schema": {"name": "o", "schema": {}}}
+
+    assert "is asked for again, 2 times at most." in page({**VERSION, **structured, "repair": 2}, HISTORY)
+    assert "asked for again" not in page({**VERSION, **structured}, HISTORY)
+
+
 # ---------------------------------------------------------------------------- hostile text
 
 

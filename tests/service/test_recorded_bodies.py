@@ -16,9 +16,10 @@ from service.request_log import RequestLog
 from service.settings import load_settings
 from service.store import requests
 from service.store.database import Database
+from service.store.request_query import Question, newest
 from service.store.tables import REQUEST_BODY
 from tests.service.conftest import BOTH, Service, make_settings
-from tests.service.test_request_log import row
+from tests.service.test_request_log import outcome
 
 Open = Callable[[], Database]
 KEY = "sk-proj-" + "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA1b"
@@ -76,11 +77,25 @@ def test_a_completion_of_a_prompt_is_recorded_and_one_of_a_plain_model_is_not(tm
     }
 
 
+def test_a_streamed_answer_is_recorded_whole(tmp_path: Path) -> None:
+    models = {"model-a": {"engine": "fake", "default": "it goes to billing"}}
+    with Service(make_settings(tmp_path / "home", recording={"bodies": True}, models=models)).running() as service:
+        service.produce(service.push())
+        asked = {"model": "support.triage", "variables": {"ticket": "charged"}, "stream": True}
+        answer = service.call("POST", "/v1/chat/completions", "app", json=asked)
+        made = answer.headers["x-turnout-completion-id"]
+        service.wait(service.context.request_log.flush())
+        found = recorded(service.context.database, made)
+
+    assert answer.text.count("data: {") > 3
+    assert found[made]["output"] == "it goes to billing"
+
+
 @BOTH
 def test_secrets_are_taken_out_before_anything_is_stored(kind: str, database: Database) -> None:
     log = RequestLog(database)
     given = body(f"use {KEY}", variables={"a": {KEY: [PRIVATE + " end", 3]}}, messages=[{"content": f"my {KEY}"}])
-    log.add(row(1), given)
+    log.add(outcome(1), given)
     asyncio.run(log.flush())
 
     found = recorded(database, "chatcmpl-1")["chatcmpl-1"]
@@ -93,8 +108,8 @@ def test_secrets_are_taken_out_before_anything_is_stored(kind: str, database: Da
 @BOTH
 def test_what_a_database_refuses_does_not_hold_up_the_log(kind: str, database: Database) -> None:
     log = RequestLog(database)
-    log.add(row(1), body("half \ud800 and \0", variables={"ticket": "\0"}))
-    log.add(row(2))
+    log.add(outcome(1), body("half \ud800 and \0", variables={"ticket": "\0"}))
+    log.add(outcome(2))
     asyncio.run(log.flush())
 
     assert recorded(database, "chatcmpl-1")["chatcmpl-1"]["output"] == "half ? and \\0"
@@ -104,8 +119,8 @@ def test_what_a_database_refuses_does_not_hold_up_the_log(kind: str, database: D
 @BOTH
 def test_bodies_are_forgotten_by_their_age(kind: str, database: Database) -> None:
     log = RequestLog(database)
-    log.add(row(1, at=ago(8 * 86_400)), body())
-    log.add(row(2, at=ago(6 * 86_400)), body())
+    log.add(outcome(1, at=ago(8 * 86_400)), body())
+    log.add(outcome(2, at=ago(6 * 86_400)), body())
     asyncio.run(log.flush())
     with database.write() as session:
         assert requests.forget_bodies_before(session, ago(7 * 86_400)) == 1
@@ -136,13 +151,13 @@ def test_bodies_beyond_their_bounds_are_dropped_and_counted_and_the_rows_stay(
     monkeypatch.setattr(bodies, "MOST_CHARACTERS", 150)
     log = RequestLog(database)
     for number, length in enumerate((200, 80, 80)):
-        log.add(row(number), body("x" * length))
+        log.add(outcome(number), body("x" * length))
     asyncio.run(log.flush())
-    log.add(row(3), body("x" * 80))  # there is room again
+    log.add(outcome(3), body("x" * 80))  # there is room again
     asyncio.run(log.flush())
 
     assert log.bodies.dropped == 2
     assert list(recorded(database, *(f"chatcmpl-{number}" for number in range(4)))) == ["chatcmpl-1", "chatcmpl-3"]
     with database.read() as session:
-        assert len(requests.listing(session, None, 10)) == 4
+        assert len(newest(session, Question(), 10)) == 4
     database.close()

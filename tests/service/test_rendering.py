@@ -14,8 +14,9 @@ from service import changes as changes_module
 from service.api import rendering
 from service.changes import Change, Changes
 from service.identity import Principal
-from service.routing import RouteState, Weighted
+from service.routing import RouteState
 from service.snapshot import Routed, View, changed
+from service.splits import Weighted
 from tests.service.conftest import Service, make_settings, triage
 
 RENDER = "/api/prompts/two/render"

@@ -18,7 +18,7 @@ from service.reviewing import Reviewed, Reviews
 from service.store import keys, requests
 from service.store.database import Database
 from tests.service.conftest import AUTHOR, BOTH, case, make_settings, suite, triage
-from tests.service.test_request_log import row
+from tests.service.test_request_log import outcome
 
 PROMPT = "support.triage"
 VARIANT = "support.triage@1+model-a"
@@ -44,7 +44,7 @@ class Production:
         body = {"id": name, "at": now(), "variables": {"ticket": ticket or f"ticket {number}"}, "messages": None}
         body |= {"placeholders": None, "output": "billing", **about, **more}
         with self.database.write() as session:
-            requests.add_many(session, [row(number, **about)])
+            requests.add_outcomes(session, [outcome(number, **about)])
             requests.add_bodies(session, [body] if recorded else [])
         return name
 

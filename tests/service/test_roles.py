@@ -9,6 +9,7 @@ from litestar import get
 from litestar.handlers import HTTPRouteHandler
 
 from service.api.gatekeeper import Gatekeeper
+from service.api.hot import HOT
 from service.app import HANDLERS
 from service.identity import ROLES
 from tests.service.conftest import Service, make_settings
@@ -23,6 +24,8 @@ LEAST_ROLE: dict[str, str] = {
     "GET /schema/openapi.json": "app",
     "GET /schema/{path}": "app",
     "POST /v1/chat/completions": "app",
+    "POST /v1/responses": "app",
+    "POST /v1/embeddings": "app",
     "GET /v1/models": "app",
     "GET /v1/models/{name}": "app",
     "POST /api/prompts/{name}/render": "app",
@@ -30,6 +33,7 @@ LEAST_ROLE: dict[str, str] = {
     "GET /api/changes": "app",
     "POST /api/feedback": "app",
     "GET /api/prompts": "author",
+    "GET /api/prompts/{name}/requests": "author",
     "POST /api/push": "author",
     "GET /api/prompts/{name}": "author",
     "GET /api/prompts/{name}/versions": "author",
@@ -73,16 +77,25 @@ LEAST_ROLE: dict[str, str] = {
     "POST /api/jobs/{job_id}/cancel": "author",
     "POST /api/jobs/{job_id}/resume": "author",
     "GET /api/models": "author",
+    "GET /api/upstreams": "author",
     "GET /api/adapters": "author",
     "GET /api/routes/{name}": "author",
     "GET /api/routes/{name}/history": "author",
+    "GET /api/routes/{name}/rollout": "author",
+    "GET /api/routes/{name}/explain": "author",
+    "GET /api/routes/{name}/shadows": "author",
     "PUT /api/routes/{name}": "admin",
+    "POST /api/routes/{name}/rollout": "admin",
+    "POST /api/routes/{name}/pause": "admin",
+    "POST /api/routes/{name}/resume": "admin",
     "POST /api/routes/{name}/promote": "admin",
     "POST /api/routes/{name}/abort": "admin",
     "POST /api/routes/{name}/undo": "admin",
     "POST /api/keys": "admin",
     "GET /api/keys": "admin",
     "DELETE /api/keys/{key_id}": "admin",
+    "PUT /api/keys/{key_id}/limits": "admin",
+    "POST /api/reload": "admin",
     "GET /api/audit": "admin",
     "GET /api/requests": "admin",
 }
@@ -98,8 +111,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def routes_of(service: Service) -> set[str]:
-    """Every method and path that the app answers, as Litestar has them; OPTIONS is Litestar's own."""
-    found = set()
+    """Every method and path that the app answers, as Litestar has them and beside it; OPTIONS is Litestar's own."""
+    found = {f"{route.method} {route.path}" for route in HOT}
     for route in service.litestar.routes:
         for handler in getattr(route, "route_handlers", ()):
             assert isinstance(handler, HTTPRouteHandler)
@@ -221,7 +234,8 @@ def test_a_revoked_key_is_refused_at_once(service: Service) -> None:
 def test_keys_are_listed_without_their_secrets(service: Service) -> None:
     listed = service.call("GET", "/api/keys")
 
-    assert {"id", "role", "note", "created_at", "revoked_at"} == listed.json()[0].keys()
+    limits = {"requests_per_minute", "tokens_per_minute", "tokens_per_day"}
+    assert {"id", "role", "note", "created_at", "revoked_at"} | limits == listed.json()[0].keys()
     assert not any(key in listed.text for key in service.keys.values())
 
 

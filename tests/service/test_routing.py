@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,9 +9,26 @@ from hypothesis import strategies as st
 
 from prompts.errors import BadInput, BadName
 from prompts.names import Variant
-from service import routing
+from service import route_data
 from service.errors import Conflict
-from service.routing import Rollout, RouteState, Weighted, abort, begin_rollout, pick, promote, set_weights
+from service.routing import (
+    Planned,
+    Rollout,
+    RouteState,
+    abort,
+    asked_of,
+    begin_rollout,
+    hold,
+    planned_of,
+    promote,
+    restored,
+    resume,
+    roll_back,
+    set_weights,
+    take_planned,
+)
+from service.splits import PARTS, Split, Weighted, in_order, point_of, reshare, unit_digest, widths
+from suites.rollouts import Rules
 
 OLD = Variant("support.triage", 1, "model-a")
 NEW = Variant("support.triage", 1, "model-a", "ad-1")
@@ -18,6 +36,14 @@ OTHER = Variant("support.triage", 2, "model-b")
 UNITS = [f"user-{number}" for number in range(2000)]
 units = st.text(max_size=40)
 salts = st.text(alphabet="0123456789abcdef", min_size=1, max_size=64)
+
+
+def pick(weighted: Sequence[Weighted], salt: str, unit: str) -> Variant:
+    return Split(in_order(weighted)).owner(point_of(unit_digest(salt, unit)))
+
+
+def owner(state: RouteState, salt: str, unit: str) -> Variant:
+    return state.split.owner(point_of(unit_digest(salt, unit)))
 
 
 def split(percent: float) -> tuple[Weighted, ...]:
@@ -73,6 +99,77 @@ def test_a_person_whose_name_is_no_utf8_is_picked_for_too() -> None:
     assert pick(split(50), "salt", "\ud800") in (OLD, NEW)
 
 
+# ---------------------------------------------------------------------------- shares that change
+
+shares = st.lists(st.integers(0, 20), min_size=5, max_size=5).filter(any)
+FIVE = [Variant("a", number, "m") for number in range(1, 6)]
+
+
+def percents(parts: list[int]) -> tuple[Weighted, ...]:
+    return tuple(Weighted(variant, 100 * part / sum(parts)) for variant, part in zip(FIVE, parts, strict=True))
+
+
+@given(unit=units, salt=salts, changes=st.lists(shares, min_size=2, max_size=8))
+def test_nobody_leaves_a_variant_whose_share_does_not_shrink_however_many_there_are(
+    unit: str, salt: str, changes: list[list[int]]
+) -> None:
+    spans = in_order(percents(changes[0]))
+    for parts in changes[1:]:
+        after = reshare(spans, percents(parts))
+        before = Split(spans).owner(point_of(unit_digest(salt, unit)))
+        if widths(after)[before] >= widths(spans)[before]:
+            assert Split(after).owner(point_of(unit_digest(salt, unit))) == before
+        spans = after
+
+
+@given(changes=st.lists(shares, min_size=1, max_size=20))
+def test_every_share_is_what_was_asked_for_whatever_came_before(changes: list[list[int]]) -> None:
+    spans = in_order(percents([1, 1, 1, 1, 1]))
+    for parts in changes:
+        spans = reshare(spans, percents(parts))
+        for variant, part in zip(FIVE, parts, strict=True):
+            assert abs(widths(spans)[variant] / PARTS - part / sum(parts)) < 1e-8
+    assert spans[-1].end == PARTS
+    assert [span.end for span in spans] == sorted({span.end for span in spans})
+
+
+@given(changes=st.lists(shares, min_size=1, max_size=20))
+def test_only_what_others_give_up_changes_hands(changes: list[list[int]]) -> None:
+    spans = in_order(percents([1, 1, 1, 1, 1]))
+    for parts in changes:
+        after = reshare(spans, percents(parts))
+        had, has = widths(spans), widths(after)
+        gained = sum(max(0, has[variant] - had[variant]) for variant in FIVE)
+        ends = sorted({span.end for span in (*spans, *after)})
+        moved = sum(
+            end - start
+            for start, end in zip([0, *ends], ends, strict=False)
+            if Split(spans).owner(start) != Split(after).owner(start)
+        )
+        assert moved == gained
+        spans = after
+
+
+@given(unit=units, salt=salts, others=st.tuples(st.integers(1, 98), st.booleans()))
+def test_a_rollout_keeps_all_who_are_in_it_from_step_to_step(unit: str, salt: str, others: tuple[int, bool]) -> None:
+    """Also on a route whose points have been dealt out before, and the way back gives everybody back."""
+    before = set_weights("support.triage", {str(OTHER): others[0], str(OLD): 100 - others[0]})
+    before = set_weights("support.triage", {str(OLD): 100}, before if others[1] else None)
+    state = begin_rollout(NEW, OLD, (5, 25, 100), "ev_1", before=before)
+    seen = [owner(state, salt, unit)]
+    for _ in (25, 100):
+        state = promote(state)
+        seen.append(owner(state, salt, unit))
+    assert seen in ([NEW, NEW, NEW], [OLD, NEW, NEW], [OLD, OLD, NEW])
+    assert owner(roll_back(state), salt, unit) == OLD
+
+
+def test_a_persons_point_stays_what_it_is_from_release_to_release() -> None:
+    assert unit_digest("salt", "jane") == "7b604efb91de7d5b"
+    assert point_of("ffffffffffffffff") == PARTS - 1
+    assert point_of("0000000000000000") == 0
+
+
 # ---------------------------------------------------------------------------- rollouts
 
 
@@ -115,6 +212,126 @@ def test_a_finished_rollout_cannot_be_aborted(steps: tuple[int, ...]) -> None:
 def test_weights_set_by_hand_are_no_rollout(action: Any) -> None:
     with pytest.raises(Conflict):
         action(set_weights("support.triage", {str(OLD): 100}))
+
+
+def test_a_finished_rollout_can_be_rolled_back_unless_there_was_nobody_before() -> None:
+    assert roll_back(begin_rollout(NEW, OLD, (100,), "ev_1")) == RouteState((Weighted(OLD, 100.0),))
+    with pytest.raises(Conflict, match="from nobody"):
+        roll_back(begin_rollout(NEW, None, (100,), "ev_1"))
+
+
+def test_a_rollout_that_is_held_keeps_its_step_and_goes_on_from_there() -> None:
+    state = begin_rollout(NEW, OLD, (5, 25, 100), "ev_1")
+
+    held = hold(state, "over the holidays")
+
+    assert held.rollout is not None
+    assert held.rollout.paused == "over the holidays"
+    assert held.variants == state.variants
+    assert resume(held) == state
+    assert promote(held) == promote(state)
+
+
+@pytest.mark.parametrize("action", [resume, lambda state: hold(state, "why")])
+def test_a_rollout_that_has_ended_is_neither_held_nor_resumed(action: Any) -> None:
+    with pytest.raises(Conflict, match="no rollout is under way"):
+        action(begin_rollout(NEW, OLD, (100,), "ev_1"))
+
+
+def test_a_step_that_a_person_went_back_to_waits_for_them() -> None:
+    back = restored(begin_rollout(NEW, OLD, (5, 100), "ev_1"), "2026-01-01")
+
+    assert back.rollout is not None
+    assert back.rollout.paused is not None
+    assert "resume" in back.rollout.paused
+
+
+# ---------------------------------------------------------------------------- how a route asks
+
+
+def test_new_shares_leave_how_a_route_asks_as_it_is_and_end_its_schedule() -> None:
+    before = RouteState(
+        (Weighted(OLD, 100.0),), fallbacks=(OTHER,), shadows=(OTHER,), sticky="session",
+        schedule=(Planned("2027-01-01", (Weighted(OTHER, 100.0),)),),
+    )  # fmt: skip
+
+    for after in (
+        set_weights("support.triage", {str(NEW): 100}, before),
+        begin_rollout(NEW, OLD, (5, 100), "e", before=before),
+    ):
+        assert (after.fallbacks, after.shadows, after.sticky) == ((OTHER,), (OTHER,), "session")
+        assert after.schedule == ()
+
+
+def test_everybody_that_may_be_asked_is_known_before_they_are() -> None:
+    state = RouteState((Weighted(OLD, 100.0),), schedule=(Planned("2027", (Weighted(OTHER, 100.0),)),), shadows=(NEW,))
+
+    assert set(state.everybody) == {OLD, OTHER, NEW}
+
+
+def test_fallbacks_are_of_the_same_prompt_each_once() -> None:
+    assert asked_of("support.triage", [str(OLD), str(OTHER), str(OLD)], "fallbacks") == (OLD, OTHER)
+    with pytest.raises(BadInput, match="another prompt") as caught:
+        asked_of("support.triage", ["another@1+m"], "fallbacks")
+    assert caught.value.param == "fallbacks"
+    with pytest.raises(BadInput, match="at most 8"):
+        asked_of("support.triage", [f"support.triage@{number}+m" for number in range(1, 10)], "shadows")
+
+
+# ---------------------------------------------------------------------------- schedules
+
+NOW = "2026-11-21T12:00:00.000000+00:00"
+
+
+def planned(*times: str) -> tuple[Planned, ...]:
+    return planned_of("support.triage", [(at, {str(NEW): 100}) for at in times], NOW)
+
+
+def test_times_are_kept_in_utc_whatever_zone_they_were_given_in() -> None:
+    assert [step.at for step in planned("2026-11-21T14:00:00+01:00", "2026-12-01T00:00:00Z")] == [
+        "2026-11-21T13:00:00.000000+00:00",
+        "2026-12-01T00:00:00.000000+00:00",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("times", "param", "said"),
+    [
+        (("2026-11-21T12:00:00Z",), "schedule[0].at", "not after now"),
+        (("2026-11-22T12:00:00Z", "2026-11-22T12:00:00Z"), "schedule[1].at", "not after the step before it"),
+        (("tomorrow",), "schedule[0].at", "is no time"),
+        (("2026-11-22T12:00:00",), "schedule[0].at", "no time zone"),
+    ],
+)
+def test_times_that_cannot_be_are_refused(times: tuple[str, ...], param: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said) as caught:
+        planned(*times)
+    assert caught.value.param == param
+
+
+def test_of_several_planned_shares_that_are_due_the_last_is_taken() -> None:
+    schedule = planned_of(
+        "support.triage",
+        [("2026-11-22T00:00:00Z", {str(NEW): 10, str(OLD): 90}), ("2026-11-23T00:00:00Z", {str(NEW): 50, str(OLD): 50}),
+         ("2026-11-24T00:00:00Z", {str(NEW): 100})],
+        NOW,
+    )  # fmt: skip
+    state = RouteState((Weighted(OLD, 100.0),), schedule=schedule)
+
+    after = take_planned(state, "2026-11-23T08:00:00.000000+00:00")
+
+    assert after.variants == (Weighted(NEW, 50.0), Weighted(OLD, 50.0))
+    assert after.schedule == schedule[2:]
+    with pytest.raises(Conflict, match="nothing"):
+        take_planned(after, "2026-11-23T08:00:00.000000+00:00")
+
+
+def test_going_back_does_not_take_planned_shares_again() -> None:
+    schedule = planned("2026-11-22T00:00:00Z", "2026-11-24T00:00:00Z")
+
+    back = restored(RouteState((Weighted(OLD, 100.0),), schedule=schedule), "2026-11-22T01:00:00.000000+00:00")
+
+    assert back.schedule == schedule[1:]
 
 
 # ---------------------------------------------------------------------------- weights by hand
@@ -168,7 +385,13 @@ def test_what_is_no_variant_is_refused(text: str) -> None:
         begin_rollout(NEW, OLD, (5, 25, 100), "ev_1"),
         begin_rollout(NEW, None, (100,), "ev_1"),
         set_weights("support.triage", {str(NEW): 12.5, str(OTHER): 87.5}),
+        set_weights("support.triage", {str(NEW): 40, str(OLD): 60}, set_weights("support.triage", {str(OLD): 100})),
+        hold(begin_rollout(NEW, OLD, (5, 100), "ev_1", Rules(margin=0.1, latency_budget_ms=2000)), "a look first"),
+        RouteState((Weighted(OLD, 100.0),), fallbacks=(NEW, OTHER), shadows=(OTHER,), sticky=("tenant", "plan")),
+        RouteState(
+            (Weighted(OLD, 100.0),), sticky="session", schedule=(Planned("2027-01-01", (Weighted(NEW, 100.0),)),)
+        ),
     ],
 )
 def test_a_state_is_the_same_after_it_was_kept(state: RouteState) -> None:
-    assert routing.from_data(routing.as_data(state)) == state
+    assert route_data.from_data(route_data.as_data(state)) == state

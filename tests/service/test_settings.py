@@ -207,3 +207,30 @@ def test_a_key_written_twice_hides_no_other_fault(load: Load) -> None:
     assert [fault.message.partition(":")[0] for fault in caught.value.faults] == [
         "unknown key 'home'", "server.port", "duplicate key 'server'", "unknown key 'storage.urls'",
     ]  # fmt: skip
+
+
+def an_upstream(**more: object) -> OpenAISpec:
+    return OpenAISpec.model_validate({"engine": "openai", "base_url": "http://up/v1", **more})
+
+
+def test_how_a_model_is_guarded_has_defaults_and_each_part_may_be_said() -> None:
+    spec = an_upstream(timeouts={"first_token_s": 5}, retries={"times": 0}, hedge_after_ms=300)
+    assert (spec.timeout_s, spec.timeouts.connect_s, spec.timeouts.first_token_s) == (60.0, 10.0, 5.0)
+    assert (spec.retries.times, spec.retries.max_wait_s, spec.hedge_after_ms) == (0, 8.0, 300)
+    assert an_upstream().retries.times == 2
+    with pytest.raises(ValueError, match=r"retries.tries\n  Extra inputs"):
+        an_upstream(retries={"tries": 3})
+
+
+def test_the_total_of_timeouts_is_timeout_s() -> None:
+    assert an_upstream(timeouts={"total_s": 300}).timeout_s == 300
+    assert an_upstream(timeouts={"total_s": 300}, timeout_s=300).timeout_s == 300
+    with pytest.raises(ValueError, match="the same setting: write one of them"):
+        an_upstream(timeouts={"total_s": 300}, timeout_s=20)
+    with pytest.raises(ValueError, match="greater than 0"):
+        an_upstream(timeouts={"total_s": 0})
+
+
+def test_a_port_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"(?i)port"):
+        an_upstream(base_url="http://up:99999/v1")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect
@@ -20,15 +21,19 @@ from sqlmodel import SQLModel
 
 from prompts.errors import BadInput
 from service.errors import Conflict, StorageFailed
-from service.identity import Principal, create_key, revoke_key
+from service.identity import Principal, create_key, limit_key, revoke_key
 from service.jobs import Jobs
+from service.limits import KeyLimits
+from service.outcome import Outcome
 from service.registry import Origin, Push, Registry
 from service.route_book import RouteBook
-from service.store import jobs, keys, prompts, requests, routes, runs, suites
-from service.store.database import Database, bump_revision
+from service.store import jobs, keys, prompts, requests, rollouts, routes, runs, suites
+from service.store.database import MIGRATIONS, Database, bump_revision
 from service.store.describe import defined
 from service.store.prompts import LabelRecord, VersionRecord
+from service.store.request_query import Question, newest
 from service.store.session import like
+from service.store.upgrading import configured
 from tests.service.conftest import ADMIN, AUTHOR, BOTH, make_settings, triage
 
 pytestmark = BOTH
@@ -647,7 +652,7 @@ def test_an_idempotent_answer_is_kept_for_its_principal_and_key_alone(kind: str,
 def test_a_revoked_key_is_no_longer_valid_and_stays_listed(kind: str, database: Database) -> None:
     made = create_key(database, "app", actor=ADMIN, note="phone")
     with database.read() as session:
-        assert list(keys.valid(session).values()) == [(made["id"], "app")]
+        assert list(keys.valid(session).values()) == [(made["id"], "app", None, None, None)]
 
     revoke_key(database, made["id"], actor=ADMIN)
 
@@ -656,6 +661,36 @@ def test_a_revoked_key_is_no_longer_valid_and_stays_listed(kind: str, database: 
         [listed] = keys.listing(session)
     assert (listed["id"], listed["note"], "digest" in listed) == (made["id"], "phone", False)
     assert listed["revoked_at"] >= listed["created_at"]
+
+
+def test_what_a_key_may_take_is_kept_and_a_change_is_told_to_every_snapshot(kind: str, database: Database) -> None:
+    limits = KeyLimits(requests_per_minute=60, tokens_per_day=10**11)
+    made = create_key(database, "app", actor=ADMIN, limits=limits)
+    with database.read() as session:
+        assert list(keys.valid(session).values()) == [(made["id"], "app", 60, None, 10**11)]
+        before = keys.revision(session)
+
+    limit_key(database, made["id"], KeyLimits(tokens_per_minute=5), actor=ADMIN)
+
+    with database.read() as session:
+        assert list(keys.valid(session).values()) == [(made["id"], "app", None, 5, None)]
+        assert keys.revision(session) == before + 1
+        assert [one["action"] for one in keys.audit_log(session, 10)][:2] == ["key.limit", "key.create"]
+
+
+def test_tokens_of_keys_are_summed_from_where_the_last_look_ended(kind: str, database: Database) -> None:
+    days = (("a", "2026-01-01"), ("a", "2026-01-02"), ("b", "2026-01-02"))
+    given = [
+        Outcome(id=f"c{number}", at=f"{day}T00:00:00.000000+00:00", key_id=key_id, variant="m", status="ok",
+                latency_ms=1.0, prompt_tokens=10, completion_tokens=5)
+        for number, (key_id, day) in enumerate(days)
+    ]  # fmt: skip
+    with database.write() as session:
+        requests.add_outcomes(session, given)
+    with database.read() as session:
+        newest, taken = keys.spent_since(session, "2026-01-02T00:00:00.000000+00:00", 0)
+        assert taken == {"a": 15, "b": 15}
+        assert keys.spent_since(session, "2026-01-02T00:00:00.000000+00:00", newest) == (newest, {})
 
 
 def test_making_and_ending_a_key_is_told_to_every_snapshot(kind: str, database: Database) -> None:
@@ -794,20 +829,106 @@ def test_the_tables_of_an_empty_file_are_those_that_the_migrations_make(kind: st
     assert shapes[0] == shapes[1]
 
 
-def test_request_rows_older_than_their_retention_are_forgotten(kind: str, database: Database) -> None:
-    def row(number: int, at: str) -> dict[str, Any]:
-        return {"id": f"c{number}", "at": at, "key_id": "k", "prompt": "a", "variant": "a@1+m", "route_revision": None,
-                "status": "ok", "latency_ms": 1.5, "upstream_ms": None, "prompt_tokens": 3, "completion_tokens": 1,
-                "cost_usd": None, "error": None}  # fmt: skip
+def logged(number: int, at: str = AT, **more: Any) -> Outcome:
+    about = {"prompt": "a", "variant": "a@1+m", "route_revision": 1, **more}
+    return Outcome(id=f"c{number}", at=at, key_id="k", status="ok", latency_ms=1.5, **about)
 
+
+def test_request_rows_older_than_their_retention_are_forgotten(kind: str, database: Database) -> None:
     with database.write() as session:
-        requests.add_many(session, [row(1, LONG_AGO), row(2, AT)])
-        requests.add_many(session, [row(2, AT)])
+        requests.add_outcomes(session, [logged(1, LONG_AGO), logged(2, is_valid=False, trace_id="t", cost_usd=0.5)])
+        requests.add_outcomes(session, [logged(2)])
         assert requests.forget_before(session, AT) == 1
 
     with database.read() as session:
-        assert requests.listing(session, "a", 10) == [row(2, AT)]
+        [row] = newest(session, Question(prompt="a"), 10)
         assert requests.get(session, "c1") is None
+    assert (row["id"], row["is_valid"], row["is_stream"], row["attempts"], row["trace_id"]) == (
+        "c2",
+        False,
+        False,
+        1,
+        "t",
+    )
+    assert (row["cost_usd"], row["unit"], row["latency_ms"]) == (0.5, None, 1.5)
+
+
+def test_log_rows_are_numbered_on_where_all_were_forgotten(kind: str, database: Database) -> None:
+    with database.write() as session:
+        requests.add_outcomes(session, [logged(1), logged(2)])
+    with database.read() as session:
+        last = rollouts.outcomes(session, "a", 1, 0, 10)[-1].seq
+    with database.write() as session:
+        requests.forget_before(session, LATER)
+        requests.add_outcomes(session, [logged(3)])
+
+    with database.read() as session:
+        assert [row.id for row in rollouts.outcomes(session, "a", 1, last, 10)] == ["c3"]
+
+
+def test_whoever_reads_on_behind_the_last_number_misses_no_row_of_replicas_that_write_at_once(
+    kind: str, open_database: Open
+) -> None:
+    replicas, reader = [open_database() for _ in range(3)], open_database()
+    done = threading.Event()
+    seen: list[str] = []
+
+    def write(number: int) -> None:
+        for batch in range(20):
+            ids = [1000 * number + 10 * batch + each for each in range(5)]
+            with replicas[number].write() as session:
+                requests.add_outcomes(session, [logged(each) for each in ids])
+                time.sleep(0.001 * (number % 3))  # numbers were given, and are not visible yet
+
+    def read() -> None:
+        last = 0
+        while True:
+            is_last = done.is_set()
+            with reader.read() as session:
+                rows = rollouts.outcomes(session, "a", 1, last, 1000)
+            seen.extend(row.id for row in rows)
+            last = rows[-1].seq if rows else last
+            if is_last:
+                return
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        assert at_once(3, write) == [None] * 3
+        done.set()
+        reading.result(30)
+
+    assert len(seen) == len(set(seen)) == 300
+
+
+def test_what_was_logged_and_said_before_is_kept_by_the_migration(kind: str, empty_url: str) -> None:
+    database = Database(empty_url)
+    upgrade_to(database, "0005")
+    with database.write() as session:
+        for number, at in ((1, LATER), (2, AT)):
+            session.run(
+                "INSERT INTO request (id, at, key_id, prompt, variant, status, latency_ms, prompt_tokens, completion_tokens)"
+                " VALUES (:id, :at, 'k', 'a', 'a@1+m', 'ok', 1.5, 3, 1)", id=f"c{number}", at=at,
+            )  # fmt: skip
+        for number, value in enumerate(("true", '"good"', "0.5", None)):
+            session.run(
+                "INSERT INTO feedback (id, completion_id, metric, value, key_id, at) VALUES (:id, 'c1', 'm', :value, 'k', :at)",
+                id=f"f{number}", value=value, at=f"{AT}.{number}",
+            )  # fmt: skip
+
+    database.migrate()
+
+    with database.read() as session:
+        assert [row["id"] for row in newest(session, Question(), 9)] == ["c1", "c2"]
+        assert [row["score"] for row in requests.feedback(session, "c1")] == [1.0, None, 0.5, None]
+        assert requests.get(session, "c2") == {**requests.get(session, "c1"), "id": "c2", "at": AT, "seq": 1}  # type: ignore[dict-item]
+    database.close()
+
+
+def upgrade_to(database: Database, revision: str) -> None:
+    engine = create_engine(database.url)
+    with engine.begin() as connection:
+        command.upgrade(configured(connection, MIGRATIONS), revision)
+    engine.dispose()
 
 
 def test_feedback_of_any_kind_of_value_is_kept_in_order(kind: str, database: Database) -> None:

@@ -150,3 +150,15 @@ def test_a_job_that_cannot_be_done_fails_with_its_reason(place: Place) -> None:
     job = place.jobs.show(job_id)
     assert job["status"] == "failed"
     assert "no suite 'no.such@1'" in job["error"]
+
+
+def test_a_worker_whose_database_is_away_says_so_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "turnout.db").mkdir()  # nothing can be opened there
+    ended = subprocess.run(
+        [sys.executable, "-m", "service.worker"], env={**os.environ, "TURNOUT_HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    said = ended.stdout + ended.stderr
+    assert (ended.returncode, "Traceback" in said) == (4, False), said
+    assert "unable to open database file" in said

@@ -68,6 +68,8 @@ def test_what_a_verdict_needs_of_the_cases_is_in_its_input():
     assert given.tags == {"billing": (one.id, two.id)}
     assert (given.must_pass, given.titles) == ((one.id,), {two.id: "late parcel"})
     assert (given.repeat, given.passes_needed, given.clusters) == (3, 2, {})
+    alone = gate_input("s", found, Side(variant="c", outcomes={}), needs_must_pass=False)
+    assert (alone.tags, alone.must_pass, alone.titles) == (given.tags, (), {})
 
 
 def test_cases_that_ask_the_same_or_name_one_cluster_are_drawn_together():

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -6,8 +7,11 @@ from hypothesis import strategies as st
 
 from prompts.messages import Usage
 from suites.judge import Judged
-from suites.outcomes import statuses_data, statuses_of
+from suites.outcomes import paired_statuses, statuses_data, statuses_of, with_ids
 from suites.results import CaseResult, Price, Tally, case_status
+from suites.rows import Place, Places
+from suites.spilled import HELD, Spilled
+from suites.statistics import percentile
 
 
 @pytest.mark.parametrize(
@@ -28,7 +32,7 @@ def test_repeats_make_one_outcome_and_say_so_where_they_could_have_gone_either_w
 
 @given(st.permutations(range(6)))
 def test_outcomes_keep_ids_of_any_kind_and_are_put_in_the_order_of_the_suite(order):
-    ids = ["00000000000000af", "ffffffffffffffff", "case 1", "00000000000000AF", "0x0000000000000f", "-00000000000001"]
+    ids = ["00000000000000af", "ffffffffffffffff", "case-1", "00000000000000AF", "0x0000000000000f", "-00000000000001"]
     statuses = ["passed", "failed", "errored", "skipped", "passed", "failed"]
     tally = Tally()
     for index in order:
@@ -37,7 +41,53 @@ def test_outcomes_keep_ids_of_any_kind_and_are_put_in_the_order_of_the_suite(ord
     assert [(one.case_id, one.status, one.must_pass) for one in found] == [
         (ids[index], statuses[index], index == 1) for index in range(6)
     ]
-    assert statuses_of(statuses_data(found[:2])) == {"00000000000000af": "passed", "ffffffffffffffff": "failed"}
+    stored = statuses_data(found)
+    assert stored == {"statuses": "pfespf"}
+    assert statuses_of(with_ids(stored, ids)) == dict(zip(ids, statuses, strict=True))
+
+
+def test_two_runs_are_paired_by_place_and_by_id_where_one_was_stored_with_ids():
+    one, other = {"statuses": "pf-s"}, {"statuses": "fpp"}
+    assert list(paired_statuses(one, other)) == [("passed", "failed"), ("failed", "passed")]
+    ids = ["a", "b", "c", "d"]
+    with_their_ids = with_ids(one, ids), with_ids(other, ids)
+    assert list(paired_statuses(*with_their_ids)) == [("passed", "failed"), ("failed", "passed")]
+
+
+def test_more_statuses_than_cases_are_refused():
+    with pytest.raises(ValueError, match="zip"):
+        statuses_of(with_ids({"statuses": "ppp"}, ["a", "b"]))
+
+
+def test_places_are_found_again_however_far_apart_they_are():
+    places, expected = Places(), []
+    for path, line in [("a", 1), ("a", 2), ("a", 3), ("a", 7), ("a", 7), ("b", 7), ("b", 5), ("b", 3), ("a", 4)]:
+        places.add(path, line)
+        expected.append(Place(path, line))
+    assert (len(places), list(places), places[2:4], places[-1]) == (9, expected, expected[2:4], ("a", 4))
+
+
+def test_many_numbers_are_kept_in_a_file_and_given_back_as_they_were():
+    numbers = [number / 7 for number in range(3 * HELD + 5)]
+    found = Spilled("d")
+    for number in numbers:
+        found.append(number)
+    assert (len(found), list(found)) == (len(numbers), numbers)
+    assert [found[place] for place in (0, HELD - 1, HELD, -1)] == [numbers[place] for place in (0, HELD - 1, HELD, -1)]
+    assert percentile(found, 95) == percentile(numbers, 95)
+
+
+def test_many_cases_take_a_byte_each():
+    tally, cases = Tally(), 20_000
+    tracemalloc.start()
+    for index in range(cases):
+        tally.add(CaseResult(f"{index:016x}", index, 0, "passed", latency_ms=index / 7))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    summary = tally.summary(1.0)
+    assert (summary.total, summary.passed, summary.p50_ms) == (cases, cases, 9999 / 7)
+    assert [one.case_id for one in summary.outcomes] == [f"{index:016x}" for index in range(cases)]
+    assert held < cases + 6 * 8 * HELD
 
 
 def test_a_summary_counts_cases_and_means_over_completions():

@@ -74,6 +74,13 @@ def test_what_github_cannot_hold_is_listed():
     ]
 
 
+def test_repairs_are_told_to_be_lost():
+    schema = {"response_format": "json_schema", "output_schema": {"name": "o", "schema": {"type": "object"}}}
+    content = PromptContent(messages=({"role": "user", "content": "hi"},), model="m", repair=1, **schema)
+
+    assert github(content).left_out == ("repair: GitHub's prompt files have none",)
+
+
 def test_a_prompt_of_plain_messages_loses_nothing():
     content = PromptContent.model_validate({"model": "m", "messages": [{"role": "user", "content": "Hi {{ name }}"}],
                                             "variables": {"name": {"type": "string"}}})  # fmt: skip

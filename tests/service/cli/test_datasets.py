@@ -12,6 +12,7 @@ import typer
 
 from service.cli import reviewing
 from service.ids import now
+from service.outcome import Outcome
 from service.settings import load_settings
 from service.store import requests
 from service.store.database import Database
@@ -157,7 +158,7 @@ def test_what_has_no_recorded_variables_is_told(project: Project) -> None:
     database = Database(load_settings().database_url)
     with database.write() as session:
         row = {"id": "chatcmpl-1", "at": now(), "key_id": "k", "prompt": PROMPT, "variant": f"{PROMPT}@1+model-a"}
-        requests.add_many(session, [{**row, "status": "ok", "latency_ms": 1.0}])
+        requests.add_outcomes(session, [Outcome(**row, status="ok", latency_ms=1.0)])
         said = {"id": "fb_1", "completion_id": "chatcmpl-1", "metric": "rating", "correction": "x", "key_id": "k"}
         requests.add_feedback(session, {**said, "at": now()})
     database.close()

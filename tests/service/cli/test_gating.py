@@ -312,6 +312,27 @@ def test_columns_of_evidence_and_figures_of_runs_that_were_changed_are_found(pro
 
 
 @pytest.mark.integration
+def test_runs_that_were_stored_with_the_ids_of_their_cases_are_still_read(project: Project) -> None:
+    evidence_id = gated(project)
+    given = project.json("evidence", evidence_id, "--local")["content"]["given"]
+    run_id, outcomes = given["candidate"]["run_id"], given["candidate"]["outcomes"]
+    stored = {"ids": " ".join(outcomes), "statuses": "".join(status[0] for status in outcomes.values())}
+    change = "UPDATE run SET summary = json_set(summary, '$.case_status', json(?)) WHERE id = ?"
+    tamper(project, change, json.dumps(stored), run_id)
+    verified(project, evidence_id, 0)
+    again = project.json("gate", "suites/support/triage.suite.yml", "--baseline", f"run:{run_id}", "--local")["suites"][
+        0
+    ]["evidence_id"]
+    assert project.json("evidence", again, "--local")["content"]["given"]["baseline"]["outcomes"] == outcomes
+
+    tamper(project, change, json.dumps({**stored, "statuses": stored["statuses"].replace("p", "e", 1)}), run_id)
+    [found] = verified(project, evidence_id, 1)["differences"]
+    assert found["path"].startswith(f"{run_id}.summary.case_status.")
+    tamper(project, "UPDATE run SET suite = 'other' WHERE id = ?", run_id)
+    assert f"{run_id}.row_suite" in [each["path"] for each in verified(project, evidence_id, 1)["differences"]]
+
+
+@pytest.mark.integration
 def test_a_run_that_is_gone_is_said_and_no_difference(project: Project) -> None:
     evidence_id = gated(project)
     run_id = project.json("evidence", evidence_id, "--local")["content"]["given"]["baseline"]["run_id"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -75,3 +76,47 @@ def test_it_remembers_what_it_was_asked_and_counts_words() -> None:
     for text in ("c", "d"):
         said(model, text)
     assert [one.messages[1].content for one in model.asked] == ["c", "d"]
+
+
+def test_a_stream_gives_the_words_and_what_they_took() -> None:
+    async def main() -> None:
+        model = FakeModel("it is  billing", chunk_s=0.05)
+        started = time.monotonic()
+        chunks = await model.stream(request("x"))
+        assert time.monotonic() - started < 0.04
+        found = [one async for one in chunks]
+        assert time.monotonic() - started >= 0.2
+        said = [one["choices"][0]["delta"].get("content") for one in found if one["choices"]]
+        assert said == ["it", " is", "  billing", None]
+        assert found[0]["choices"][0]["delta"]["role"] == "assistant"
+        assert found[-2]["choices"][0]["finish_reason"] == "stop"
+        assert found[-1]["usage"]["completion_tokens"] == 3
+        await chunks.aclose()
+        assert model.hung_up == 0
+
+    asyncio.run(main())
+
+
+def test_a_stream_fails_before_it_begins_or_after_some_words() -> None:
+    async def main() -> None:
+        with pytest.raises(ModelOverloaded):
+            await FakeModel("a b", fail=ModelOverloaded("busy")).stream(request("x"))
+        model = FakeModel("a b c", fail=ModelOverloaded("busy"), fail_after=2)
+        chunks = aiter(await model.stream(request("x")))
+        assert [(await anext(chunks))["choices"][0]["delta"]["content"] for _ in range(2)] == ["a", " b"]
+        with pytest.raises(ModelOverloaded):
+            await anext(chunks)
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_is_not_read_to_its_end_is_hung_up_on() -> None:
+    async def main() -> None:
+        model = FakeModel("")
+        chunks = await model.stream(request("x"))
+        assert (await anext(aiter(chunks)))["choices"][0]["delta"]["content"] == ""
+        await chunks.aclose()
+        await chunks.aclose()
+        assert model.hung_up == 1
+
+    asyncio.run(main())

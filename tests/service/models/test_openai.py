@@ -14,7 +14,8 @@ from aiohttp import web
 from prompts.errors import ModelError, ModelOverloaded, ModelRefused, ModelTimeout, ModelUnavailable
 from prompts.messages import Completion, CompletionRequest, Message, Usage
 from service.models.embedding import Embeddings
-from service.models.openai import OpenAIModel, retry_after_s
+from service.models.openai import OpenAIModel
+from service.models.openai_replies import retry_after_s
 
 KEY = "sk-very-secret"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

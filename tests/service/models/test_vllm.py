@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from prompts.errors import ModelRefused, ModelUnavailable
+from prompts.errors import ModelRefused, ModelTimeout, ModelUnavailable
 from prompts.messages import CompletionRequest, Message
 from service.models.vllm import VllmModel
 
@@ -20,10 +20,12 @@ class Server:
     def __init__(self) -> None:
         self.loaded: dict[str, str] = {}
         self.loads = 0
+        self.load_s = 0.0
 
     async def load(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.loads += 1
+        await asyncio.sleep(self.load_s)
         if body["lora_name"] in self.loaded:
             return web.json_response({"message": f"{body['lora_name']} has already been loaded"}, status=400)
         if "broken" in body["lora_name"]:
@@ -37,6 +39,9 @@ class Server:
             return web.json_response({"error": {"message": f"no model {name}", "code": 404}}, status=404)
         return web.json_response({"choices": [{"message": {"role": "assistant", "content": f"by {name}"}}]})
 
+    async def embed(self, request: web.Request) -> web.Response:
+        return web.json_response({"data": [f"of {(await request.json())['model']}"]})
+
 
 def on_server(test: Any) -> None:
     async def main() -> None:
@@ -44,7 +49,8 @@ def on_server(test: Any) -> None:
         app = web.Application()
         app.router.add_post("/v1/load_lora_adapter", server.load)
         app.router.add_post("/v1/chat/completions", server.complete)
-        runner = web.AppRunner(app)
+        app.router.add_post("/v1/embeddings", server.embed)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         port = runner.addresses[0][1]
@@ -86,6 +92,27 @@ def test_an_adapter_that_another_process_loaded_is_used():
     async def test(server: Server, model: VllmModel) -> None:
         server.loaded["triage-1"] = "/shared/adapters/triage-1"
         assert (await model.complete(asked("triage-1"))).text == "by triage-1"
+
+    on_server(test)
+
+
+def test_adapters_stream_and_embed_as_the_base_does():
+    async def test(server: Server, model: VllmModel) -> None:
+        for _ in range(2):
+            chunks = [one async for one in await model.stream(asked("triage-1"))]
+            assert chunks[0]["choices"][0]["delta"]["content"] == "by triage-1"
+            server.loaded.clear()
+        assert server.loads == 2
+        assert (await model.embeddings({"input": "a"}, 1.0))["data"] == ["of base"]
+
+    on_server(test)
+
+
+def test_a_load_that_takes_too_long_is_a_timeout():
+    async def test(server: Server, model: VllmModel) -> None:
+        server.load_s = 5.0
+        with pytest.raises(ModelTimeout, match=r"adapter 'triage-1': not loaded within 0\.1 s"):
+            await model.complete(CompletionRequest((Message("user", "hi"),), {}, "triage-1", 0.1))
 
     on_server(test)
 

@@ -1,0 +1,112 @@
+"""What an entry of `models` in turnout.yaml may hold: one class an engine, each with how it is guarded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import pydantic
+
+from service.upstream.policy import Policy, Retries
+
+DEFAULT_TIMEOUT_S = 120.0  # of a request to a model whose entry has none
+
+
+class Price(pydantic.BaseModel):
+    """US dollars for a million tokens."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    input_per_mtok: float = pydantic.Field(ge=0)
+    output_per_mtok: float = pydantic.Field(ge=0)
+
+
+class LocalSpec(Policy):
+    """A model that the embedded engine serves."""
+
+    engine: Literal["local"]
+    source: str
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int | None = pydantic.Field(None, ge=1)
+    price: Price | None = None
+    context_tokens: int | None = pydantic.Field(None, ge=1)
+
+    @property
+    def is_tunable(self) -> bool:
+        return True
+
+    @property
+    def timeout_s(self) -> float:
+        return self.timeouts.total_s or DEFAULT_TIMEOUT_S
+
+
+class OpenAISpec(Policy):
+    """A model behind any OpenAI-compatible server, vLLM among them."""
+
+    engine: Literal["openai", "vllm"]
+    base_url: str
+    model: str | None = None
+    api_key_env: str | None = None
+    price: Price | None = None
+    context_tokens: int | None = pydantic.Field(None, ge=1)
+    timeout_s: float = pydantic.Field(60.0, gt=0)
+    tunable: bool = False
+    source: str | None = None
+    adapter_dir: str | None = None
+
+    @pydantic.field_validator("base_url")
+    @classmethod
+    def _plain_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            raise ValueError("base_url must be http(s)://host[:port]/path, without a user, password or query")
+        _ = parts.port  # raises ValueError where it is none
+        return value.rstrip("/")
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _one_total(cls, data: Any) -> Any:
+        """`timeouts.total_s` is `timeout_s`: either may be written, or both alike."""
+        timeouts = data.get("timeouts") if isinstance(data, dict) else None
+        total_s = timeouts.get("total_s") if isinstance(timeouts, dict) else None
+        if total_s is None:
+            return data
+        if data.get("timeout_s", total_s) != total_s:
+            raise ValueError("timeout_s and timeouts.total_s are the same setting: write one of them")
+        return {**data, "timeout_s": total_s}
+
+    @pydantic.model_validator(mode="after")
+    def _tunable_is_whole(self) -> OpenAISpec:
+        if self.tunable and (self.engine != "vllm" or not self.source or not self.adapter_dir):
+            raise ValueError("tunable: true needs engine: vllm, its weights' `source` and an `adapter_dir`")
+        return self
+
+    @property
+    def is_tunable(self) -> bool:
+        return self.tunable
+
+
+class FakeSpec(Policy):
+    """A model that answers from a table: for tests and for trying things without any model."""
+
+    engine: Literal["fake"]
+    answers: dict[str, str | Annotated[list[str], pydantic.Field(min_length=1)]] = pydantic.Field(default_factory=dict)
+    default: str = ""
+    echo: bool = False
+    latency_s: float = pydantic.Field(0.0, ge=0)
+    chunk_s: float = pydantic.Field(0.0, ge=0, description="before each word of a stream but the first")
+    price: Price | None = None
+    context_tokens: int | None = pydantic.Field(None, ge=1)
+
+    retries: Retries = Retries(times=0)
+
+    @property
+    def is_tunable(self) -> bool:
+        return False
+
+    @property
+    def timeout_s(self) -> float:
+        return self.timeouts.total_s or DEFAULT_TIMEOUT_S
+
+
+ModelSpec = Annotated[LocalSpec | OpenAISpec | FakeSpec, pydantic.Field(discriminator="engine")]

@@ -1,0 +1,61 @@
+"""Models by alias: as they are, and as applications are served from them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prompts.errors import ModelUnavailable
+from prompts.messages import CompletionRequest, Message
+from service.errors import BadSetting
+from service.pool import ModelPool
+from tests.service.conftest import make_settings
+
+ASKED = CompletionRequest((Message("user", "I was charged twice"),))
+
+
+def pool(tmp_path: Path, **models: Any) -> ModelPool:
+    fake = {"engine": "fake", "default": "billing"}
+    return ModelPool(make_settings(tmp_path, models={"fake": fake, **models}))
+
+
+def test_an_alias_is_served_by_one_guard_over_the_one_model(tmp_path: Path) -> None:
+    async def main() -> None:
+        models = pool(tmp_path)
+        serving = models.serving("fake")
+        assert models.serving("fake") is serving
+        assert (await serving.complete(ASKED)).text == "billing"
+        assert models.get("fake").asked == [ASKED]  # type: ignore[attr-defined]
+        await models.aclose()
+        with pytest.raises(BadSetting, match="no model 'other'"):
+            models.serving("other")
+
+    asyncio.run(main())
+
+
+def test_every_alias_stands_somewhere_whether_it_was_asked_or_not(tmp_path: Path) -> None:
+    async def main() -> None:
+        dead = {"engine": "openai", "base_url": "http://127.0.0.1:9/v1", "retries": {"times": 1, "first_wait_s": 0.01}}
+        models = pool(tmp_path, dead=dead)
+        with pytest.raises(ModelUnavailable) as caught:
+            await models.serving("dead").complete(ASKED)
+        assert caught.value.attempts == 2
+        found = {one.alias: (one.counts.asked, one.counts.failed, one.state) for one in models.upstreams()}
+        assert found == {"dead": (2, 2, "closed"), "fake": (0, 0, "closed")}
+        await models.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("key", ["two words", "line\n", "kéy"])
+def test_a_key_that_no_header_holds_is_a_bad_setting_that_does_not_repeat_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("UP_KEY", key)
+    up = {"engine": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "UP_KEY"}
+    with pytest.raises(BadSetting, match="model 'up': what UP_KEY holds is no key") as caught:
+        pool(tmp_path, up=up).get("up")
+    assert key not in str(caught.value)

@@ -1,0 +1,139 @@
+"""A service that is started while its database is away serves from the snapshot on disk, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from service import snapshot_file
+from service.app import running
+from service.context import Context, build_context
+from service.errors import StorageFailed
+from service.snapshot import Snapshot
+from service.snapshot_file import FILE_NAME, Saved
+from service.store.database import Database
+from tests.service.conftest import Service
+
+SAVED = Saved("2026-01-01T00:00:00Z", 7, {"d": ["key_1", "app"]}, {"a": {"production": 1}}, {"a": 1}, {}, [])
+URL = "postgresql://user:password@db/turnout"
+
+
+def test_what_was_written_is_read_by_a_service_of_the_same_database_alone(tmp_path: Path) -> None:
+    snapshot_file.write(tmp_path, URL, SAVED)
+    assert snapshot_file.read(tmp_path, URL) == SAVED
+    assert snapshot_file.read(tmp_path, "postgresql://user:password@other/turnout") is None
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_the_file_is_its_owners_alone_and_holds_no_password(tmp_path: Path) -> None:
+    snapshot_file.write(tmp_path, URL, SAVED)
+    assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
+    assert "password" not in (tmp_path / FILE_NAME).read_text()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 99}', "\x00\x01"])
+def test_a_torn_or_foreign_file_is_no_snapshot(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE_NAME).write_text(text)
+    assert snapshot_file.read(tmp_path, URL) is None
+
+
+def test_a_write_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot_file.write(tmp_path, URL, SAVED)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        snapshot_file.write(tmp_path, URL, Saved(**{**_fields(SAVED), "revision": 8}))
+    assert snapshot_file.read(tmp_path, URL) == SAVED
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_a_second_process_serves_from_disk_until_the_database_is_back(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.produce(service.push())
+    service.context.snapshot.save()
+    other = build_context(service.context.settings)
+
+    def away(_: Database) -> None:
+        raise StorageFailed("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "migrate", away)
+        patch.setattr("service.snapshot.WATCH_S", 0.02)
+        asyncio.run(_serve_from_disk(other, patch))
+
+
+async def _serve_from_disk(other: Context, patch: pytest.MonkeyPatch) -> None:
+    async with running(other):
+        snapshot = other.snapshot
+        assert snapshot.is_stale
+        assert snapshot.is_from_disk
+        assert snapshot.view.labels["support.triage"]["production"] == 1
+        assert snapshot.is_ready("support.triage", 1)
+        patch.undo()
+        for _ in range(500):
+            if not snapshot.is_stale:
+                break
+            await asyncio.sleep(0.02)
+        assert not snapshot.is_stale
+        assert not snapshot.is_from_disk
+
+
+def test_without_a_snapshot_on_disk_a_start_without_a_database_is_refused(
+    tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (service.context.settings.home / FILE_NAME).unlink(missing_ok=True)
+    other = build_context(service.context.settings)
+
+    def away(_: Database) -> None:
+        raise StorageFailed("the database is away")
+
+    monkeypatch.setattr(Database, "migrate", away)
+
+    async def start() -> None:
+        async with running(other):
+            pytest.fail("it has nothing to serve from")
+
+    with pytest.raises(StorageFailed, match="the database is away"):
+        asyncio.run(start())
+
+
+def test_a_full_disk_is_told_once_a_change_and_serving_goes_on(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def full(*given: object) -> None:
+        written.append(given)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(snapshot_file, "write", full)
+    snapshot = Snapshot(service.context.database, home=service.context.settings.home)
+    snapshot.refresh()
+    snapshot.save()
+    snapshot.save()
+    assert len(written) == 1
+    assert snapshot.view.revision >= 0
+
+
+def test_routes_with_all_that_they_hold_come_back(service: Service) -> None:
+    service.produce(service.push())
+    snapshot = service.context.snapshot
+    snapshot.refresh()
+    snapshot.save()
+    again = Snapshot(service.context.database, home=service.context.settings.home)
+    assert again.restore() is not None
+    assert again.view.routes == snapshot.view.routes
+    assert again.view.principals == snapshot.view.principals
+    assert json.loads((service.context.settings.home / FILE_NAME).read_text())["routes"]["support.triage"]["salt"]
+
+
+def _fields(saved: Saved) -> dict[str, object]:
+    return {name: getattr(saved, name) for name in Saved.__slots__}
