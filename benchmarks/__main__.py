@@ -11,10 +11,11 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import authoring, cli, client, demo, engine, finetune, gateway, render, rollouts, statistics, suites
+from benchmarks import authoring, ci, cli, client, demo, engine, finetune, gateway, render, rollouts, statistics, suites
 
 RESULTS = Path(__file__).parent / "results"
 BENCHMARKS = {
+    "ci": ci.measure,
     "cli": cli.measure,
     "authoring": authoring.measure,
     "client": client.measure,

@@ -216,7 +216,7 @@ class _Work:
     async def _ask(self, question: _Question) -> _Answer:
         case, text = question.case, question.label.output
         aids = self._desk.about(case, question.row, text)
-        scene = Scene(Output(text), case.vars, case.id, question.row, aids)
+        scene = Scene(Output(text), case.known, case.id, question.row, aids)
         try:
             if case.options.transform is not None:
                 scene = await transformed(scene, case.options.transform)

@@ -27,6 +27,7 @@ from suites.judging import Needs
 from suites.outcomes import statuses_data
 from suites.results import CaseResult, RunSummary
 from suites.runner import run_suite
+from suites.standing import set_aside_in_words
 from suites.verdicts import Counted, GateInput, Side
 
 if TYPE_CHECKING:
@@ -338,7 +339,8 @@ def run_verdict(given: GateInput) -> dict[str, Any]:
     """What a run alone says: `fail` on a missed threshold or, without thresholds, on a case that did not pass."""
     if given.thresholds.given():
         decision = decide(given)
-        verdict = "pass" if decision.verdict == "inconclusive" else decision.verdict
+        is_enough = decision.verdict == "inconclusive" and not given.candidate.set_aside
+        verdict = "pass" if is_enough else decision.verdict
         reasons = list(decision.reasons) if verdict == decision.verdict else []
         rows = [row.model_dump() for row in decision.thresholds]
         return {"verdict": verdict, "reasons": reasons, "thresholds": rows}
@@ -347,5 +349,8 @@ def run_verdict(given: GateInput) -> dict[str, Any]:
     not_passed = given.candidate.count("failed", "errored")
     if decision.verdict == "fail":
         return {"verdict": "fail", "reasons": [f"{not_passed} cases did not pass"], "thresholds": []}
+    if decision.verdict != "could_not_run" and given.candidate.set_aside:
+        reasons = [set_aside_in_words(given.candidate.set_aside)]
+        return {"verdict": "inconclusive", "reasons": reasons, "thresholds": []}
     verdict = "could_not_run" if decision.verdict == "could_not_run" else "pass"
     return {"verdict": verdict, "reasons": list(decision.reasons) if verdict != "pass" else [], "thresholds": []}

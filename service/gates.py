@@ -314,6 +314,7 @@ class Gates:
             run_id=run_id,
             stopped=summary["stopped"],
             waiting=summary.get("waiting", 0),
+            set_aside=summary.get("set_aside", 0),
             rerun_of=summary.get("rerun", {}).get("of"),
         )
         return self._evaluator.detailed(side, suite)

@@ -19,7 +19,7 @@ from service.store.database import Database
 from suites.assertions.compared import COMPARED
 from suites.case import Case, Suite
 from suites.comparison import Answer, Rule, compare
-from suites.results import CaseResult, RunSummary, Tally
+from suites.results import CaseResult, RunSummary, Tally, set_aside
 
 if TYPE_CHECKING:
     from service.aids import Desk
@@ -150,4 +150,7 @@ def _not_asked(suite: Suite, chosen: Collection[int], asked: set[int], why: str)
     for index, case in enumerate(suite.tests):
         for repeat in range(suite.repeat) if index in wanted else ():
             if hash((case.id, repeat)) not in asked:
-                yield CaseResult(case.id, index, repeat, "skipped", error=why, tags=case.tags, must_pass=case.must_pass)
+                told = set_aside(case.skip) or why
+                yield CaseResult(
+                    case.id, index, repeat, "skipped", error=told, tags=case.tags, must_pass=case.must_pass
+                )

@@ -92,7 +92,7 @@ class FakeSpec(Policy):
     engine: Literal["fake"]
     answers: dict[str, str | Annotated[list[str], pydantic.Field(min_length=1)]] = pydantic.Field(default_factory=dict)
     default: str = ""
-    echo: bool = False
+    echo: bool | Literal["all"] = False
     latency_s: float = pydantic.Field(0.0, ge=0)
     chunk_s: float = pydantic.Field(0.0, ge=0, description="before each word of a stream but the first")
     price: Price | None = None

@@ -14,7 +14,9 @@ from service.answer_stream import usage_of
 from service.replays import CACHE_BYTES, Kept
 from service.served import Served
 
-_encode = msgspec.json.Encoder(order="deterministic", enc_hook=dict).encode  # what msgspec does not know is a read-only mapping
+_encode = msgspec.json.Encoder(
+    order="deterministic", enc_hook=dict
+).encode  # what msgspec does not know is a read-only mapping
 
 
 class ResponseCache:

@@ -219,6 +219,8 @@ def _merged(default: DefaultTest, case: Case, options: CaseOptions, asserts: Ass
         description=case.description,
         tags=case.tags,
         cluster=case.cluster,
+        skip=case.skip,
+        facts=case.facts,
     )
 
 
@@ -232,7 +234,7 @@ def is_measured(thresholds: Thresholds) -> bool:
 
 def _case_faults(case: Case, place: Place, any_answer: bool) -> Iterator[Fault]:
     """Faults of a merged case: nothing to judge (unless `any_answer` will do), unknown variables."""
-    if not case.asserts and not any_answer:
+    if not case.asserts and not any_answer and not case.skip:
         yield Fault(*place, "the case has no assertion: any answer would pass", "add `assert:`", rule="no-assertion")
     if case.shared.names:
         for each in case.shared.all:
@@ -241,12 +243,12 @@ def _case_faults(case: Case, place: Place, any_answer: bool) -> Iterator[Fault]:
 
 def _filled_faults(case: Case, spec: AssertionSpec, place: Place) -> Iterator[Fault]:
     names = names_in(spec.value)
-    for name in sorted(names - case.vars.keys()):
+    for name in sorted(names - case.known.keys()):
         message = f"`{spec.type}` refers to {{{{ {name} }}}}, which the case does not have"
-        known = ", ".join(sorted(case.vars)) or "none"
+        known = ", ".join(sorted(case.known)) or "none"
         yield Fault(*place, message, f"known here: {known}", rule="undeclared-variable")
-    if names and names <= case.vars.keys():
-        for error in assertions.problems(spec.model_copy(update={"value": fill(spec.value, case.vars)})):
+    if names and names <= case.known.keys():
+        for error in assertions.problems(spec.model_copy(update={"value": fill(spec.value, case.known)})):
             yield Fault(*place, error.message(), str((error.context or {}).get("fix", "")))
 
 

@@ -101,7 +101,9 @@ class DefaultTest(Record):
 class Case(Record):
     """One held-out case. With `threshold` its weighted score decides, without it every assertion must hold.
 
-    Cases that name the same `cluster` are drawn together by the bootstrap of a gate on scores.
+    Cases that name the same `cluster` are drawn together by the bootstrap of a gate on scores. A case with `skip` is not
+    asked: it counts as skipped for that reason, and neither a run nor a gate passes with one. `facts` are variables that
+    assertions alone see: what is expected, where the prompt is not to be given it.
     """
 
     vars: dict[str, Any] = Field(default_factory=dict)
@@ -113,6 +115,8 @@ class Case(Record):
     description: StrictStr = ""
     tags: tuple[StrictStr, ...] = ()
     cluster: StrictStr = ""
+    skip: StrictStr = ""
+    facts: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -133,9 +137,11 @@ class Case(Record):
         """The same in every suite and run that asks and expects the same: by it are cases paired."""
         placeholders = b',"placeholders":' + canonical(self.placeholders) if self.placeholders else b""
         transform = b',"transform":' + canonical(self.options.transform) if self.options.transform else b""
+        facts = b',"facts":' + canonical(self.facts) if self.facts else b""
         asked = (
             b'{"assert":',
             self.shared.canonical,
+            facts,
             placeholders,
             transform,
             b',"vars":',
@@ -149,16 +155,22 @@ class Case(Record):
         """The assertions with what is known of them."""
         return self.asserts if isinstance(self.asserts, Asserts) else Asserts(self.asserts)
 
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """What assertions see: the variables and the facts."""
+        return {**self.vars, **self.facts} if self.facts else self.vars
+
     def filled_asserts(self) -> Iterable[AssertionSpec]:
         """The assertions with the case's variables put in."""
-        return [_filled(spec, self.vars) for spec in self.asserts] if self.shared.names else self.asserts
+        return [_filled(spec, self.known) for spec in self.asserts] if self.shared.names else self.asserts
 
     def as_data(self) -> dict[str, Any]:
         """Plain data, defaults left out, as a file would hold it."""
         data: dict[str, Any] = {"vars": self.vars, "assert": self.shared.data}
         data["placeholders"] = {name: list(messages) for name, messages in self.placeholders.items()}
         data |= {"threshold": self.threshold, "must_pass": self.must_pass, "description": self.description}
-        data |= {"tags": list(self.tags), "cluster": self.cluster}
+        data |= {"tags": list(self.tags), "cluster": self.cluster, "skip": self.skip}
+        data["facts"] = self.facts
         data |= {"options": {"transform": self.options.transform} if self.options.transform else None}
         return {name: value for name, value in data.items() if value or (value == 0 and name == "threshold")}
 
@@ -249,6 +261,8 @@ def _stored_case(row: dict[str, Any], asserts: Asserts) -> Case:
         description=row.get("description", ""),
         tags=tuple(row.get("tags", ())),
         cluster=row.get("cluster", ""),
+        skip=row.get("skip", ""),
+        facts=row.get("facts", {}),
     )
 
 

@@ -50,7 +50,7 @@ async def compare(case: Case, answers: Sequence[Answer], aids: Aids | None, rule
     if not here:
         return found
     specs = tuple(case.filled_asserts())
-    scene = Scene(Output(""), case.vars, case.id, found[here[0]].repeat, aids)
+    scene = Scene(Output(""), case.known, case.id, found[here[0]].repeat, aids)
     compared = [answers[number] for number in here]
     columns = [await _judged(scene, spec, compared, rule) for spec in _comparing(specs)]
     for place, number in enumerate(here):

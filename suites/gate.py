@@ -154,7 +154,7 @@ def _obstacles(given: GateInput) -> Iterator[str]:
         errored, allowed = side.count("errored"), given.settings.max_error_share
         if side.stopped:
             yield f"the {role}'s run stopped early: {side.stopped}"
-        if not side.judged and not side.waiting:
+        if not (side.judged or side.waiting or side.set_aside):
             yield f"the {role} has no judged case"
         elif side.judged and errored / side.judged > allowed + _ROUNDING:
             share = f"{errored} of {side.judged} cases errored ({errored / side.judged:.1%})"

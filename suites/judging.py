@@ -196,5 +196,5 @@ def _asked_alone(suite: Suite) -> str:
 def _case_faults(case: Case) -> Iterator[tuple[str, str]]:
     """Variables that a type needs of each case."""
     needing = sorted(case.shared.types & NEED_CONTEXT)
-    if needing and not case.vars.get("context"):
+    if needing and not case.known.get("context"):
         yield f"`{needing[0]}` needs the variable `context`", "add `vars: {context: what was looked up}`"

@@ -131,7 +131,7 @@ def paired_test(given: GateInput, baseline: Side, case_ids: Sequence[str]) -> Te
 def _test_scores(given: GateInput, baseline: Side, pairs: Pairs, case_ids: Sequence[str]) -> Tested:
     now, before = (_in_units(side.scores, case_ids) for side in (given.candidate, baseline))
     differences = {case_id: now[case_id] - before[case_id] for case_id in case_ids}
-    clusters, seed = _clusters(differences, given.clusters), _seed(differences, given.clusters)
+    clusters, seed = clusters_of_differences(differences, given.clusters), seed_of(differences, given.clusters)
     found = mean_difference(clusters, seed)
     cases = max(1, len(case_ids))
     scores = ScoreComparison(
@@ -152,7 +152,7 @@ def _in_units(scores: Mapping[str, float], case_ids: Sequence[str]) -> dict[str,
     return {case_id: round(scores.get(case_id, 0.0) * UNITS) for case_id in case_ids}
 
 
-def _clusters(differences: Mapping[str, int], names: Mapping[str, str]) -> list[Cluster]:
+def clusters_of_differences(differences: Mapping[str, int], names: Mapping[str, str]) -> list[Cluster]:
     """The differences by cluster; a case that no cluster is named for stands alone."""
     members: dict[tuple[bool, str], list[int]] = {}
     for case_id, difference in differences.items():
@@ -160,7 +160,7 @@ def _clusters(differences: Mapping[str, int], names: Mapping[str, str]) -> list[
     return [Cluster(sum(found), len(found)) for _, found in sorted(members.items())]
 
 
-def _seed(differences: Mapping[str, int], names: Mapping[str, str]) -> int:
+def seed_of(differences: Mapping[str, int], names: Mapping[str, str]) -> int:
     """A number made of the scores themselves: the same scores give the same figures, and nobody can choose it."""
     text = json.dumps([sorted(differences.items()), sorted((i, names[i]) for i in differences if i in names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6])

@@ -16,6 +16,13 @@ from suites.outcomes import STATUSES, CaseOutcome, Outcomes
 from suites.spilled import Spilled
 from suites.statistics import percentile, wilson_interval
 
+SET_ASIDE = "skipped by the suite: "
+
+
+def set_aside(why: str) -> str:
+    """The reason of a case that its suite skips; "" for one that it asks."""
+    return f"{SET_ASIDE}{why}" if why else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -60,6 +67,11 @@ class CaseResult:
     def is_open(self) -> bool:
         """Whether the answer is there and has yet to be judged."""
         return self.status == "skipped" and self.output is not None
+
+    @property
+    def is_set_aside(self) -> bool:
+        """Whether the suite itself has the case skipped."""
+        return self.status == "skipped" and self.error.startswith(SET_ASIDE)
 
     @property
     def waits(self) -> bool:
@@ -146,7 +158,8 @@ class RunSummary:
     """A whole run. Counts are cases, not repeats; `seconds` is wall time; `stopped` says why a run ended early.
 
     `flaky` holds the ids of cases whose repeats disagreed. `judges` is what judging took, None where nothing was asked of
-    a judge; `waiting` counts the cases that people have yet to judge: they are among the skipped.
+    a judge; `waiting` counts the cases that people have yet to judge, `set_aside` those that their suite has skipped:
+    both are among the skipped.
     """
 
     total: int
@@ -168,6 +181,7 @@ class RunSummary:
     first_error: str = ""
     judges: Spent | None = None
     waiting: int = 0
+    set_aside: int = 0
     outcomes: Outcomes = field(default_factory=Outcomes, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -217,6 +231,7 @@ class Tally:
         self._tokens = [0, 0, 0]
         self._judges = Spending()
         self._waiting: set[str] = set()
+        self._set_aside: set[str] = set()
         self._open: dict[str, dict[str, int]] = {}  # cases of which some repeats are still to come
 
     def add(self, result: CaseResult) -> None:
@@ -251,6 +266,8 @@ class Tally:
             self._judges.add(result.judge_usage, result.judge_cost_usd)
         if result.waits:
             self._waiting.add(result.case_id)
+        if result.is_set_aside:
+            self._set_aside.add(result.case_id)
 
     def _close(self, result: CaseResult, counts: Mapping[str, int]) -> None:
         status = case_status(counts, self.passes_needed)
@@ -283,6 +300,7 @@ class Tally:
             first_error=self.first_error,
             judges=self._judges.total,
             waiting=len(self._waiting),
+            set_aside=len(self._set_aside),
             outcomes=outcomes,
         )
 

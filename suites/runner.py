@@ -29,7 +29,7 @@ from suites.assertions.spec import Aids
 from suites.case import Case
 from suites.judge import Judged, judge
 from suites.pace import Pace, Patience, Silence
-from suites.results import CaseResult, Price, RunSummary, Tally
+from suites.results import CaseResult, Price, RunSummary, Tally, set_aside
 
 Ask = Callable[[Case, int], Awaitable[Completion]]
 AidsFor = Callable[[Case, int, str], Aids]  # for an answer, by its case, its repeat and its text
@@ -175,7 +175,8 @@ class _Run:
     async def work(self, turns: Iterator[Turn]) -> None:
         """Take turns until there are none left; all workers share one iterator, so no case is held for later."""
         for turn in turns:
-            result = _skipped(turn, self.stopped) if self.stopped else await self._turn(turn)
+            reason = set_aside(turn[1].skip) or self.stopped
+            result = _skipped(turn, reason) if reason else await self._turn(turn)
             self.tally.add(result)
             if self.on_result is not None:
                 waiting = self.on_result(result)
@@ -288,7 +289,7 @@ class _Run:
         output = output_of(completion, cost_usd)
         given = self.given
         aids = self.aids(case, repeat, completion.text) if self.aids else None
-        scene = Scene(output, case.vars, case.id, repeat, aids, given.tools, given.folders)
+        scene = Scene(output, case.known, case.id, repeat, aids, given.tools, given.folders)
         judgement = await judge(case, scene)
         spent = aids.spent if aids else None
         if judgement.status == "errored" and (reason := self.hopeless()):

@@ -12,6 +12,8 @@ _ROUNDING = 1e-12
 
 def judging_doubts(given: GateInput) -> Iterator[str]:
     """Why a gate must not pass yet, each with the command that mends it."""
+    if given.candidate.set_aside:
+        yield set_aside_in_words(given.candidate.set_aside)
     for role, side in (("candidate", given.candidate), ("baseline", given.baseline)):
         if side is not None and side.waiting:
             cases = "1 case waits" if side.waiting == 1 else f"{side.waiting} cases wait"
@@ -21,6 +23,12 @@ def judging_doubts(given: GateInput) -> Iterator[str]:
     for grader in given.judge.graders:
         if below := below_floor(given.judge.floor, grader):
             yield f"judge {grader.model}, {grader.name}: {below}: turnout judge calibrate {given.suite}"
+
+
+def set_aside_in_words(count: int) -> str:
+    """What keeps a suite with skipped cases from passing."""
+    cases = "1 case is" if count == 1 else f"{count} cases are"
+    return f"{cases} skipped by the suite, which says why: mend or remove what `skip` stands beside"
 
 
 def below_floor(floor: JudgeFloor, grader: Measured) -> str:

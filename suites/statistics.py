@@ -98,6 +98,42 @@ def mcnemar_p(broken: int, mended: int) -> float:
     return binomial_at_least(broken, broken + mended) if broken + mended else 1.0
 
 
+def mcnemar_two_sided(broken: int, mended: int) -> float:
+    """Exact two-sided McNemar: twice the smaller one-sided p-value, at most 1."""
+    return min(1.0, 2 * min(mcnemar_p(broken, mended), mcnemar_p(mended, broken)))
+
+
+def paired_interval(both: int, broken: int, mended: int, neither: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of the difference of two paired shares, after minus before: (mended − broken)/n.
+
+    `both` and `neither` count the pairs that passed, or did not pass, on both sides. Newcombe's square-and-add interval of
+    Wilson's bounds with the correlation of the pairs (Statistics in Medicine 17, 1998, method 10).
+    """
+    pairs = both + broken + mended + neither
+    if pairs == 0:
+        raise BadInput("no pairs: there is no difference to give an interval of")
+    before, after = (both + broken) / pairs, (both + mended) / pairs
+    low_before, high_before = wilson_interval(both + broken, pairs, confidence)
+    low_after, high_after = wilson_interval(both + mended, pairs, confidence)
+    phi = _correlation(both, broken, mended, neither)
+
+    def reach(after_side: float, before_side: float) -> float:
+        return math.sqrt(max(0.0, after_side**2 - 2 * phi * after_side * before_side + before_side**2))
+
+    down = reach(after - low_after, high_before - before)
+    up = reach(high_after - after, before - low_before)
+    return max(-1.0, after - before - down), min(1.0, after - before + up)
+
+
+def _correlation(both: int, broken: int, mended: int, neither: int) -> float:
+    """Newcombe's φ, with a correction for continuity where it is positive; 0 where one side is all of a kind."""
+    margins = (both + broken) * (mended + neither) * (both + mended) * (broken + neither)
+    if margins == 0:
+        return 0.0
+    product, half = both * neither - broken * mended, (both + broken + mended + neither) / 2
+    return (max(0.0, product - half) if product > 0 else product) / math.sqrt(margins)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment, in the order given (Holm 1979): reject each that is ≤ α, with family error ≤ α."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)

@@ -49,7 +49,7 @@ class Side(_Record):
     `stopped` says why the run ended early, "" where it did not. `repeats` and `scores` are by case id, there where
     the suite repeats cases or is gated on scores. `rerun_of` names the run whose judged answers this one kept.
     `metrics` are those with a threshold: by metric the mean score of each case that has it, None where none of its
-    repeats could be judged. `waiting` counts cases that people have yet to judge.
+    repeats could be judged. `waiting` counts cases that people have yet to judge, `set_aside` those that the suite skips.
     """
 
     variant: str
@@ -62,6 +62,7 @@ class Side(_Record):
     scores: Mapping[str, float] = {}
     metrics: Mapping[str, Mapping[str, float | None]] = {}
     waiting: int = 0
+    set_aside: int = 0
     rerun_of: str | None = None
 
     @classmethod
@@ -75,6 +76,7 @@ class Side(_Record):
             run_id=run_id,
             stopped=summary.stopped,
             waiting=summary.waiting,
+            set_aside=summary.set_aside,
         )
 
     def count(self, *statuses: Status) -> int:

@@ -104,10 +104,13 @@ def _promptfoo_config(base_url: str, cases: int) -> dict[str, object]:
 
 def install(folder: Path) -> list[Peer]:
     """Both peers, or those that their registry gives here; what is in `folder` already is kept."""
-    return [peer for peer in (_promptfoo(folder / "promptfoo"), _deepeval(folder / "deepeval")) if peer is not None]
+    return [
+        peer for peer in (install_promptfoo(folder / "promptfoo"), _deepeval(folder / "deepeval")) if peer is not None
+    ]
 
 
-def _promptfoo(folder: Path) -> Peer | None:
+def install_promptfoo(folder: Path) -> Peer | None:
+    """promptfoo, or None where its registry does not give it."""
     package = folder / "node_modules" / "promptfoo" / "package.json"
     if not package.is_file():
         folder.mkdir(parents=True, exist_ok=True)

@@ -64,13 +64,18 @@ def _nothing_beside(_: str) -> str | None:
     return None
 
 
+def _nothing_fits(_: str) -> list[str]:
+    return []
+
+
 @dataclass(frozen=True, slots=True)
 class Foreign:
     """One file of another tool.
 
     `name` is the prompt's name where the file says none (it fits the grammar), `prefix` goes before every name and every
     include (`imported.` or nothing). `partials` are those of the same folder by the name that templates call them;
-    `beside` gives the text of a file named relative to this one, None where there is none or it lies elsewhere.
+    `beside` gives the text of a file named relative to this one, None where there is none or it lies elsewhere; `fitting`
+    the names of those that fit a pattern, in order.
     """
 
     text: str
@@ -79,6 +84,7 @@ class Foreign:
     prefix: str = ""
     partials: Mapping[str, Partial] = field(default_factory=dict)
     beside: Callable[[str], str | None] = _nothing_beside
+    fitting: Callable[[str], list[str]] = _nothing_fits
 
 
 class Notes:

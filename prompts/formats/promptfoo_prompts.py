@@ -28,6 +28,7 @@ from prompts.formats.imported import (
     text_of,
     without_nothing,
 )
+from prompts.formats.nunjucks import as_jinja
 from prompts.formats.parameters import model_parameters, output_keys, tool_choice, tool_list
 from prompts.formats.variable_schemas import inferred_from_jinja
 from prompts.template import Template
@@ -52,25 +53,10 @@ _CODE = (
     ".ps1",
 )
 _REGISTRIES = ("langfuse://", "portkey://", "helicone://", "promptfoo://", "langsmith://")
-_SPAN = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.S)
-_QUOTED = re.compile(r"(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')")
-_NUNJUCKS = (
-    (re.compile(r"\belseif\b"), "elif"),
-    (re.compile(r"\basync(?:Each|All)\b"), "for"),
-    (re.compile(r"\bend(?:each|all)\b"), "endfor"),
-    (re.compile(r"!==(?!=)"), "!="),
-    (re.compile(r"==="), "=="),
-    (re.compile(r"&&"), " and "),
-    (re.compile(r"\|\|"), " or "),
-    (re.compile(r"\|\s*dump\b"), "| tojson"),
-    (re.compile(r"\s*\|\s*safe\b"), ""),
-    (re.compile(r"\b(\w+(?:\.\w+)*)\.length\b"), r"\1|length"),
-    (re.compile(r"(?<![\w.])(?:null|undefined)\b"), "none"),
-)
 
 
 @dataclass(frozen=True, slots=True)
-class _Raw:
+class RawPrompt:
     """One prompt as promptfoo has it: text, its name, and what its entry says of the model."""
 
     text: str
@@ -89,12 +75,12 @@ def read_promptfoo(foreign: Foreign) -> Imported:
     common: dict[str, Any] = {}
     config = _config_of(foreign, suffix)
     if config is not None:
-        common, raws = _common(config.data, notes), _Configured(config.data, foreign, notes).raws()
+        common, raws = _common(config.data, notes), ConfiguredPrompts(config.data, foreign, notes).raws()
     else:
         raws = _raws(foreign.text, suffix, foreign.name, foreign.path, notes)
     prompts: dict[str, dict[str, Any]] = {}
     for raw in raws:
-        prompts[free_name(raw.name, prompts)] = _keys(raw, common, notes)
+        prompts[free_name(raw.name, prompts)] = prompt_keys(raw, common, notes)
     if not prompts and config is None:
         notes.refuse(0, "no prompt is in it", "write one")
     return Imported(prompts, left_out=notes.found)
@@ -114,7 +100,7 @@ def _config_of(foreign: Foreign, suffix: str) -> Document | None:
 # ---------------------------------------------------------------------------- files
 
 
-def _raws(text: str, suffix: str, name: str, path: str, notes: Notes) -> list[_Raw]:
+def _raws(text: str, suffix: str, name: str, path: str, notes: Notes) -> list[RawPrompt]:
     """The prompts of one file by its suffix."""
     text = text.removeprefix("\ufeff")
     if suffix == ".txt":
@@ -126,17 +112,17 @@ def _raws(text: str, suffix: str, name: str, path: str, notes: Notes) -> list[_R
         return _csv(text, name, notes)
     if suffix in (".yaml", ".yml"):
         data = load_yaml(text, path).data
-        return [_Raw(json.dumps(data, ensure_ascii=False) if not isinstance(data, str) else data, name)]
-    return [_Raw(text, name)] if text.strip() else []
+        return [RawPrompt(json.dumps(data, ensure_ascii=False) if not isinstance(data, str) else data, name)]
+    return [RawPrompt(text, name)] if text.strip() else []
 
 
-def _numbered(texts: list[str], name: str) -> list[_Raw]:
+def _numbered(texts: list[str], name: str) -> list[RawPrompt]:
     if len(texts) == 1:
-        return [_Raw(texts[0], name)]
-    return [_Raw(text, f"{name}-{number}") for number, text in enumerate(texts, 1)]
+        return [RawPrompt(texts[0], name)]
+    return [RawPrompt(text, f"{name}-{number}") for number, text in enumerate(texts, 1)]
 
 
-def _csv(text: str, name: str, notes: Notes) -> list[_Raw]:
+def _csv(text: str, name: str, notes: Notes) -> list[RawPrompt]:
     """Rows with a `prompt` and perhaps a `label`, or one prompt a line."""
     if "," not in text:
         lines = [line for line in text.splitlines() if line.strip()]
@@ -148,21 +134,21 @@ def _csv(text: str, name: str, notes: Notes) -> list[_Raw]:
     kept = [row for row in rows if (row.get("prompt") or "").strip()]
     for column in {key for row in rows for key in row if key not in ("prompt", "label", None)}:
         notes.leave(f"column {column}", column, "only the columns prompt and label are read")
-    several = [_Raw(str(row["prompt"]).strip(), name, row.get("label") or None) for row in kept]
+    several = [RawPrompt(str(row["prompt"]).strip(), name, row.get("label") or None) for row in kept]
     plain = _numbered([raw.text for raw in several], name)
     return [_named(raw, name) if raw.label else other for raw, other in zip(several, plain, strict=True)]
 
 
-def _named(raw: _Raw, prefix: str) -> _Raw:
+def _named(raw: RawPrompt, prefix: str) -> RawPrompt:
     """A raw prompt called by its label below the file's name."""
     fitted = fit_name(raw.label or "").replace(".", "-")
-    return _Raw(raw.text, f"{prefix}.{fitted}" if fitted else prefix, raw.label, raw.config)
+    return RawPrompt(raw.text, f"{prefix}.{fitted}" if fitted else prefix, raw.label, raw.config)
 
 
 # ---------------------------------------------------------------------------- a configuration
 
 
-class _Configured:
+class ConfiguredPrompts:
     """The prompts that a configuration names: inline, in files, with labels."""
 
     def __init__(self, config: Mapping[str, Any], foreign: Foreign, notes: Notes) -> None:
@@ -170,8 +156,8 @@ class _Configured:
         self._foreign = foreign
         self._notes = notes
 
-    def raws(self) -> list[_Raw]:
-        found: list[_Raw] = []
+    def raws(self) -> list[RawPrompt]:
+        found: list[RawPrompt] = []
         for index, entry in enumerate(self._entries()):
             made = self._entry(entry, f"prompts.{index}")
             if made is None:
@@ -184,18 +170,18 @@ class _Configured:
             return [{"raw": raw, "label": label} for raw, label in self._prompts.items()]
         return self._prompts if isinstance(self._prompts, list) else [self._prompts]
 
-    def _entry(self, entry: Any, at: str) -> list[_Raw] | None:
+    def _entry(self, entry: Any, at: str) -> list[RawPrompt] | None:
         if isinstance(entry, str):
             return self._text(entry, None, {}, at)
         if not isinstance(entry, Mapping):
             return None
-        source = entry.get("raw", entry.get("id", entry.get("prompt")))
+        source = entry.get("raw", entry.get("content", entry.get("id", entry.get("prompt"))))
         label = entry.get("label", entry.get("display"))
-        self._notes.rest(entry, {"raw", "id", "prompt", "label", "display", "config"}, f"{at}.")
+        self._notes.rest(entry, {"raw", "content", "id", "prompt", "label", "display", "config"}, f"{at}.")
         config = entry.get("config") if isinstance(entry.get("config"), Mapping) else {}
         return self._text(source, str(label) if label else None, config or {}, at) if isinstance(source, str) else None
 
-    def _text(self, source: str, label: str | None, config: Mapping[str, Any], at: str) -> list[_Raw]:
+    def _text(self, source: str, label: str | None, config: Mapping[str, Any], at: str) -> list[RawPrompt]:
         name = source.removeprefix("file://")
         suffix = PurePosixPath(re.sub(r":\w+$", "", name)).suffix.lower()
         is_file = source.startswith("file://") or (
@@ -207,20 +193,23 @@ class _Configured:
         if not is_file:
             fitted = fit_name(label or "").replace(".", "-")
             number = at.removeprefix("prompts.")
-            return [_Raw(source, f"{self._foreign.prefix}{fitted or f'prompt-{int(number) + 1}'}", label, config)]
-        if "*" in name:
-            self._notes.leave(at, source, "a pattern of files: import the files themselves")
-            return []
-        return self._file(name, suffix, label, config, at)
+            return [RawPrompt(source, f"{self._foreign.prefix}{fitted or f'prompt-{int(number) + 1}'}", label, config)]
+        if "*" not in name:
+            return self._file(name, suffix, label, config, at)
+        names = self._foreign.fitting(name)
+        if not names:
+            self._notes.leave(at, source, "a pattern of files that fits none below the configuration's folder")
+        suffixes = {each: PurePosixPath(each).suffix.lower() for each in names}
+        return [raw for each in names for raw in self._file(each, suffixes[each], None, config, at)]
 
-    def _file(self, name: str, suffix: str, label: str | None, config: Mapping[str, Any], at: str) -> list[_Raw]:
+    def _file(self, name: str, suffix: str, label: str | None, config: Mapping[str, Any], at: str) -> list[RawPrompt]:
         text = self._foreign.beside(name)
         if text is None:
             self._notes.leave(at, name, "there is no such file below the configuration's folder")
             return []
         base = fit_name(label or str(PurePosixPath(name).with_suffix("")).removeprefix("../")).replace("..", ".")
         raws = _raws(text, suffix, self._foreign.prefix + (base or "prompt"), name, self._notes)
-        return [_Raw(raw.text, raw.name, raw.label or label, config) for raw in raws]
+        return [RawPrompt(raw.text, raw.name, raw.label or label, config) for raw in raws]
 
 
 def _common(config: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
@@ -253,11 +242,11 @@ def _provider(provider: Any, notes: Notes) -> dict[str, Any]:
         return {}
     notes.rest(provider, {"id", "config", "label"}, "providers.0.")
     config = provider.get("config")
-    made = _settings(config if isinstance(config, Mapping) else {}, notes, "providers.0.config.")
+    made = model_settings(config if isinstance(config, Mapping) else {}, notes, "providers.0.config.")
     return {"model": str(provider["id"]).rpartition(":")[2], **made}
 
 
-def _settings(config: Mapping[str, Any], notes: Notes, at: str) -> dict[str, Any]:
+def model_settings(config: Mapping[str, Any], notes: Notes, at: str) -> dict[str, Any]:
     settings = dict(config)
     output = output_keys(settings.pop("response_format", None), notes, f"{at}response_format")
     tools = tool_list(settings.pop("tools", None), notes, f"{at}tools")
@@ -268,8 +257,8 @@ def _settings(config: Mapping[str, Any], notes: Notes, at: str) -> dict[str, Any
 # ---------------------------------------------------------------------------- prompts
 
 
-def _keys(raw: _Raw, common: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
-    own = _settings(raw.config, notes, f"{raw.name}.config.") if raw.config else {}
+def prompt_keys(raw: RawPrompt, common: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
+    own = model_settings(raw.config, notes, f"{raw.name}.config.") if raw.config else {}
     merged = {**common, **{key: value for key, value in own.items() if value}}
     template = _nunjucks(raw.name, notes)
     chat = _chat(raw.text)
@@ -277,7 +266,7 @@ def _keys(raw: _Raw, common: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
         messages = chat_messages(chat, template, notes, raw.name)
     else:
         _refuse_built_json(raw, notes)
-        messages = [{"role": "user", "content": template(raw.text.strip())}]
+        messages = [{"role": "user", "content": template(raw.text)}]
     if not messages:
         notes.refuse(0, f"{raw.name}: it has no messages", "write a message with a role and a content")
     keys = {
@@ -310,7 +299,7 @@ def _chat(text: str) -> list[Any] | None:
     return data if is_chat(data) else None
 
 
-def _refuse_built_json(raw: _Raw, notes: Notes) -> None:
+def _refuse_built_json(raw: RawPrompt, notes: Notes) -> None:
     if re.match(r"\s*\[\s*(\{%|\{\s*[\"']role[\"'])", raw.text):
         fix = "write the messages as a list, and those of a conversation as a placeholder"
         notes.refuse(0, f"{raw.name}: the template makes the JSON of its messages", fix)
@@ -318,7 +307,7 @@ def _refuse_built_json(raw: _Raw, notes: Notes) -> None:
 
 def _nunjucks(name: str, notes: Notes) -> Callable[[str], str]:
     def template(text: str) -> str:
-        made = _SPAN.sub(lambda span: _rewritten(span[0]), text)
+        made = as_jinja(text)
         try:
             names = Template(made).names
         except BadInput as error:
@@ -328,14 +317,6 @@ def _nunjucks(name: str, notes: Notes) -> Callable[[str], str]:
         return made
 
     return template
-
-
-def _rewritten(span: str) -> str:
-    """One tag with what Nunjucks spells differently in Jinja2's way; quoted text stays."""
-    pieces = _QUOTED.split(span)
-    for pattern, other in _NUNJUCKS:
-        pieces[::2] = [pattern.sub(other, piece) for piece in pieces[::2]]
-    return "".join(pieces)
 
 
 def _variables(messages: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

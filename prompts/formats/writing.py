@@ -28,6 +28,11 @@ def prompt_text(keys: Mapping[str, Any]) -> str:
     return "".join(f"{line}\n" for line in _mapping(ordered, ""))
 
 
+def suite_text(keys: Mapping[str, Any]) -> str:
+    """The YAML of a suite file, its keys as they are given."""
+    return "".join(f"{line}\n" for line in _mapping(keys, ""))
+
+
 def _mapping(data: Mapping[str, Any], indent: str) -> Iterator[str]:
     for key, value in data.items():
         yield from _entry(f"{indent}{_scalar(str(key))}:", value, indent)

@@ -70,10 +70,11 @@ def _engine(given: str | None) -> tuple[Engine, str]:
 def check(
     paths: Paths = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
+    sarif: Annotated[Path | None, typer.Option("--sarif", help="Write SARIF here, for code scanning.")] = None,
     as_json: Json = False,
 ) -> int:
     """Every fault of every file, with line and fix, and what is likely wrong; calls no model and no server."""
-    from service.cli.exits import BAD_USAGE
+    from service.cli.exits import BAD_USAGE, of_several
     from service.cli.output import err, print_json
 
     found = _examine(paths or [])
@@ -86,7 +87,22 @@ def check(
         _show_faults(found)
     if nothing:
         err().print(nothing, markup=False)
-    return BAD_USAGE if refused else 0
+    return of_several([BAD_USAGE if refused else 0, *(_written(sarif, found) if sarif else ())])
+
+
+def _written(path: Path, found: Checked) -> list[int]:
+    """Write the faults; the exit code where the file cannot be written, which hides none of them."""
+    from service.cli.exits import COULD_NOT_RUN
+    from service.cli.findings import write_sarif
+    from service.cli.output import show_error
+    from service.errors import CannotRun
+
+    try:
+        write_sarif(path, found.faults)
+    except CannotRun as error:
+        show_error(str(error))
+        return [COULD_NOT_RUN]
+    return []
 
 
 def _examine(paths: list[Path]) -> Checked:

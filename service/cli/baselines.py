@@ -75,7 +75,7 @@ def read_baselines(work: Work, project: Project, given: Sequence[str], plans: Se
         commit = commit_of(project, text.removeprefix(GIT), text)
         named = text if not commit.startswith(text.removeprefix(GIT)) else f"{GIT}{commit[:_SHORT_SHA]}"
         for name in dict.fromkeys(plan.prompt for plan in plans):
-            pushed = _push_revision(work, project, name, commit, text)
+            pushed = push_revision(work, project, name, commit, text)
             found.append(pushed or f"{name}@none")
             origin = named if commit.startswith(named.removeprefix(GIT)) else f"{named}, {commit[:_SHORT_SHA]}"
             origins += [(pushed, origin)] if pushed else []
@@ -84,7 +84,7 @@ def read_baselines(work: Work, project: Project, given: Sequence[str], plans: Se
     return Baselines(tuple(found), tuple(notes), tuple(origins))
 
 
-def _push_revision(work: Work, project: Project, name: str, commit: str, shown: str) -> str | None:
+def push_revision(work: Work, project: Project, name: str, commit: str, shown: str) -> str | None:
     """A prompt as it was at a commit, as `NAME@N`; None where it was not there."""
     files = project.at(commit, name)
     if files is None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from suites.detail import shortened, title_of
 
 if TYPE_CHECKING:
+    from suites.assertions import AssertionSpec
     from suites.case import Case
-    from suites.report.markdown import CaseView
+    from suites.report.views import AnswerView, CaseRow, CaseView, Change
     from suites.results import CaseResult
     from suites.verdicts import GateDecision
 
@@ -19,12 +20,16 @@ CasesOf = Callable[[str], "Sequence[Case]"]  # of a suite by its name, in their 
 
 @dataclass(frozen=True)
 class Changes:
-    """One suite of a gate: the results of both sides, and its cases. `stopped` says why the candidate's run ended early."""
+    """One suite of a gate: the results of both sides, and its cases.
+
+    `stopped` says why the candidate's run ended early, `of_some` whether only some of the cases were to be asked.
+    """
 
     after: Sequence[CaseResult]
     before: Sequence[CaseResult] = ()
     cases: Sequence[Case] = ()
     stopped: str = ""
+    of_some: bool = False
 
     def places(self) -> dict[str, int]:
         """The number in the suite of each case that was asked, from 1."""
@@ -37,7 +42,7 @@ class Changes:
         places = self.places()
         left = [
             CaseResult(case.id, index, 0, "skipped", error=self.stopped or "not asked")
-            for index, case in enumerate(self.cases)
+            for index, case in enumerate(() if self.of_some else self.cases)
             if case.id not in places
         ]
         return sorted([*self.after, *left], key=lambda result: (result.index, result.repeat))
@@ -48,7 +53,7 @@ class Changes:
 
     def views(self, case_ids: Sequence[str]) -> dict[str, CaseView]:
         """Both sides of these cases; of several repeats the first that did not pass on the side that is worse."""
-        from suites.report.markdown import CaseView
+        from suites.report.views import CaseView
 
         wanted = set(case_ids)
         after, before = (_worst_of(side, wanted) for side in (self.after, self.before))
@@ -64,6 +69,34 @@ class Changes:
                 expected=self._expected(bad),
             )
         return views
+
+    def rows(self, broken: Sequence[str] = (), mended: Sequence[str] = ()) -> list[CaseRow]:
+        """Every case and repeat of the candidate with the baseline's of the same repeat, in the order of the suite."""
+        from suites.report.views import CaseRow
+
+        changes: dict[str, Change] = dict.fromkeys(mended, "mended")
+        changes |= dict.fromkeys(broken, "broken")
+        before = {(result.case_id, result.repeat): result for result in self.before}
+        return [
+            CaseRow(
+                case_id=result.case_id,
+                number=result.index + 1,
+                repeat=result.repeat,
+                title=self._title(result),
+                expected=self._asked(result),
+                candidate=answer_of(result),
+                baseline=answer_of(was) if (was := before.get((result.case_id, result.repeat))) else None,
+                change=changes.get(result.case_id, ""),
+                tags=result.tags,
+                must_pass=result.must_pass,
+            )
+            for result in self.candidates()
+        ]
+
+    def _asked(self, result: CaseResult) -> str:
+        """What all assertions of a case ask, a line each."""
+        case = self._case(result)
+        return "\n".join(map(_spelt, case.filled_asserts())) if case is not None else ""
 
     def _case(self, result: CaseResult) -> Case | None:
         found = self.cases[result.index] if result.index < len(self.cases) else None
@@ -81,9 +114,22 @@ class Changes:
             return None
         asked = zip(case.filled_asserts(), result.outcomes, strict=False)  # an errored case has no outcomes
         spec = next((spec for spec, outcome in asked if outcome.status != "passed"), None)
-        if spec is None or spec.value in (None, ""):
-            return spec.type if spec is not None else None
-        return f"{spec.type}: {_shown(spec.value)}"
+        return None if spec is None else _spelt(spec)
+
+
+def answer_of(result: CaseResult) -> AnswerView:
+    """One result as reports show it."""
+    from suites.report.views import AnswerView
+
+    return AnswerView(
+        status=result.status,
+        output=result.output,
+        reason=_why(result),
+        score=result.score,
+        latency_ms=result.latency_ms,
+        cost_usd=result.cost_usd,
+        metrics=result.metrics,
+    )
 
 
 def in_order(decision: GateDecision, places: Mapping[str, int]) -> GateDecision:
@@ -114,6 +160,10 @@ def about_case(cases: Sequence[Case], row: Mapping[str, Any]) -> str:
     """What the case of a result asks, after a colon; nothing where the suite has another case there by now."""
     case = cases[row["index"]] if row["index"] < len(cases) else None
     return f": {title_of(case)}" if case is not None and case.id == row["case_id"] else ""
+
+
+def _spelt(spec: AssertionSpec) -> str:
+    return spec.type if spec.value in (None, "") else f"{spec.type}: {_shown(spec.value)}"
 
 
 def _shown(value: Any) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,13 +13,25 @@ from prompts.errors import BadFile, BadInput, Fault
 from prompts.formats.imported import Foreign, LeftOut, Partial, fit_name, front_matter
 from prompts.formats.prompt_yml import SUFFIX, PromptSource, load_prompt
 from prompts.formats.reading import AUTO, AUTO_SUFFIXES, FORMATS, read
-from prompts.formats.writing import prompt_text
+from prompts.formats.writing import prompt_text, suite_text
 from prompts.prompt import MessageTemplate, PromptContent
 from prompts.registry import resolve
 from prompts.secrets import secret_faults
 from prompts.yaml_source import load_yaml
+from service.cli.foreign_runs import wanted
+from service.cli.foreign_texts import beside, fitting
+from service.cli.options import ForeignOptions
 from service.cli.project import Project, read_text
+from suites.case import Suite
+from suites.files import SUFFIX as SUITE
+from suites.foreign.converted import Converted, ForeignSuite, Wanted
+from suites.foreign.openai_evals import convert_evals, is_registry
+from suites.foreign.promptfoo import convert, is_config
+from suites.foreign.providers import EMBEDDER, GRADER
 
+EVALS = "openai-evals"
+MOST_INLINE = 500  # cases in a suite's own file
+_REGISTRY = (".yaml", ".yml")
 _SKIPPED = {"node_modules", ".git", ".venv", "__pycache__"}
 
 
@@ -51,6 +64,7 @@ class Import:
     into: Path
     model: str | None = None
     force: bool = False
+    providers: tuple[str, ...] = ()  # PROVIDER=ALIAS, for files that name their models as another tool does
 
     @property
     def prefix(self) -> str:
@@ -107,7 +121,9 @@ class _Found:
 
 
 def _found(format_name: str, paths: Iterable[Path]) -> Iterator[_Found]:
-    suffixes = AUTO_SUFFIXES if format_name == AUTO else FORMATS[format_name].suffixes
+    suffixes = (
+        AUTO_SUFFIXES if format_name == AUTO else _REGISTRY if format_name == EVALS else FORMATS[format_name].suffixes
+    )
     for path in paths:
         if not path.exists():
             raise BadInput(f"{path}: there is no such file or folder", param="PATH")
@@ -145,13 +161,68 @@ class _Planning:
     def _file(self, found: _Found, others: list[_Found]) -> None:
         shown = self.asked.project.shown(found.file)
         text = read_text(found.file, shown)
+        convert = self._converter(text, shown)
+        folders = self._folders(found, is_registry=convert is convert_evals) if convert else (found.folder.resolve(),)
         foreign = Foreign(
-            text, shown, self._name(found, shown), self.asked.prefix, self._partials(found, others), _beside(found)
-        )
+            text, shown, self._name(found, shown), self.asked.prefix, self._partials(found, others),
+            beside(found.file, folders), fitting(found.file, folders),
+        )  # fmt: skip
+        if convert is not None:
+            self._suites(convert(foreign, wanted(self.asked.project, found.file, self._options)), text, shown)
+            return
         imported = read(self.asked.format, foreign)
         self.left_out += imported.left_out
         for name, keys in imported.prompts.items():
             self._prompt(name, self._with_model(keys, name, shown), text, shown)
+
+    @property
+    def _options(self) -> ForeignOptions:
+        return ForeignOptions(self.asked.providers)
+
+    def _folders(self, found: _Found, *, is_registry: bool) -> tuple[Path, ...]:
+        """Where files beside a configuration may lie: below what was named, and in the registry or project that it is of."""
+        root = self.asked.project.root.resolve()
+        inside = (root,) if found.file.resolve().is_relative_to(root) else ()
+        registry = (found.file.resolve().parent.parent,) if is_registry else ()
+        return (found.folder.resolve(), *inside, *registry)
+
+    def _converter(self, text: str, shown: str) -> Callable[[Foreign, Wanted], Converted] | None:
+        """What makes suites of a file, where it holds any."""
+        if self.asked.format == EVALS or (self.asked.format == AUTO and is_registry(text, shown)):
+            return convert_evals
+        return convert if self.asked.format in ("promptfoo", AUTO) and is_config(text, shown) else None
+
+    def _suites(self, converted: Converted, original: str, shown: str) -> None:
+        """Plan the prompts and suites of a file that holds both."""
+        self.left_out += converted.left_out
+        for provider in converted.missing:
+            if provider in (GRADER, EMBEDDER):
+                why = f"no model of turnout.yaml judges: add {provider!r} there, or give --provider {provider}=ALIAS"
+                self.left_out.append(LeftOut(shown, provider, why))
+        for each in converted.suites:
+            self._prompt(each.name, self._with_model(dict(each.prompt), each.name, shown), original, shown)
+            self._suite(each, shown)
+            if len(each.models) > 1:
+                others = " ".join(f"--model {alias}" for alias in each.models)
+                why = f"a prompt names one model: compare by `turnout run suites/{each.name.replace('.', '/')}{SUITE} {others}`"
+                self.left_out.append(LeftOut(shown, f"{len(each.models) - 1} more providers", why))
+
+    def _suite(self, each: ForeignSuite, shown: str) -> None:
+        """Plan a suite's file, and where it has many cases one for these."""
+        path = self.asked.project.root / "suites" / each.name.replace(".", "/")
+        data, cases = dict(each.suite), list(each.suite["tests"])
+        if len(cases) > MOST_INLINE:
+            data["tests"] = [f"file://{path.name}.cases.jsonl"]
+            lines = "".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases)
+            self._plan(f"{each.name} (cases)", path.with_name(f"{path.name}.cases.jsonl"), lines, shown)
+        try:
+            Suite.from_data(each.suite, shown)
+        except BadFile as error:
+            self.faults += [Fault(shown, 0, f"{each.name}: {fault.message}", fault.fix) for fault in error.faults]
+        self._plan(f"{each.name} (suite)", path.with_name(path.name + SUITE), suite_text(data), shown)
+
+    def _plan(self, name: str, path: Path, text: str, shown: str) -> None:
+        self.files[name] = Planned(name, path, text, shown, self._state(path, text, shown))
 
     def _name(self, found: _Found, shown: str) -> str:
         name = self.asked.prefix + (fit_name(found.stem) or "prompt")
@@ -269,18 +340,3 @@ def _body(source: str) -> str:
 def _neighbours(found: _Found) -> list[_Found]:
     """The partials beside a file that was named by itself."""
     return [_Found(file, found.folder) for file in sorted(found.file.parent.glob("_*.prompt"))]
-
-
-def _beside(found: _Found) -> Any:
-    """Reads files relative to the one that names them, below the folder that was given and nowhere else."""
-
-    def read_beside(name: str) -> str | None:
-        try:
-            path = (found.file.parent / name).resolve(strict=True)
-            if path.is_relative_to(found.folder.resolve()) and path.is_file():
-                return path.read_text("utf-8")
-        except (OSError, ValueError, RuntimeError):
-            return None
-        return None
-
-    return read_beside

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from service.cli.options import Json, Local
+from service.cli.options import Json, Local, Providers, Strict
 from service.cli.rendering import Placeholders, Variables
 
 if TYPE_CHECKING:
     from service.cli.foreign_files import Plan
 
-FormatName = Literal["auto", "github", "prompty", "dotprompt", "promptfoo", "mlflow", "langfuse", "openai"]
+MOST_LISTED = 30  # things left out that are listed one by one; more are counted by their reasons
+FormatName = Literal[
+    "auto", "github", "prompty", "dotprompt", "promptfoo", "mlflow", "langfuse", "openai", "openai-evals"
+]
 
 
 def import_prompts(
@@ -28,9 +31,11 @@ def import_prompts(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Write the prompts of the files without faults; by default none.")
     ] = False,
+    provider: Providers = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> int:
-    """Prompts of other tools as prompt files, all or none; what cannot be carried over is listed, never dropped."""
+    """Prompts of other tools, and their suites, as files, all or none; what cannot be carried over is listed, never dropped."""
     from service.cli.exits import BAD_USAGE
     from service.cli.foreign_files import Import, without_broken, write
     from service.cli.output import print_json
@@ -38,10 +43,10 @@ def import_prompts(
     from service.settings import load_settings
 
     project = Project(load_settings())
-    asked = Import(project, format_name, into or project.root / "prompts", model, force)
+    asked = Import(project, format_name, into or project.root / "prompts", model, force, tuple(provider or ()))
     plan = asked.plan(paths)
     wanted = without_broken(plan) if skip_broken else plan
-    is_refused = bool(plan.faults) and not (skip_broken and wanted.files)
+    is_refused = (bool(plan.faults) and not (skip_broken and wanted.files)) or (strict and bool(plan.left_out))
     if not (is_refused or dry_run):
         write(wanted)
     written = [] if is_refused else [{"name": each.name, "path": project.shown(each.path), "from": each.source,
@@ -63,13 +68,14 @@ def _faults(plan: Plan) -> list[dict[str, Any]]:
 
 def _show(plan: Plan, written: list[dict[str, Any]], dry_run: bool) -> None:
     from service.cli.output import err, table
+    from suites.foreign.converted import counted
 
     if written:
         table(written, ("name", "path", "state", "from"))
     if plan.left_out:
         err().print(f"{len(plan.left_out)} left out or changed:")
-    for left_out in plan.left_out:
-        err().print(f"  {left_out}", markup=False)
+    for line in counted(plan.left_out) if len(plan.left_out) > MOST_LISTED else map(str, plan.left_out):
+        err().print(f"  {line}", markup=False, soft_wrap=True)
     for fault in plan.faults:
         err().print(str(fault), markup=False)
     if plan.faults and not written:

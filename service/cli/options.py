@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,29 @@ RerunErrored = Annotated[
     bool, typer.Option("--rerun-failed", help="Keep what the last runs judged; ask what errored or was not asked.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="With --local: ask what the last, interrupted one has left.")]
+Providers = Annotated[
+    list[str] | None,
+    typer.Option("--provider", help="PROVIDER=ALIAS: the model that another tool's file means; several; none skips."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse another tool's file of which anything is left out.")]
 PromptOption = Annotated[
     str | None, typer.Option("--prompt", help="NAME@SEL: a version of the registry in place of the working tree.")
 ]
+Junit = Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here.")]
+Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write a pull-request comment here.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Write a page here, with every case and both answers.")]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Write every case here, for a spreadsheet.")]
+JsonFile = Annotated[Path | None, typer.Option("--json-file", help="Write the JSON here, too.")]
 Reason = Annotated[str | None, typer.Option("--reason", "-m", help="Why; kept in the history.")]
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignOptions:
+    """What a command was told of files of other tools: `PROVIDER=ALIAS` pairs, and whether to refuse what is left out.
+
+    `apart` asks for a suite for each provider, where a command takes one model a suite.
+    """
+
+    providers: tuple[str, ...] = ()
+    strict: bool = False
+    apart: bool = False

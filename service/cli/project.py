@@ -199,6 +199,18 @@ def read_text(file: Path, shown: str, max_prompt_bytes: int | None = None) -> st
         raise BadFile([Fault(shown, 0, f"cannot be read: {error.strerror}", "name a file that is there")]) from error
 
 
+def repository_of(path: Path) -> Path:
+    """The nearest folder upwards of `path` that git keeps; the working folder where none does."""
+    absolute = path.resolve()
+    return next((folder for folder in (absolute, *absolute.parents) if (folder / ".git").exists()), Path.cwd())
+
+
+def below_repository(path: Path) -> str:
+    """A file as forges know it: relative to the repository's root, with slashes; "" where it lies outside."""
+    absolute, root = path.resolve(), repository_of(path).resolve()
+    return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else ""
+
+
 def git(root: Path, *arguments: str, check: bool = True) -> str | None:
     """Output of a git command in `root`; None (or BadInput with `check`) where it fails or git is not there."""
     found = git_bytes(root, *arguments, check=check)

@@ -1,33 +1,100 @@
-"""A gate's answer as files and on the terminal."""
+"""What `gate` and `run` write: JSON, JUnit XML, a pull-request comment, an HTML page, cases as CSV."""
 
 from __future__ import annotations
 
 import json
-import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.cli.changes import CasesOf, Changes, about_case, in_order
+from service.cli.changes import CasesOf, Changes, in_order
+from service.cli.showing import decisions_of, named
 
 if TYPE_CHECKING:
     from service.cli.work import Work
+    from suites.report.views import CaseRow, CaseView, Footing
     from suites.verdicts import GateDecision
 
-MOST_NAMED = 5  # cases that are newly broken, on the terminal
-_CASE = re.compile(r"\bcase ([0-9a-f]{16})\b")
+
+@dataclass(frozen=True)
+class Files:
+    """What a verdict is written to."""
+
+    junit: Path | None = None
+    markdown: Path | None = None
+    json_file: Path | None = None
+    html: Path | None = None
+    csv: Path | None = None
+
+    @property
+    def need_cases(self) -> bool:
+        """Whether any of them shows cases."""
+        return any((self.junit, self.markdown, self.html, self.csv))
 
 
-def decisions_of(answer: dict[str, Any]) -> list[GateDecision]:
-    """The decisions of a gate's answer."""
-    from suites.verdicts import GateDecision
+@dataclass(frozen=True)
+class Named:
+    """How an author calls a suite on the command line, and with which options; `file` is relative to the repository."""
 
-    known = GateDecision.model_fields.keys()
-    return [
-        GateDecision.model_validate({name: value for name, value in entry.items() if name in known})
-        for entry in answer["suites"]
-    ]
+    suite: str
+    options: str = ""
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """All that reports are made of. `changes` and `named` are by suite, as the decisions are."""
+
+    decisions: Sequence[GateDecision]
+    changes: Mapping[str, Changes]
+    answer: dict[str, Any]
+    named: Mapping[str, Named]
+    reproduce: str = ""
+    what: str = "gate"
+
+    @cached_property
+    def rows(self) -> dict[str, list[CaseRow]]:
+        """Every case of each suite."""
+        return {
+            decision.suite: self.changes[decision.suite].rows(decision.newly_broken, decision.newly_mended)
+            for decision in self.decisions
+        }
+
+    @cached_property
+    def footings(self) -> dict[str, Footing]:
+        """What the verdict on each suite rests on."""
+        from suites.report.views import Footing
+
+        found = {}
+        for entry in self.answer["suites"]:
+            called = self.named.get(entry["suite"], Named(entry["suite"]))
+            footing = Footing(entry["evidence_id"] or "", called.suite, called.options)
+            found[entry["suite"]] = replace(footing, origins=entry.get("origins", {}))
+        return found
+
+    @cached_property
+    def failed(self) -> dict[str, list[str]]:
+        """The cases of each suite that did not pass, in its order."""
+        bad = ("failed", "errored")
+        return {
+            suite: list(dict.fromkeys(row.case_id for row in rows if row.candidate.status in bad))
+            for suite, rows in self.rows.items()
+        }
+
+    def views(self) -> dict[tuple[str, str], CaseView]:
+        """The cases that a comment shows."""
+        return {
+            (decision.suite, case_id): view
+            for decision in self.decisions
+            for case_id, view in self.changes[decision.suite].views(self._told(decision)).items()
+        }
+
+    def _told(self, decision: GateDecision) -> list[str]:
+        failed = self.failed[decision.suite] if not decision.newly_broken else []
+        return [*decision.newly_broken, *decision.newly_mended, *failed]
 
 
 def with_origins(answer: dict[str, Any], drafts: Iterable[str], baselines: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -44,135 +111,160 @@ def with_origins(answer: dict[str, Any], drafts: Iterable[str], baselines: Itera
     return {**answer, "suites": suites}
 
 
-def _sides_in_words(entry: dict[str, Any]) -> str:
-    """Both variants, a draft with where it comes from."""
-    said = ((role, entry[role], entry["origins"].get(role)) for role in ("candidate", "baseline") if entry[role])
-    return ", ".join(f"{role} {variant}" + (f" ({origin})" if origin else "") for role, variant, origin in said)
-
-
-def show_gate(work: Work, answer: dict[str, Any], cases_of: CasesOf) -> None:
-    """Tables on stdout, cases by their numbers in the suite and what they ask."""
-    from service.cli.output import err, out
-    from suites.report.terminal import print_gate
-
-    for note in answer.get("notes", ()):
-        err().print(note, markup=False)
-    numbers = [_numbers(work, entry, cases_of) for entry in answer["suites"]]
-    print_gate(out(), list(map(_named, decisions_of(answer), numbers)))
-    for entry, known in zip(answer["suites"], numbers, strict=True):
-        places = {case_id: place for place, case_id in enumerate(known)}
-        out().print(f"{entry['suite']}: {_sides_in_words(entry)}", markup=False)
-        ordered = sorted(entry["newly_broken"], key=lambda case_id: places.get(case_id, len(places) + 1))
-        broken = [_name(case_id, known) for case_id in ordered]
-        if broken:
-            more = f" … and {len(broken) - MOST_NAMED} more" if len(broken) > MOST_NAMED else ""
-            out().print(f"{entry['suite']}: newly broken: {', '.join(broken[:MOST_NAMED])}{more}", markup=False)
-        out().print(f"evidence {entry['evidence_id']}", markup=False)
-        started = entry.get("fallback")
-        if started and started["job_id"]:
-            out().print(f"fallback started: turnout job {started['job_id']} --watch", markup=False)
-        elif started:
-            out().print(f"no fallback: {started['reason']}", markup=False)
-
-
-def _numbers(work: Work, entry: dict[str, Any], cases_of: CasesOf) -> dict[str, str]:
-    """The numbers in the suite, from 1, with what they ask, in this order, of the cases that did not pass.
-
-    None where the answer names no case by its id.
-    """
-    if not entry["newly_broken"] and not any(_CASE.search(reason) for reason in entry["reasons"]):
-        return {}
-    run_id = work.evidence(entry["evidence_id"])["content"]["given"]["candidate"]["run_id"]
-    rows = work.cases(run_id, ("failed", "errored", "skipped")) if run_id else ()
-    cases = cases_of(entry["suite"])
-    return {row["case_id"]: f"{row['index'] + 1}{about_case(cases, row)}" for row in rows}
-
-
-def _named(decision: GateDecision, numbers: Mapping[str, int] | Mapping[str, str]) -> GateDecision:
-    """The decision with the numbers of cases beside their ids in its reasons."""
-    reasons = tuple(_CASE.sub(lambda found: _name(found[1], numbers), reason) for reason in decision.reasons)
-    return decision.model_copy(update={"reasons": reasons})
-
-
-def _name(case_id: str, numbers: Mapping[str, int] | Mapping[str, str]) -> str:
-    return f"case {numbers[case_id]} ({case_id})" if case_id in numbers else f"case {case_id}"
-
-
-@dataclass(frozen=True)
-class Files:
-    """What a gate is written to."""
-
-    junit: Path | None = None
-    markdown: Path | None = None
-    json_file: Path | None = None
+def command_line(command: str, suites: Sequence[str], options: Mapping[str, Any]) -> str:
+    """The command that was given, as one can paste it; options that were not given are left out."""
+    words = ["turnout", command, *suites]
+    for option, value in options.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        for each in values:
+            words += [option] if each is True else [option, str(each)] if each not in (None, False) else []
+    return shlex.join(words)
 
 
 def write_reports(
-    work: Work, answer: dict[str, Any], files: Files, cases_of: CasesOf, footings: Mapping[str, tuple[str, str]]
+    work: Work,
+    answer: dict[str, Any],
+    files: Files,
+    cases_of: CasesOf,
+    called: Mapping[str, Named],
+    reproduce: str = "",
 ) -> None:
-    """Write what was asked for. `footings` are, by suite, what the command calls it and the options of its commands.
-
-    Raises CannotRun where a file cannot be written.
-    """
+    """Write a gate to what was asked for. Raises CannotRun where a file cannot be written."""
     if files.json_file is not None:
-        _write(files.json_file, json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
-    if files.junit is None and files.markdown is None:
+        write_text(files.json_file, json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+    if files.need_cases:
+        changes = {entry["suite"]: _changes(work, entry, cases_of) for entry in answer["suites"]}
+        _write_all(files, Reported(_ordered(decisions_of(answer), changes), changes, answer, called, reproduce))
+
+
+def write_run_reports(
+    work: Work,
+    results: Sequence[dict[str, Any]],
+    files: Files,
+    cases_of: CasesOf,
+    called: Mapping[str, Named],
+    reproduce: str,
+) -> None:
+    """Write runs to what was asked for: each as a verdict without a baseline. Raises CannotRun as `write_reports`."""
+    if files.json_file is not None:
+        data = results[0] if len(results) == 1 else results
+        write_text(files.json_file, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    if not files.need_cases:
         return
-    changes = {entry["suite"]: _changes(work, entry, cases_of) for entry in answer["suites"]}
-    decisions = []
-    for decision in decisions_of(answer):
+    several = len({result["suite"] for result in results}) < len(results)
+    entries = [_as_entry(result, several=several) for result in results]
+    changes = {}
+    for entry, result in zip(entries, results, strict=True):
+        name = str(result["suite"]).partition("@")[0]
+        of_some = bool(result.get("filter"))
+        found = _results(work, result["run_id"])
+        changes[entry["suite"]] = Changes(found, (), cases_of(name), result["stopped"], of_some)
+    named_ = {
+        entry["suite"]: called.get(str(result["suite"]).partition("@")[0], Named(entry["suite"]))
+        for entry, result in zip(entries, results, strict=True)
+    }
+    answer = {"suites": entries}
+    _write_all(files, Reported(_ordered(decisions_of(answer), changes), changes, answer, named_, reproduce, "run"))
+
+
+def write_nothing(files: Files, answer: Mapping[str, Any]) -> None:
+    """Write the page and the table of a gate that has nothing to decide. Raises CannotRun as `write_reports`."""
+    from suites.report.html import nothing_page
+    from suites.report.spreadsheet import render_csv
+
+    if files.html is not None:
+        write_text(files.html, nothing_page(answer["verdict"], [*answer["reasons"], *answer.get("notes", ())]))
+    if files.csv is not None:
+        write_text(files.csv, render_csv({}))
+
+
+def _as_entry(result: dict[str, Any], *, several: bool) -> dict[str, Any]:
+    """A run as one suite of a gate's answer; named by its variant where other runs are of the same suite."""
+    name = str(result["suite"]).partition("@")[0]
+    counts = f"{result['passed']} of {result['passed'] + result['failed'] + result['errored']} cases passed"
+    return {
+        "suite": f"{name} {result['variant']}" if several else name,
+        "verdict": result["verdict"],
+        "reasons": result["reasons"] or [counts],
+        "candidate": result["variant"],
+        "baseline": None,
+        "pass_rate": result["pass_rate"],
+        "ci95": result["ci95"],
+        "baseline_pass_rate": None,
+        "thresholds": result["thresholds"],
+        "paired": 0,
+        "newly_broken": [],
+        "newly_mended": [],
+        "p_value": None,
+        "evidence_id": None,
+    }
+
+
+def _ordered(decisions: Sequence[GateDecision], changes: Mapping[str, Changes]) -> list[GateDecision]:
+    """The decisions with their cases by number and in the order of the suite."""
+    found = []
+    for decision in decisions:
         places = changes[decision.suite].places()
-        decisions.append(in_order(_named(decision, places), places))
-    if files.junit is not None:
-        _write(files.junit, _as_junit(decisions, changes))
-    if files.markdown is not None:
-        _write(files.markdown, _as_comment(answer, decisions, changes, footings))
+        found.append(in_order(named(decision, places), places))
+    return found
 
 
 def _changes(work: Work, entry: dict[str, Any], cases_of: CasesOf) -> Changes:
-    from suites.results import CaseResult
-
     given = work.evidence(entry["evidence_id"])["content"]["given"]
     sides = [side["run_id"] if side else None for side in (given["candidate"], given["baseline"])]
-    after, before = ([CaseResult.from_dict(row) for row in work.cases(run)] if run else [] for run in sides)
+    after, before = (_results(work, run) if run else [] for run in sides)
     return Changes(after, before, cases_of(entry["suite"]), given["candidate"]["stopped"])
 
 
-def _as_junit(decisions: Sequence[GateDecision], changes: Mapping[str, Changes]) -> str:
+def _results(work: Work, run_id: str) -> list[Any]:
+    from suites.results import CaseResult
+
+    return [CaseResult.from_dict(row) for row in work.cases(run_id)]
+
+
+def _write_all(files: Files, told: Reported) -> None:
+    if files.junit is not None:
+        write_text(files.junit, _as_junit(told))
+    if files.markdown is not None:
+        write_text(files.markdown, _as_comment(told))
+    if files.html is not None:
+        write_text(files.html, _as_page(told))
+    if files.csv is not None:
+        from suites.report.spreadsheet import render_csv
+
+        write_text(files.csv, render_csv(told.rows))
+
+
+def _as_junit(told: Reported) -> str:
     from suites.report.junit import render_junit
 
-    titles = {(suite, case_id): title for suite, each in changes.items() for case_id, title in each.titles().items()}
-    return render_junit(decisions, {suite: each.candidates() for suite, each in changes.items()}, titles)
+    of_suites = told.changes.items()
+    titles = {(suite, case_id): title for suite, each in of_suites for case_id, title in each.titles().items()}
+    sources = {suite: called.file for suite, called in told.named.items() if called.file}
+    return render_junit(told.decisions, {suite: each.candidates() for suite, each in of_suites}, titles, sources)
 
 
-def _as_comment(
-    answer: dict[str, Any],
-    decisions: Sequence[GateDecision],
-    changes: Mapping[str, Changes],
-    footings: Mapping[str, tuple[str, str]],
-) -> str:
-    from suites.report.markdown import Footing, render_markdown
+def _as_comment(told: Reported) -> str:
+    from suites.report.markdown import Told, render_markdown
 
-    views = {
-        (decision.suite, case_id): view
-        for decision in decisions
-        for case_id, view in changes[decision.suite].views([*decision.newly_broken, *decision.newly_mended]).items()
-    }
-    found = {
-        entry["suite"]: Footing(entry["evidence_id"], *footings.get(entry["suite"], (entry["suite"], "")))
-        for entry in answer["suites"]
-    }
-    found = {
-        entry["suite"]: replace(found[entry["suite"]], origins=entry.get("origins", {})) for entry in answer["suites"]
-    }
-    return render_markdown(decisions, views, answer.get("notes", ()), found)
+    notes = told.answer.get("notes", ())
+    said = Told(told.views(), notes, told.footings, told.failed, told.reproduce, told.what)
+    return render_markdown(told.decisions, said)
 
 
-def _write(path: Path, text: str) -> None:
+def _as_page(told: Reported) -> str:
+    from suites.report.html import Shown, render_html
+
+    shown = Shown(told.rows, told.footings, told.answer.get("notes", ()), told.reproduce, told.what)
+    return render_html(told.decisions, shown)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a report as it is, its ends of lines too. Raises CannotRun where the file cannot be written."""
     from service.errors import CannotRun
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
+        path.write_text(text, "utf-8", newline="")
     except OSError as error:
         raise CannotRun(f"{path} cannot be written: {error.strerror}: name a file that can") from error

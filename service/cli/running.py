@@ -10,9 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli.interrupts import ended_by_sigterm
-from service.cli.options import Concurrency, Json, Local, NoCache, RerunFailed, Resume, Suites
+from service.cli.options import (
+    Concurrency,
+    Csv,
+    ForeignOptions,
+    Html,
+    Json,
+    JsonFile,
+    Junit,
+    Local,
+    Markdown,
+    NoCache,
+    Providers,
+    RerunFailed,
+    Resume,
+    Strict,
+    Suites,
+)
 
 if TYPE_CHECKING:
+    from service.cli.reports import Files
     from service.cli.testing import Plan
     from service.cli.work import Work
     from service.gates import RunRequest
@@ -47,24 +64,33 @@ def run(
     first: First = None,
     sample: Sample = None,
     seed: Seed = 0,
+    provider: Providers = None,
+    strict: Strict = False,
+    junit: Junit = None,
+    markdown: Markdown = None,
+    html: Html = None,
+    csv: Csv = None,
+    json_file: JsonFile = None,
     as_json: Json = False,
     local: Local = False,
 ) -> int:
     """Run a suite: exit 1 on a missed threshold or, without thresholds, on a failed case."""
     from prompts.names import parse_selector
-    from service.cli.exits import OF_VERDICT, of_several
+    from service.cli.exits import INCONCLUSIVE, OF_VERDICT, of_several
     from service.cli.output import bar, print_json
+    from service.cli.reports import Files, command_line
     from service.cli.testing import prepare
     from service.gates import RunRequest
     from suites.filters import Filter
     from suites.judging import check_alone
 
     one_each = {parse_selector(text).name: text for text in prompt or ()}
-    _, work, plans, versions = prepare(suites or [], tuple(one_each.values()), local=local)
+    options = ForeignOptions(tuple(provider or ()), strict)
+    _, work, plans, versions = prepare(suites or [], tuple(one_each.values()), local=local, foreign=options)
     chosen = Filter(tags=tuple(tag or ()), cases=tuple(case or ()), first=first, sample=sample, seed=seed)
     asked: dict[str, Any] = {"concurrency": concurrency, "no_cache": no_cache, "rerun_failed": rerun_failed}
     results = []
-    asking = [(plan, [*_variants(plan, versions, prompt or [], model or [])]) for plan in plans]
+    asking = [(plan, [*_variants(plan, versions, prompt or [], model or [*plan.models])]) for plan in plans]
     for plan, variants in asking:  # before any of them is run
         if len(variants) == 1 and plan.data is not None:
             check_alone(plan.suite, plan.data)
@@ -77,11 +103,44 @@ def run(
             with bar(_label(request)) as advance:
                 results.append(work.run(request, advance, resume=resume))
     shown = [{k: v for k, v in result.items() if k != "case_status"} for result in _compared(results)]
+    left_out = [note for plan in plans for note in plan.left_out]
+    if left_out:
+        from service.cli.foreign_runs import show_left_out, told
+
+        shown[0]["left_out"] = told(left_out)
+    named: dict[str, Any] = {"--prompt": prompt, "--model": model, "--provider": provider, "--tag": tag, "--case": case}
+    named |= {"--first": first, "--sample": sample, "--seed": seed if sample else None, "--local": local}
+    files = Files(junit, markdown, json_file, html, csv)
+    could_write = _written(work, plans, shown, files, command_line("run", suites or (), named), local=local)
     if as_json:
         print_json(shown[0] if len(shown) == 1 else shown)
     else:
         _show_runs(work, shown)
-    return of_several(OF_VERDICT[result["verdict"]] for result in results)
+        if left_out:
+            show_left_out(left_out)
+    unasked = [INCONCLUSIVE for plan in plans if plan.unasked]
+    return of_several([*could_write, *unasked, *(OF_VERDICT[result["verdict"]] for result in results)])
+
+
+def _written(
+    work: Work, plans: list[Plan], shown: list[dict[str, Any]], files: Files, again: str, *, local: bool
+) -> list[int]:
+    """Write the reports; the exit code where a file cannot be written, which hides no result."""
+    from service.cli.exits import COULD_NOT_RUN
+    from service.cli.output import show_error
+    from service.cli.reports import Files, write_run_reports
+    from service.errors import CannotRun
+
+    if files == Files():
+        return []
+    asked = {plan.suite.partition("@")[0]: plan for plan in plans}
+    called = {name: plan.called(local=local) for name, plan in asked.items()}
+    try:
+        write_run_reports(work, shown, files, lambda name: asked[name].cases(work), called, again)
+    except CannotRun as error:
+        show_error(str(error))
+        return [COULD_NOT_RUN]
+    return []
 
 
 def _variants(
@@ -155,6 +214,9 @@ def _show_runs(work: Work, results: list[dict[str, Any]]) -> None:
 
     table([_row(result) for result in results], _columns(results))
     for result in results:
+        if "against_first" in result:
+            first = next(each for each in results if each["suite"] == result["suite"])
+            err().print(Text(f"case by case: turnout compare {first['run_id']} {result['run_id']}"))
         if result.get("filter"):
             err().print(Text(f"{result['run_id']}: some of the cases only, which is no evidence for a gate"))
         if "rerun" in result:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from service.cli.calling import call
+if TYPE_CHECKING:
+    from service.cli.client import Client
 
 
 def pairs(given: list[str], option: str = "-v") -> dict[str, str]:
@@ -46,11 +47,18 @@ def typed(given: dict[str, str], schemas: dict[str, dict[str, Any]]) -> dict[str
 
 def fetch_version(selector: str, local: bool) -> dict[str, Any]:
     """The version that NAME (production), NAME@LABEL or NAME@N means now. Raises NotFound."""
+    from service.cli.calling import client
+
+    return version_in(client(local), selector)
+
+
+def version_in(service: Client, selector: str) -> dict[str, Any]:
+    """The same, of a service that is known."""
     from prompts.names import parse_selector
 
     chosen = parse_selector(selector)
     params = {"version": chosen.version, "label": chosen.label}
-    found: dict[str, Any] = call(
-        local, "GET", f"/api/prompts/{chosen.name}", params={key: value for key, value in params.items() if value}
+    found: dict[str, Any] = service.call(
+        "GET", f"/api/prompts/{chosen.name}", params={key: value for key, value in params.items() if value}
     )
     return found

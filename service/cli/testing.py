@@ -12,10 +12,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli.interrupts import ended_by_sigterm
-from service.cli.options import Concurrency, Json, Local, Model, NoCache, PromptOption, RerunErrored, Resume, Suites
+from service.cli.options import (
+    Concurrency,
+    Csv,
+    ForeignOptions,
+    Html,
+    Json,
+    JsonFile,
+    Junit,
+    Local,
+    Markdown,
+    Model,
+    NoCache,
+    PromptOption,
+    Providers,
+    RerunErrored,
+    Resume,
+    Strict,
+    Suites,
+)
 
 if TYPE_CHECKING:
+    from prompts.formats.imported import LeftOut
     from service.cli.project import Project
+    from service.cli.reports import Named
     from service.cli.work import Work
     from suites.case import Case, Suite
 
@@ -38,33 +58,54 @@ def gate(
     fallback: Annotated[
         bool, typer.Option("--fallback", help="Let a missed threshold start the suite's fine-tune.")
     ] = False,
+    affected: Annotated[
+        bool, typer.Option("--affected", help="Only suites that a change since --against (in CI: its base) can affect.")
+    ] = False,
+    require_suites: Annotated[
+        bool, typer.Option("--require-suites", help="With --affected: a changed prompt that no suite tests fails.")
+    ] = False,
     prompt: PromptOption = None,
     model: Model = None,
     concurrency: Concurrency = 16,
     no_cache: NoCache = False,
     rerun_failed: RerunErrored = False,
     resume: Resume = False,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here.")] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write a pull-request comment here.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json-file", help="Write the JSON here, too.")] = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
+    html: Html = None,
+    csv: Csv = None,
+    json_file: JsonFile = None,
+    provider: Providers = None,
+    strict: Strict = False,
     as_json: Json = False,
     local: Local = False,
 ) -> int:
     """May this change ship: 0 pass, 1 fail, 2 bad file, 3 inconclusive, 4 could not run."""
     from prompts.errors import BadInput
     from service.cli.baselines import GIT, merge_base, read_baselines
-    from service.cli.exits import COULD_NOT_RUN, OF_VERDICT, of_several
+    from service.cli.exits import COULD_NOT_RUN, INCONCLUSIVE, OF_VERDICT, of_several
+    from service.cli.gating import check_asked, end_with_nothing, select
     from service.cli.output import bar, print_json, show_error
-    from service.cli.reports import Files, show_gate, with_origins, write_reports
+    from service.cli.reports import Files, command_line, with_origins, write_nothing, write_reports
+    from service.cli.showing import show_gate
     from service.errors import CannotRun
     from service.gates import GateRequest
 
-    if against and baseline:
+    if against and baseline and not affected:  # which then tells only what changed
         raise BadInput("--against and --baseline both name a baseline: give one of them", param="baseline")
     if fallback and local:
         raise BadInput("--fallback needs a service, which trains in the background: drop --local")
     named = (*(candidate or ()), *((prompt,) if prompt else ()))
-    project, work, plans, versions = prepare(suites or [], named, local=local)
+    options = ForeignOptions(tuple(provider or ()), strict, apart=True)
+    check_asked(affected, require_suites, named)
+    project, work, plans = planned(suites or [], named, local=local, foreign=options)
+    selection = select(project, plans, against, model, requires_suites=require_suites) if affected else None
+    if selection is not None:
+        plans, against = [*selection.plans], None if baseline else selection.found.against
+        if not plans:
+            write_nothing(Files(html=html, csv=csv), selection.nothing())
+            return end_with_nothing(selection, junit, markdown, json_file, as_json=as_json)
+    versions = push_plans(work, project, plans)
     base = [*(baseline or ()), *([f"{GIT}{merge_base(project, against)}"] if against else ())]
     baselines = read_baselines(work, project, base, plans)
     request = GateRequest(
@@ -82,13 +123,25 @@ def gate(
     with bar("gate") as advance:
         answer = work.gate(request, advance, resume=resume)
     answer = {**answer, "notes": [*baselines.notes, *answer.get("notes", ())]}
+    answer = selection.told(answer) if selection else answer
     answer = with_origins(answer, (versions[key] for key in versions if key[0] == "prompt"), baselines.origins)
     asked = {plan.suite.partition("@")[0]: plan for plan in plans}
-    footings = {name: (plan.named, " --local" if local else "") for name, plan in asked.items()}
-    files = Files(junit, markdown, json_file)
+    called = {name: plan.called(local=local) for name, plan in asked.items()}
+    files = Files(junit, markdown, json_file, html, csv)
+    chosen: dict[str, Any] = {"--affected": affected, "--candidate": candidate, "--prompt": prompt, "--model": model}
+    chosen |= {"--provider": provider, "--baseline": baseline, "--against": against, "--local": local}
+    again = command_line("gate", suites or (), chosen)
     codes = [OF_VERDICT[answer["verdict"]]]
+    left_out = [note for plan in plans for note in plan.left_out]
+    if left_out:
+        from service.cli.foreign_runs import show_left_out, told
+
+        answer = {**answer, "left_out": told(left_out)}
+    codes += [INCONCLUSIVE for plan in plans if plan.unasked]
     try:
-        write_reports(work, answer, files, lambda name: asked[name].cases(work), footings)
+        write_reports(work, answer, files, lambda name: asked[name].cases(work), called, again)
+        if selection is not None:
+            selection.mark(junit, markdown)
     except CannotRun as error:  # the verdict is told all the same
         show_error(str(error))
         codes.append(COULD_NOT_RUN)
@@ -96,6 +149,8 @@ def gate(
         print_json(answer)
     else:
         show_gate(work, answer, lambda name: asked[name].cases(work))
+        if left_out:
+            show_left_out(left_out)
     return of_several(codes)
 
 
@@ -116,6 +171,10 @@ class Plan:
         self.data = data
         self.candidate = candidate
         self.sources = sources
+        self.prompt_data: dict[str, Any] | None = None  # of a prompt that no file of the working tree has
+        self.models: tuple[str, ...] = ()  # that another tool's file names
+        self.left_out: tuple[LeftOut, ...] = ()  # of that file
+        self.unasked = 0
 
     def cases(self, work: Work) -> Sequence[Case]:
         """The suite's cases: those of its file, else what the registry has."""
@@ -125,6 +184,14 @@ class Plan:
     def named(self) -> str:
         """What a command calls it: its file, else its name."""
         return os.path.relpath(self.sources[0]) if self.data is not None and self.sources else self.suite
+
+    def called(self, *, local: bool) -> Named:
+        """What reports call it by: as a command does, with the options of all commands, and its file in the repository."""
+        from service.cli.project import below_repository
+        from service.cli.reports import Named
+
+        file = below_repository(self.sources[0]) if self.data is not None and self.sources else ""
+        return Named(self.named, " --local" if local else "", file)
 
     @cached_property
     def rubric_names(self) -> frozenset[str]:
@@ -140,11 +207,21 @@ class Plan:
         return tuple(found for name in sorted(self.rubric_names) if (found := versions.get(("prompt", name))))
 
 
-Prepared = tuple["Project", "Work", list[Plan], dict[tuple[str, str], str]]
+Planned = tuple["Project", "Work", list[Plan]]
 
 
-def prepare(given: list[str], candidates: tuple[str, ...], *, local: bool) -> Prepared:
-    """What every command on suites begins with: read the working tree, push what it tests as drafts."""
+def prepare(
+    given: list[str], candidates: tuple[str, ...], *, local: bool, foreign: ForeignOptions | None = None
+) -> tuple[Project, Work, list[Plan], dict[tuple[str, str], str]]:
+    """What commands on suites begin with: read the working tree, push what it tests as drafts."""
+    project, work, plans = planned(given, candidates, local=local, foreign=foreign)
+    return project, work, plans, push_plans(work, project, plans)
+
+
+def planned(
+    given: list[str], candidates: tuple[str, ...], *, local: bool, foreign: ForeignOptions | None = None
+) -> Planned:
+    """The first half of it: what is to be tested, read; nothing is pushed yet."""
     from service.cli.project import Project
     from service.cli.work import connect_work
     from service.settings import load_settings, project_of
@@ -152,10 +229,17 @@ def prepare(given: list[str], candidates: tuple[str, ...], *, local: bool) -> Pr
     gc.freeze()  # what was loaded lives as long as this process: it is never looked through
     gc.enable()
     settings = load_settings(start=project_of(Path(text) for text in given if _is_file(text)))
-    project = Project(settings)
-    work = connect_work(settings, local=local)
-    plans = plan_suites(work, project, given, candidates)
-    return project, work, plans, push_plans(work, project, plans)
+    if any(map(_may_be_foreign, given)):
+        from service.cli.foreign_runs import plans_of, split, with_echo
+
+        given, others = split(given)
+        project = Project(with_echo(settings) if others and local else settings)
+        plans = plans_of(project, others, foreign or ForeignOptions())
+    else:
+        project, plans, others = Project(settings), [], []
+    work = connect_work(project.settings, local=local)
+    plans = [*(plan_suites(work, project, given, candidates) if given or not others else ()), *plans]
+    return project, work, plans
 
 
 def plan_suites(work: Work, project: Project, given: list[str], candidates: tuple[str, ...]) -> list[Plan]:
@@ -186,6 +270,12 @@ def plan_suites(work: Work, project: Project, given: list[str], candidates: tupl
     return plans
 
 
+def _may_be_foreign(text: str) -> bool:
+    """Whether a file could be another tool's: to look into it takes modules that a suite's run has no use for."""
+    own = (".suite.yml", ".suite.yaml", ".prompt.yml", ".prompt.yaml")
+    return text.endswith((".yml", ".yaml", ".json")) and not text.endswith(own)
+
+
 def _is_file(text: str) -> bool:
     return "/" in text or text.endswith((".yml", ".yaml", ".json")) or Path(text).is_file()
 
@@ -194,7 +284,9 @@ def push_plans(work: Work, project: Project, plans: list[Plan]) -> dict[tuple[st
     """Make versions of the working tree's prompts and suites, moving no label; returns `NAME@N` by kind and name."""
     prompts: dict[str, Any] = {}
     for plan in plans:
-        if plan.data is not None and plan.candidate is None:
+        if plan.prompt_data is not None:
+            prompts[plan.prompt] = plan.prompt_data
+        elif plan.data is not None and plan.candidate is None:
             prompts |= project.with_includes(plan.prompt)
         for name in plan.rubric_names and plan.rubric_names & (project.tree.sources.keys() | project.tree.broken):
             prompts |= project.with_includes(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 import zlib
@@ -54,6 +55,8 @@ class FakeModel:
         """From `turnout.yaml`: `answers` by part of the last user message, else `echo` it, else `default`; `latency_s`,
         `chunk_s`.
 
+        `echo: all` answers with the whole prompt as promptfoo's `echo` does: its one text, or all its messages as JSON.
+
         An answer that is a list gives its items in turn by the request's `seed`: judges that vote can disagree.
 
         Raises BadSetting for another key or a value of the wrong type.
@@ -61,21 +64,22 @@ class FakeModel:
         kinds: dict[str, type | tuple[type, ...]] = {
             "answers": Mapping,
             "default": str,
-            "echo": bool,
+            "echo": (bool, str),
             "latency_s": (int, float),
             "chunk_s": (int, float),
         }
         for key, value in config.items():
             if key not in kinds:
                 raise BadSetting(f"{key!r} is no setting of a fake model; these are: {', '.join(kinds)}", param=key)
-            if not isinstance(value, kinds[key]):
+            if not isinstance(value, kinds[key]) or (key == "echo" and value not in (True, False, "all")):
                 raise BadSetting(f"{key} of a fake model cannot be {value!r}", param=key)
         answers = {str(part): text for part, text in config.get("answers", {}).items()}
         echo, default = config.get("echo", False), config.get("default", "")
 
         def answer(request: CompletionRequest) -> str:
             said = last_user_text(request)
-            found = _first_fitting(answers, said, said if echo else default)
+            echoed = whole_prompt(request) if echo == "all" else said
+            found = _first_fitting(answers, said, echoed if echo else default)
             return str(found[request.parameters.get("seed", 0) % len(found)]) if isinstance(found, list) else str(found)
 
         return cls(answer, latency_s=float(config.get("latency_s", 0)), chunk_s=float(config.get("chunk_s", 0)))
@@ -176,6 +180,18 @@ def last_user_text(request: CompletionRequest) -> str:
     """The text of the last user message; "" where there is none."""
     said = [message for message in request.messages if message.role == "user"]
     return _text_of(said[-1].content) if said else ""
+
+
+def whole_prompt(request: CompletionRequest) -> str:
+    """The text of a lone user message; several messages as JSON with an indent of two, as promptfoo writes them."""
+    if (
+        len(request.messages) == 1
+        and request.messages[0].role == "user"
+        and isinstance(request.messages[0].content, str)
+    ):
+        return request.messages[0].content
+    messages = [{"role": message.role, "content": message.as_dict()["content"]} for message in request.messages]
+    return json.dumps(messages, indent=2, ensure_ascii=False)
 
 
 def _text_of(content: Any) -> str:

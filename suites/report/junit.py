@@ -2,6 +2,8 @@
 
 In the shape that GitHub's and GitLab's readers and Jenkins' schema (junit-10.xsd) share. What errored is an `error`,
 what was not asked is `skipped`, and so is the test case of a gate that could not decide: nothing has failed there.
+GitLab shows the text of a failure, an error or a skip and not its message, and tells test cases apart by suite, class
+and name: so all of them have a text, and no two of a suite the same name.
 """
 
 from __future__ import annotations
@@ -14,18 +16,23 @@ from suites.results import CaseResult
 from suites.verdicts import GateDecision
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ATTACHMENT = re.compile(r"\[\[(?=ATTACHMENT\|)", re.IGNORECASE)  # which GitLab and Jenkins make a link of
 MAX_TEXT_CHARACTERS = 4000
+MAX_NAME_CHARACTERS = 200
 
 
 def render_junit(
     decisions: Sequence[GateDecision],
     results: Mapping[str, Iterable[CaseResult]] | None = None,
     titles: Mapping[tuple[str, str], str] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> str:
-    """The document. `results` are the candidate's, by suite; `titles` name cases by suite and id."""
+    """The document. `results` are the candidate's, by suite; `titles` name cases by suite and id, `files` the suites'."""
     root = ET.Element("testsuites", name="turnout")
     for decision in decisions:
         suite = ET.SubElement(root, "testsuite", name=xml_text(decision.suite))
+        if decision.suite in (files or {}):
+            suite.set("file", xml_text((files or {})[decision.suite]))
         _properties(suite, decision)
         _gate(suite, decision)
         for result in (results or {}).get(decision.suite, ()):
@@ -37,8 +44,9 @@ def render_junit(
 
 
 def xml_text(text: str, limit: int = MAX_TEXT_CHARACTERS) -> str:
-    """`text` without what XML 1.0 cannot hold, cut to `limit` characters."""
-    return _NOT_XML.sub("�", text if len(text) <= limit else text[: limit - 1] + "…")
+    """`text` without what XML 1.0 cannot hold and without links to attachments, cut to `limit` characters."""
+    plain = _ATTACHMENT.sub("[ [", _NOT_XML.sub("�", text))
+    return plain if len(plain) <= limit else plain[: limit - 1] + "…"
 
 
 def _properties(suite: ET.Element, decision: GateDecision) -> None:
@@ -60,7 +68,7 @@ def _gate(suite: ET.Element, decision: GateDecision) -> None:
     reasons = xml_text("\n".join(decision.reasons))
     message = xml_text(decision.reasons[0], 300)
     if decision.verdict == "inconclusive":
-        ET.SubElement(case, "skipped", message=f"inconclusive: {message}")
+        ET.SubElement(case, "skipped", message=f"inconclusive: {message}").text = reasons
     elif decision.verdict != "pass":
         kind = "error" if decision.verdict == "could_not_run" else "failure"
         ET.SubElement(case, kind, message=message, type=decision.verdict).text = reasons
@@ -72,21 +80,25 @@ def _case(suite: ET.Element, decision: GateDecision, result: CaseResult, titles:
     name = titles.get((decision.suite, result.case_id)) or result.case_id
     repeat = f" #{result.repeat + 1}" if result.repeat else ""
     seconds = f"{(result.latency_ms or 0.0) / 1000:.3f}"
-    case = ET.SubElement(
-        suite, "testcase", name=xml_text(name, 200) + repeat, classname=xml_text(decision.suite), time=seconds
-    )
+    shown = xml_text(name, MAX_NAME_CHARACTERS) + repeat
+    case = ET.SubElement(suite, "testcase", name=shown, classname=xml_text(decision.suite), time=seconds)
     if result.status == "failed":
         reasons = [outcome.reason for outcome in result.outcomes if outcome.status != "passed"]
-        reason = reasons[0] if reasons else "the score is below the case's threshold"
-        failure = ET.SubElement(case, "failure", message=xml_text(reason, 300), type="failed")
-        failure.text = xml_text("\n".join(reasons))
+        _say(case, "failure", reasons or ["the score is below the case's threshold"], "failed")
     elif result.status == "errored":
-        error = ET.SubElement(case, "error", message=xml_text(result.error, 300), type="errored")
-        error.text = xml_text(result.error)
+        _say(case, "error", [result.error or "errored"], "errored")
     elif result.status == "skipped":
-        ET.SubElement(case, "skipped", message=xml_text(result.error, 300))
+        _say(case, "skipped", [result.error or "not asked"])
     if result.output is not None:
         ET.SubElement(case, "system-out").text = xml_text(result.output)
+
+
+def _say(case: ET.Element, kind: str, reasons: Sequence[str], type_: str = "") -> None:
+    """The first reason as the message, which one line shows, and all of them as the text."""
+    element = ET.SubElement(case, kind, message=xml_text(reasons[0], 300))
+    if type_:
+        element.set("type", type_)
+    element.text = xml_text("\n".join(reasons)).strip() or type_ or kind
 
 
 def _count(element: ET.Element) -> None:

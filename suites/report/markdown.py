@@ -6,118 +6,129 @@ comes to life in it, and so that no cell can break its table.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from suites.policy import PLAIN_BOUNDS
-from suites.verdicts import GateDecision, ThresholdRow, Verdict, worst
+from suites.report.views import SIGNS, WORDS, CaseView, Footing, Footings, Views, next_command
+from suites.verdicts import GateDecision, ThresholdRow, worst
 
 MARKER = "<!-- turnout:gate -->"  # by it the comment is found again and updated
 MAX_CHARACTERS = 60_000  # GitHub takes 65,536
-MAX_CASES = 10  # of a kind and suite
 MAX_OUTPUT_CHARACTERS = 300
-MAX_COMMAND_CHARACTERS = 500
+MAX_COMMAND_CHARACTERS = 2_000
+MAX_NOTES = 10
 ZERO_WIDTH = "&#8203;"
 
-_SIGNS: dict[Verdict, str] = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️", "could_not_run": "⛔"}
-_WORDS: dict[Verdict, str] = {
-    "pass": "passed",
-    "fail": "failed",
-    "inconclusive": "is inconclusive",
-    "could_not_run": "could not run",
-}
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """How much is shown: cases of a kind and suite, and characters of what they say."""
+
+    cases: int
+    characters: int
+
+
+_LIMITS = (_Limits(10, MAX_OUTPUT_CHARACTERS), _Limits(5, 160), _Limits(3, 80), _Limits(0, 0))
 
 
 @dataclass(frozen=True, slots=True)
-class CaseView:
-    """What a reader sees of a case that changed; outputs are None where no answer came, `expected` where nobody knows."""
+class Told:
+    """What a comment says beside the decisions: cases without a view are shown by their id alone.
 
-    title: str
-    candidate: str | None
-    baseline: str | None
-    reason: str = ""
-    expected: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Footing:
-    """What a verdict on a suite rests on, and how its author calls the suite on the command line."""
-
-    evidence_id: str
-    suite: str
-    options: str = ""  # that every command of this project takes, as ` --local`
-    origins: Mapping[str, str] = field(default_factory=dict)  # of `candidate` and `baseline`, where they are drafts
-
-
-Views = Mapping[tuple[str, str], CaseView]  # by suite and case id: suites may share a case
-Footings = Mapping[str, Footing]  # by suite
-
-
-def render_markdown(
-    decisions: Sequence[GateDecision],
-    views: Views | None = None,
-    notes: Sequence[str] = (),
-    footings: Footings | None = None,
-) -> str:
-    """The comment. Cases without a view are shown by their id alone; `notes` are said first.
-
-    Cases stand in the order in which their decisions name them. Of `footings` comes where the evidence is found, and the
-    command that goes on from each verdict.
+    `notes` are said first. Of `footings` comes where the evidence is found, and the command that goes on from a verdict.
+    `failed` are, by suite, the cases that did not pass, shown where nothing is compared. `reproduce` is the command that
+    decides the same again, `what` came to the verdict.
     """
+
+    views: Views = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    footings: Footings = field(default_factory=dict)
+    failed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    reproduce: str = ""
+    what: str = "gate"
+
+
+def render_markdown(decisions: Sequence[GateDecision], told: Told | None = None) -> str:
+    """The comment, below GitHub's limit: what does not fit is left out, worst suites last, and that is said.
+
+    Cases stand in the order in which their decisions name them.
+    """
+    told = told or Told()
+    head, foot = _head(decisions, told), _foot(told)
+    for limits in _LIMITS:
+        sections = [_suite(decision, told, limits) for decision in decisions]
+        text = _joined([head, *sections, _left_out(limits), foot])
+        if len(text) <= MAX_CHARACTERS:
+            return text
+    return _cut(decisions, told, head, foot)
+
+
+def _joined(parts: Sequence[Sequence[str]]) -> str:
+    return "\n".join(line for part in parts for line in part).rstrip() + "\n"
+
+
+def _left_out(limits: _Limits) -> list[str]:
+    if limits == _LIMITS[0]:
+        return []
+    if limits.cases == 0:
+        return ["_The cases are left out: the comment would be too long. `--html` and `--csv` have all of them._", ""]
+    told = f"at most {limits.cases} cases of a kind and {limits.characters} characters of an answer are shown"
+    return [f"_Shortened: {told}. `--html` and `--csv` have all of them._", ""]
+
+
+def _cut(decisions: Sequence[GateDecision], told: Told, head: list[str], foot: list[str]) -> str:
+    """As many suites as fit, without their cases: those first that stopped the gate."""
+    order = ("could_not_run", "fail", "inconclusive", "pass")
+    kept: list[list[str]] = []
+    room = MAX_CHARACTERS - len(_joined([head, foot])) - 300  # for saying what is left out
+    for decision in sorted(decisions, key=lambda each: order.index(each.verdict)):
+        section = _suite(decision, told, _LIMITS[-1])
+        room -= len(_joined([section])) + 1
+        if room < 0:
+            break
+        kept.append(section)
+    names = f"{len(decisions) - len(kept)} of {len(decisions)} suites, and all cases, are left out"
+    return _joined([head, *kept, [f"_Cut: {names}: the comment would be too long. `--html` has all of it._", ""], foot])
+
+
+def _head(decisions: Sequence[GateDecision], told: Told) -> list[str]:
     verdict = worst(decision.verdict for decision in decisions)
-    parts = [MARKER, f"## {_SIGNS[verdict]} Turnout gate {_WORDS[verdict]}", ""]
-    head = [*parts, *(f"- {escape(note)}" for note in notes[:MAX_CASES]), *([""] if notes else [])]
-    parts = list(head)
-    footings = footings or {}
-    for decision in decisions:
-        parts += _suite(decision, views or {}, footings)
-    text = "\n".join(parts).rstrip() + "\n"
-    if len(text) <= MAX_CHARACTERS:
-        return text
-    return _cut("\n".join(head + [line for decision in decisions for line in _suite(decision, None, footings)]))
+    lines = [MARKER, f"## {SIGNS[verdict]} Turnout {told.what} {WORDS[verdict]}", ""]
+    lines += [f"- {escape(note)}" for note in told.notes[:MAX_NOTES]]
+    if len(told.notes) > MAX_NOTES:
+        lines.append(f"- … and {len(told.notes) - MAX_NOTES} more notes, in the JSON")
+    return [*lines, ""] if told.notes else lines
 
 
-def _cut(text: str) -> str:
-    if len(text) <= MAX_CHARACTERS:
-        return text + "\n_The cases are left out: the comment would be too long._\n"
-    return text[:MAX_CHARACTERS].rpartition("\n")[0] + "\n\n_Cut: the comment would be too long._\n"
+def _foot(told: Told) -> list[str]:
+    return [f"Reproduce: {_command(told.reproduce)}"] if told.reproduce else []
 
 
-def _suite(decision: GateDecision, views: Views | None, footings: Footings) -> list[str]:
-    lines = [f"### {_SIGNS[decision.verdict]} {code(decision.suite)}", ""]
+def _command(text: str) -> str:
+    return code(text, MAX_COMMAND_CHARACTERS).replace(ZERO_WIDTH, "")  # to be copied
+
+
+def _suite(decision: GateDecision, told: Told, limits: _Limits) -> list[str]:
+    footing = told.footings.get(decision.suite)
+    lines = [f"### {SIGNS[decision.verdict]} {code(decision.suite)}", ""]
     lines += [f"- {escape(reason)}" for reason in decision.reasons]
-    lines += ["", *_comparison(decision, footings[decision.suite].origins if decision.suite in footings else {}), ""]
+    lines += ["", *_comparison(decision, footing.origins if footing else {}), ""]
     if decision.thresholds:
         lines += ["| threshold | bound | value | |", "|---|---:|---:|---|"]
         lines += [_threshold(row) for row in decision.thresholds]
         lines.append("")
-    lines += _quarantined(decision, views)
-    if views is not None:
-        lines += _cases("Newly broken", decision.suite, decision.newly_broken, views)
-        lines += _cases("Newly mended", decision.suite, decision.newly_mended, views)
-    if decision.suite in footings:
-        lines += _footing(decision, footings[decision.suite])
-    return lines
+    lines += _quarantined(decision, limits)
+    lines += _cases("Newly broken", decision, decision.newly_broken, told, limits)
+    lines += _cases("Newly mended", decision, decision.newly_mended, told, limits)
+    if not decision.newly_broken and decision.verdict != "pass":
+        lines += _cases("Did not pass", decision, told.failed.get(decision.suite, ()), told, limits)
+    return lines + (_footing(decision, footing) if footing else [])
 
 
 def _footing(decision: GateDecision, footing: Footing) -> list[str]:
-    command = code(next_command(decision, footing), MAX_COMMAND_CHARACTERS).replace(ZERO_WIDTH, "")  # to be copied
-    return [f"Evidence {code(footing.evidence_id)}. Next: {command}", ""]
-
-
-def next_command(decision: GateDecision, footing: Footing) -> str:
-    """The command that goes on from a verdict: look at what broke, ask again what errored, see how many cases decide."""
-    suite = shlex.quote(footing.suite)
-    loss = len(decision.newly_broken) - len(decision.newly_mended)
-    if decision.verdict == "could_not_run":
-        return f"turnout gate {suite} --rerun-failed{footing.options}"
-    if decision.verdict == "fail":
-        case = f" --case {decision.newly_broken[0]}" if decision.newly_broken else ""
-        return f"turnout run {suite}{case}{footing.options}"
-    if decision.verdict == "inconclusive" and loss > 0:
-        return f"turnout power --gain {loss / decision.paired:.3g} --cases {decision.paired}"
-    return f"turnout evidence {footing.evidence_id} --verify{footing.options}"
+    evidence = f"Evidence {code(footing.evidence_id)}. " if footing.evidence_id else ""
+    return [f"{evidence}Next: {_command(next_command(decision, footing))}", ""]
 
 
 def _comparison(decision: GateDecision, origins: Mapping[str, str]) -> list[str]:
@@ -155,13 +166,13 @@ def _scores(decision: GateDecision) -> str:
     return f"{means}, {interval} (bootstrap over {scores.clusters} clusters)"
 
 
-def _quarantined(decision: GateDecision, views: Views | None) -> list[str]:
+def _quarantined(decision: GateDecision, limits: _Limits) -> list[str]:
     """The cases that were left out of the comparison; their number alone where the comment would be too long."""
     cases = decision.quarantined
     if not cases:
         return []
     title = f"Flaky on the baseline, left out of the comparison: {len(cases)}"
-    if views is None:
+    if not limits.cases:
         return [title, ""]
     lines = [
         f"<details><summary>{title}</summary>",
@@ -170,26 +181,31 @@ def _quarantined(decision: GateDecision, views: Views | None) -> list[str]:
         "|---|---:|---:|",
     ]
     lines += [
-        f"| {code(case.title or case.case_id)} | {case.baseline.shown} | {case.candidate.shown} |"
-        for case in cases[:MAX_CASES]
+        f"| {code(case.title or case.case_id, limits.characters)} | {case.baseline.shown} | {case.candidate.shown} |"
+        for case in cases[: limits.cases]
     ]
-    if len(cases) > MAX_CASES:
-        lines += ["", f"… and {len(cases) - MAX_CASES} more"]
-    return [*lines, "", "</details>", ""]
+    return [*lines, *_more(len(cases), limits), "", "</details>", ""]
 
 
-def _cases(title: str, suite: str, case_ids: Sequence[str], views: Views) -> list[str]:
+def _cases(title: str, decision: GateDecision, case_ids: Sequence[str], told: Told, limits: _Limits) -> list[str]:
+    """Cases side by side, those that broke unfolded: they are what a reviewer came for."""
     if not case_ids:
         return []
-    lines = [f"<details><summary>{title}: {len(case_ids)}</summary>", ""]
-    lines += ["| case | expected | baseline | candidate | why |", "|---|---|---|---|---|"]
-    for case_id in case_ids[:MAX_CASES]:
-        view = views.get((suite, case_id), CaseView(case_id, None, None))
-        cells = (view.title or case_id, view.expected, view.baseline, view.candidate, view.reason)
-        lines.append("| " + " | ".join(code(cell) for cell in cells) + " |")
-    if len(case_ids) > MAX_CASES:
-        lines += ["", f"… and {len(case_ids) - MAX_CASES} more"]
-    return [*lines, "", "</details>", ""]
+    if not limits.cases:
+        return [f"{title}: {len(case_ids)}", ""]
+    lines = [f"<details{'' if title == 'Newly mended' else ' open'}><summary>{title}: {len(case_ids)}</summary>", ""]
+    sides = ("baseline", "candidate") if decision.baseline else ("candidate",)
+    lines += [f"| case | expected | {' | '.join(sides)} | why |", "|---|---|" + "---|" * (len(sides) + 1)]
+    for case_id in case_ids[: limits.cases]:
+        view = told.views.get((decision.suite, case_id), CaseView(case_id, None, None))
+        answers = tuple(getattr(view, side) for side in sides)
+        cells = (view.title or case_id, view.expected, *answers, view.reason)
+        lines.append("| " + " | ".join(code(cell, limits.characters) for cell in cells) + " |")
+    return [*lines, *_more(len(case_ids), limits), "", "</details>", ""]
+
+
+def _more(count: int, limits: _Limits) -> list[str]:
+    return ["", f"… and {count - limits.cases} more"] if count > limits.cases else []
 
 
 def code(text: str | None, limit: int = MAX_OUTPUT_CHARACTERS) -> str:

@@ -1,17 +1,20 @@
-"""Runs and gates as tables on a terminal. rich is imported here alone; texts of others are never read as its markup."""
+"""Runs and gates as tables on a terminal. Texts of others are never read as markup of rich."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from suites.report.views import CaseView
 from suites.results import RunSummary
 from suites.verdicts import GateDecision, PromotionDecision, Verdict
 
 MAX_QUARANTINED = 10  # of a suite
+LINES_OF_A_CELL = 3  # of a case that changed
+_LEAST_WIDTH = 12  # characters of a column of texts
 
 _STYLES: dict[Verdict, str] = {"pass": "green", "fail": "red", "inconclusive": "yellow", "could_not_run": "red"}
 
@@ -55,6 +58,42 @@ def print_gate(console: Console, decisions: Sequence[GateDecision]) -> None:
             console.print(Text(f"{decision.suite}: left out, {name}: {case.in_words()}", style="yellow"))
         if len(decision.quarantined) > MAX_QUARANTINED:
             console.print(Text(f"  … and {len(decision.quarantined) - MAX_QUARANTINED} more", style="yellow"))
+
+
+def print_changes(
+    console: Console,
+    title: str,
+    views: Sequence[CaseView],
+    left: int = 0,
+    sides: tuple[str, str] = ("baseline", "candidate"),
+) -> None:
+    """Cases that changed: what was expected, what both sides answered, and why; cut to fit the console's width.
+
+    `left` says how many more there are, `sides` what the two are called.
+    """
+    if not views:
+        return
+    names = ["case", "expected", "baseline", "candidate", "why"]
+    if all(view.baseline is None for view in views):
+        names.remove("baseline")
+    called = dict(zip(("baseline", "candidate"), sides, strict=True))
+    columns = (Column(called.get(name, name), overflow="fold", ratio=1) for name in names)
+    table = Table(*columns)
+    limit = LINES_OF_A_CELL * max(_LEAST_WIDTH, console.width // len(names) - 3)
+    for view in views:
+        cells = {"case": view.title, "why": view.reason, "expected": view.expected}
+        cells |= {"baseline": view.baseline, "candidate": view.candidate}
+        table.add_row(*(Text(_cut(cells[name], limit)) for name in names))
+    console.print(Text(title))
+    console.print(table)
+    if left:
+        console.print(Text(f"  … and {left} more: --html FILE and --csv FILE have all of them"))
+
+
+def _cut(text: str | None, limit: int) -> str:
+    """`text` on one line, cut to `limit` characters; a dash where there is none."""
+    line = " ".join((text or "–").split()) or "–"
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _print_thresholds(console: Console, decisions: Sequence[GateDecision]) -> None:

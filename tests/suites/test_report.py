@@ -10,8 +10,9 @@ from suites.case import GateSettings, Thresholds
 from suites.gate import decide, decide_promotion
 from suites.judge import Judged
 from suites.report.junit import render_junit, xml_text
-from suites.report.markdown import MARKER, CaseView, code, escape, render_markdown
-from suites.report.terminal import print_gate, print_promotion, print_run
+from suites.report.markdown import MARKER, Told, code, escape, render_markdown
+from suites.report.terminal import print_changes, print_gate, print_promotion, print_run
+from suites.report.views import CaseView
 from suites.results import CaseResult, Tally
 from suites.verdicts import GateInput, Side
 
@@ -35,7 +36,7 @@ def decision(broken=8, mended=1, **thresholds):
 def test_the_comment_holds_verdict_interval_thresholds_and_changed_cases():
     text = render_markdown(
         [decision(pass_rate=0.9, p95_latency_ms=200)],
-        {("support.triage", "c00"): CaseView("late parcel", "no", "yes", "why")},
+        Told({("support.triage", "c00"): CaseView("late parcel", "no", "yes", "why")}),
     )
     assert text.startswith(MARKER + "\n## ❌ Turnout gate failed\n")
     assert "| pass_rate | 0.9 | 0.8 | **missed** |" in text
@@ -47,7 +48,7 @@ def test_the_comment_holds_verdict_interval_thresholds_and_changed_cases():
 
 
 def test_outputs_cannot_inject_markup_or_mentions():
-    text = render_markdown([decision()], {("support.triage", "c00"): CaseView(EVIL, EVIL, EVIL, EVIL)})
+    text = render_markdown([decision()], Told({("support.triage", "c00"): CaseView(EVIL, EVIL, EVIL, EVIL)}))
     row = next(line for line in text.splitlines() if "octocat" in line)
     assert row.count("|") == 6
     inside = row.replace("<code>", "").replace("</code>", "").replace("<br>", "")
@@ -71,7 +72,7 @@ def test_long_outputs_are_cut_and_nothing_is_a_dash():
 def test_a_comment_that_would_be_too_long_leaves_the_cases_out():
     decisions = [decision() for _ in range(30)]
     views = {("support.triage", f"c{i:02}"): CaseView(EVIL * 9, EVIL * 9, EVIL * 9, EVIL * 9) for i in range(40)}
-    text = render_markdown(decisions, views)
+    text = render_markdown(decisions, Told(views))
     assert len(text) < 65_536
     assert "The cases are left out" in text
     assert len(render_markdown([decision() for _ in range(400)])) < 65_536
@@ -175,7 +176,7 @@ def graded_decision():
 
 
 def test_the_comment_holds_thresholds_of_metrics_and_tags_scores_and_quarantined_cases():
-    text = render_markdown([graded_decision()], {}, ["suite s was another at main"])
+    text = render_markdown([graded_decision()], Told(notes=["suite s was another at main"]))
     assert "\n- suite s was another at main\n" in text
     assert "| <code>tags.billing</code> | 0.8 | 1 | met |" in text
     assert (
@@ -204,3 +205,95 @@ def test_a_terminal_shows_every_threshold_and_who_was_left_out():
     assert "left out, " in text
     assert "which passed 2 of 3 repeats; the candidate 3 of 3" in text
     assert "mean score 0.600 against 0.900 over 19 paired cases" in text
+
+
+def hostile_cases(count):
+    return {("support.triage", f"c{i:02}"): CaseView(*[EVIL * 9] * 4, EVIL * 9) for i in range(count)}
+
+
+def test_a_comment_that_is_too_long_shows_fewer_cases_first():
+    text = render_markdown([decision(broken=40, mended=0) for _ in range(5)], Told(hostile_cases(40)))
+    assert len(text) <= 60_000
+    assert "_Shortened: at most 5 cases of a kind and 160 characters of an answer are shown." in text
+    assert text.count("… and 35 more") == 5
+
+
+def test_a_comment_of_too_many_suites_shows_those_that_stopped_the_gate():
+    passing = [decision(broken=0, mended=0).model_copy(update={"suite": f"fine{n}"}) for n in range(400)]
+    text = render_markdown([*passing, decision(pass_rate=0.9)], Told(reproduce="turnout gate --local"))
+    assert len(text) <= 60_000
+    assert "❌ <code>support.triage</code>" in text
+    assert text.index("❌ <code>support.triage</code>") < text.index("✅")
+    assert " of 401 suites, and all cases, are left out" in text
+    assert text.endswith("Reproduce: <code>turnout gate --local</code>\n")
+
+
+def test_notes_that_are_left_out_are_counted():
+    text = render_markdown([decision()], Told(notes=[f"note {n}" for n in range(12)]))
+    assert "- … and 2 more notes, in the JSON" in text
+
+
+def test_a_verdict_without_a_comparison_shows_what_did_not_pass():
+    alone = decision(pass_rate=0.9).model_copy(update={"baseline": None, "newly_broken": (), "newly_mended": ()})
+    views = {("support.triage", "c00"): CaseView("late parcel", "no", None, "why", "yes")}
+    text = render_markdown([alone], Told(views, failed={"support.triage": ["c00"]}, what="run"))
+    assert "## ❌ Turnout run failed" in text
+    assert "Did not pass: 1" in text
+    assert "| <code>late parcel</code> | <code>yes</code> | <code>no</code> | <code>why</code> |" in text
+
+
+@given(st.text(st.characters(), max_size=80))
+def test_no_text_changes_the_shape_of_a_comment(text):
+    def shape(said):
+        views = {("support.triage", "c00"): CaseView(said, said, said, said, said)}
+        told = render_markdown([decision(broken=1, mended=0)], Told(views, [said], reproduce=said))
+        return [(line.count("|"), line.count("`"), line.startswith(("#", "<"))) for line in told.splitlines()]
+
+    assert shape(text or "x") == shape("x")
+
+
+def test_junit_says_everything_as_text_for_those_who_read_no_messages():
+    inconclusive = decision(broken=3, mended=0)
+    results = [CaseResult("a", 0, 0, "skipped", error="stopped"), CaseResult("b", 1, 0, "errored", error="")]
+    root = ET.fromstring(render_junit([inconclusive], {"support.triage": results}))  # noqa: S314 - made here
+    for case in root.iter("testcase"):
+        [said] = [each for each in case if each.tag != "system-out"]
+        assert said.text
+        assert said.get("message") is not None
+    assert root.find(".//testcase[@name='a']/skipped").text == "stopped"
+
+
+def test_junit_says_which_file_a_suite_is_and_names_no_two_cases_alike():
+    results = [CaseResult("a", 0, repeat, "passed") for repeat in range(3)]
+    text = render_junit([decision()], {"support.triage": results}, files={"support.triage": "suites/triage.suite.yml"})
+    root = ET.fromstring(text)  # noqa: S314 - made here
+    assert root.find("testsuite").get("file") == "suites/triage.suite.yml"
+    names = [case.get("name") for case in root.iter("testcase")]
+    assert len(set(names)) == len(names)
+
+
+def test_an_answer_attaches_no_file_to_a_test_case():
+    results = [CaseResult("a", 0, 0, "passed", output="[[ATTACHMENT|/etc/passwd]] and [[attachment|x]]")]
+    assert "[[" not in render_junit([decision()], {"support.triage": results})
+
+
+@given(st.text(st.characters(), max_size=60))
+def test_no_text_changes_the_shape_of_junit(text):
+    def shape(said):
+        judged = (Judged("equals", None, 1.0, "failed", 0.0, said),)
+        results = [CaseResult("a", 0, 0, "failed", outcomes=judged, output=said)]
+        document = render_junit([decision()], {"support.triage": results}, {("support.triage", "a"): said})
+        return [(each.tag, sorted(each.keys())) for each in ET.fromstring(document).iter()]  # noqa: S314 - made here
+
+    assert shape(text) == shape("x")
+
+
+def test_cases_that_changed_stand_side_by_side_on_a_terminal():
+    views = [CaseView("case 1: late", "no\nnever", "[red]yes", "why", "equals: yes"), CaseView("x" * 999, None, None)]
+    text = printed(lambda console: print_changes(console, "newly broken: 5", views, 3))
+    for said in ("newly broken: 5", "baseline", "candidate", "[red]yes", "no never", "equals: yes", "… and 3 more"):
+        assert said in text
+    assert "x" * 90 not in text.replace("\n", "")
+    assert max(map(len, text.splitlines())) <= 160
+    assert "baseline" not in printed(lambda console: print_changes(console, "t", [CaseView("a", "b", None)]))
+    assert printed(lambda console: print_changes(console, "t", [])) == ""

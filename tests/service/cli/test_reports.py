@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
+import json
 import re
+import subprocess
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -23,7 +27,7 @@ FIELD = '<xs:attribute name="%s"/>'
 FIELDS = {
     "testsuites": ("name", "time", "tests", "failures", "disabled", "errors"),
     "testsuite": ("name", "tests", "failures", "errors", "time", "disabled", "skipped", "timestamp", "hostname", "id",
-                  "package"),
+                  "package", "file"),
     "testcase": ("name", "assertions", "time", "classname", "status"),
 }  # fmt: skip
 PARTS = "".join(f'<xs:element ref="{name}"/>' for name in ("skipped", "error", "failure", "system-out", "system-err"))
@@ -167,3 +171,76 @@ def test_a_case_that_two_suites_share_has_its_number_in_each(project: Project) -
     assert "<code>case 2: the same</code>" in text
     assert "<code>case 4: number 3</code>" in text
     assert {"case 2: the same", "case 4: number 3"} <= set(names)
+
+
+def test_a_page_and_a_spreadsheet_hold_every_case(project: Project) -> None:
+    page, sheet = project.folder / "out" / "g.html", project.folder / "g.csv"
+    project.json("gate", FILE, "--local", "--html", str(page), "--csv", str(sheet), exit_code=1)
+    rows = [*csv.DictReader(io.StringIO(sheet.read_text("utf-8-sig"), newline=""))]
+
+    assert [row["change"] for row in rows] == ["broken"] * 12 + ["mended"]
+    assert (rows[0]["title"], rows[0]["expected"]) == ("case 1: number 0", "equals: a0")
+    assert (rows[0]["output"], rows[0]["baseline.output"]) == ("new a0", "a0")
+    text = html.unescape(page.read_text("utf-8"))
+    assert text.count('<details class="case"') == 13
+    assert f"Reproduce: <code>turnout gate {FILE} --local</code>" in text
+
+
+def test_a_comment_says_how_to_decide_the_same_again(project: Project) -> None:
+    _, comment, _ = written(project, "--baseline", "say@1", "--model", "m", exit_code=1)
+    [command] = re.findall(r"Reproduce: <code>turnout (.*?)</code>", comment)
+
+    assert command == f"gate {FILE} --model m --baseline say@1 --local"
+    assert project.json(*command.split(), exit_code=1)["verdict"] == "fail"
+
+
+def test_a_run_is_reported_without_a_baseline(project: Project) -> None:
+    names = {"--junit": "r.xml", "--markdown": "r.md", "--html": "r.html", "--csv": "r.csv", "--json-file": "r.json"}
+    files = {option: project.folder / name for option, name in names.items()}
+    given = [text for option, path in files.items() for text in (option, str(path))]
+    answer = project.json("run", FILE, "--local", *given, exit_code=1)
+
+    assert json.loads(files["--json-file"].read_text("utf-8")) == answer
+    comment = html.unescape(files["--markdown"].read_text("utf-8"))
+    assert "## ❌ Turnout run failed" in comment
+    assert "Did not pass: 12" in comment
+    assert "| <code>case 1: number 0</code> | <code>equals: a0</code> | <code>new a0</code> |" in comment
+    root = valid(files["--junit"])
+    assert (root.get("tests"), root.get("failures")) == ("14", "13")
+    assert "Turnout run failed" in files["--html"].read_text("utf-8")
+    assert len(files["--csv"].read_text("utf-8").splitlines()) == 14
+
+
+def test_runs_of_one_suite_are_told_apart_and_some_cases_are_all_there_is(project: Project) -> None:
+    junit = project.folder / "r.xml"
+    project.json("run", FILE, "--model", "m", "--model", "dead", "--first", "2", "--local", "--junit", str(junit),
+                 exit_code=4)  # fmt: skip
+    root = valid(junit)
+
+    assert [suite_.get("name") for suite_ in root] == ["say say@2+m", "say say@2+dead"]
+    assert [suite_.get("tests") for suite_ in root] == ["3", "3"]
+
+
+def test_a_file_that_cannot_be_written_hides_no_result(project: Project) -> None:
+    code, out, err = project.run("run", FILE, "--local", "--html", str(project.folder))
+    assert code == 4
+    assert "cannot be written" in err
+    assert "say@2+m" in out
+
+
+def test_faults_are_told_to_code_scanning_from_the_repository_on(project: Project) -> None:
+    subprocess.run(["git", "init"], cwd=project.folder.parent, check=True, capture_output=True)
+    project.write("suites/bad.suite.yml", "prompt: say\nbogus: 1\ntests: []\n")
+    sarif = project.folder / "s.sarif"
+    answer = project.json("check", "--sarif", str(sarif), exit_code=2)
+    results = json.loads(sarif.read_text("utf-8"))["runs"][0]["results"]
+    places = [result["locations"][0]["physicalLocation"] for result in results]
+
+    assert len(results) == len(answer["faults"])
+    assert {place["artifactLocation"]["uri"] for place in places} == {"project/suites/bad.suite.yml"}
+    assert {"startLine": 2} in [place["region"] for place in places]
+    assert project.run("check", "--sarif", str(project.folder))[0] == 2
+    (project.folder / "suites/bad.suite.yml").unlink()
+    assert project.run("check", "--sarif", str(project.folder))[0] == 4
+    project.run("check", "--sarif", str(sarif))
+    assert json.loads(sarif.read_text("utf-8"))["runs"][0]["results"] == []
