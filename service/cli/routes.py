@@ -150,6 +150,7 @@ def _weights(given: list[str]) -> dict[str, float]:
 
 def _rollout(given: list[str], steps: str, rule: Texts, reason: str | None) -> dict[str, Any]:
     from prompts.errors import BadInput
+    from suites.rollouts import Rules
 
     if len(given) != 1:
         raise BadInput(
@@ -160,6 +161,11 @@ def _rollout(given: list[str], steps: str, rule: Texts, reason: str | None) -> d
     except ValueError as error:
         raise BadInput(f"--steps {steps!r}: write 5,25,100", param="steps") from error
     rules = dict(_named(text) for text in rule or [])
+    unknown = sorted(rules.keys() - Rules.model_fields.keys())
+    if unknown:
+        raise BadInput(
+            f"--rule {unknown[0]}: there is no such rule; there are {', '.join(Rules.model_fields)}", param="rule"
+        )
     return {"candidate": given[0], "steps": percents, "rules": rules, "reason": reason or ""}
 
 

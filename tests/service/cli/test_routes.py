@@ -136,6 +136,10 @@ def test_the_evidence_of_a_step_is_computed_anew(routed: Project, tmp_path: Path
         (("rollout", NEW, "--rule", "margin", "-m", "x"), "write NAME=VALUE"),
         (("rollout", NEW, "--rule", "moon=1", "-m", "x"), "moon"),
         (("explain", "-v", "ticket"), "key=value"),
+        (
+            ("rollout", NEW, "--rule", "bogus=1", "-m", "x"),
+            "--rule bogus: there is no such rule; there are margin, latency_budget_ms",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_fix(routed: Project, arguments: tuple[str, ...], said: str) -> None:
