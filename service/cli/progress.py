@@ -42,7 +42,7 @@ class Narrator:
 
 
 def run_in_words(name: str, rates: Sequence[float]) -> str:
-    """Which training a run's name means: `seed-1`, or `trial-C-F` for a candidate and a fold, both from 0.
+    """Which training a run's name means: `seed-1`, `trial-C-F` for a candidate and a fold, both from 0, `trial-C` for all folds.
 
     A candidate beyond the `rates` is the best of them with more dropout and weight decay.
     """
@@ -51,9 +51,9 @@ def run_in_words(name: str, rates: Sequence[float]) -> str:
         return f"seed {rest}"
     if kind != "trial":
         return name
-    candidate, fold = (int(part) for part in rest.split("-"))
-    tried = f"rate {rates[candidate]:g}" if candidate < len(rates) else "the best rate with dropout"
-    return f"{tried}, fold {fold + 1}"
+    candidate, _, fold = rest.partition("-")
+    tried = f"rate {rates[int(candidate)]:g}" if int(candidate) < len(rates) else "the best rate with dropout"
+    return f"{tried}, fold {int(fold) + 1}" if fold else tried
 
 
 def _training_line(kind: str, event: dict[str, Any]) -> str | None:

@@ -95,6 +95,7 @@ def test_a_prompt_file_that_several_suites_test_is_refused_by_their_names(projec
         ("trial-1-2", "rate 0.0005, fold 3"),
         ("trial-2-4", "the best rate with dropout, fold 5"),
         ("", ""),
+        ("trial-1", "rate 0.0005"),
     ],
 )
 def test_a_run_is_called_by_what_it_tries(name: str, words: str) -> None:
