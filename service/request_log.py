@@ -54,7 +54,8 @@ class _Stored:
 class RequestLog:
     """Takes outcomes from the loop's thread, in memory and on disk without ever growing beyond bounds.
 
-    The order is kept: as long as the spool holds anything, new rows go behind it. Rows are lost for one of these reasons, and
+    The order is kept: as long as the spool holds anything, new rows go behind it. It is also where rows go that come faster
+    than the database takes them, before memory is full. Rows are lost for one of these reasons, and
     counted: `memory` (neither the database nor the spool takes rows, and the newest `MOST_WAITING` are kept), `refused`
     (the database refuses what is in a row) and `unreadable` (a line of the spool is torn or spoilt).
     """
@@ -225,7 +226,9 @@ class RequestLog:
         if self._spool is None:
             await self._write(rows)
             return
-        if self._spool.is_empty:
+        if (
+            self._spool.is_empty and len(self._waiting) < MOST_WAITING // 2
+        ):  # beyond, more comes than the database takes
             try:
                 await self._write(rows)
                 return

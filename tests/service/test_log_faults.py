@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -207,6 +208,36 @@ def test_a_database_that_hangs_holds_up_neither_the_rows_nor_the_loop(database: 
 
 
 # ---------------------------------------------------------------------------- full
+
+
+def test_a_database_that_is_slower_than_requests_come_loses_none(
+    database: Failing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write ends in time, and yet more comes than is written: what piles up goes to the disk before memory is full."""
+    monkeypatch.setattr(request_log, "MOST_WAITING", 400)
+    monkeypatch.setattr(request_log, "BATCH", 10)
+    write = request_log.log_writing.write
+
+    def slowly(database: Database, entries: Any) -> Any:
+        time.sleep(0.05)
+        return write(database, entries)
+
+    monkeypatch.setattr(request_log.log_writing, "write", slowly)
+
+    async def work() -> None:
+        log = RequestLog(database, Spool(tmp_path / "spool", LARGE))
+        async with running(log):
+            for number in range(1000):
+                add(log, number)
+                if number % 10 == 9:
+                    await asyncio.sleep(0.005)
+            assert log.standing().spooled_rows > 0
+            monkeypatch.setattr(request_log.log_writing, "write", write)
+            await until(lambda: log.waiting == 0 and not log.is_behind)
+        assert log.dropped == 0
+
+    run(work())
+    assert ids_of(database) == ids(*range(1000))
 
 
 def test_where_the_disk_is_full_serving_goes_on_and_what_is_lost_is_counted_and_told_once(
