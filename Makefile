@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PYTEST := $(BIN)/python -m pytest
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest # compiling hundreds of files in each worker and child takes longer than a minute
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-all lint type format bench clean
@@ -29,8 +29,8 @@ serve: $(STAMP) ## Start the service on http://127.0.0.1:8600
 	$(BIN)/turnout serve $(ARGS)
 
 test: $(STAMP) ## Unit tests, then the tests with real child processes and databases
-	$(PYTEST) -n 2 -m "not integration and not model and not gpu" $(ARGS)
-	$(PYTEST) -n 2 -m "integration and not model and not gpu" $(ARGS)
+	$(PYTEST) -n 2 --dist worksteal -m "not integration and not model and not gpu" $(ARGS)
+	$(PYTEST) -n 2 --dist worksteal -m "integration and not model and not gpu" $(ARGS)
 
 test-all: test ## The same, and the tests that need the real SmolLM2 (fetched once)
 	$(PYTEST) -m "model" $(ARGS)

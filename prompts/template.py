@@ -149,14 +149,24 @@ class _Budget:
 _budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
 
 
-@contextlib.contextmanager
-def one_budget(budget: _Budget | None = None) -> Iterator[None]:
+class _Within:
+    """A block in which `budget` is taken from; a class, since every render enters one."""
+
+    __slots__ = ("_budget", "_token")
+
+    def __init__(self, budget: _Budget) -> None:
+        self._budget = budget
+
+    def __enter__(self) -> None:
+        self._token = _budget.set(self._budget)
+
+    def __exit__(self, *_: object) -> None:
+        _budget.reset(self._token)
+
+
+def one_budget(budget: _Budget | None = None) -> _Within:
     """All templates that are compiled or rendered within take from one budget, as those of one prompt do."""
-    token = _budget.set(budget or _Budget())
-    try:
-        yield
-    finally:
-        _budget.reset(token)
+    return _Within(budget or _Budget())
 
 
 class Template:

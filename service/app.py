@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import structlog
@@ -104,26 +105,37 @@ def check_binding(settings: Settings) -> None:
 
 
 def build_litestar(context: Context) -> Litestar:
-    """The controllers alone, for `context`."""
-    server = context.settings.server
+    """The controllers, which hold `context` open from startup to shutdown."""
+    return _litestar(_largest_body(context), [lambda _: running(context)])
 
-    async def provide_context() -> Context:
-        return context
 
-    async def provide_principal(request: Request[Any, Any, Any]) -> Principal:
-        principal: Principal = request.scope["state"]["principal"]
-        return principal
+def controllers(context: Context) -> Litestar:
+    """The same for whoever enters `running` themselves: made once a process, since that takes a quarter of a second."""
+    return _controllers(_largest_body(context))
 
+
+@functools.cache
+def _controllers(max_body_bytes: int) -> Litestar:
+    return _litestar(max_body_bytes, [])
+
+
+def _largest_body(context: Context) -> int:
+    """Bytes of a body as Litestar sees it; the door holds those that are sent unpacked to less."""
+    return max(context.settings.server.max_body_bytes, context.settings.server.max_unpacked_bytes)
+
+
+def _litestar(max_body_bytes: int, lifespan: Sequence[Callable[[Litestar], Any]]) -> Litestar:
+    """The controllers of whatever context a request's state names."""
     return Litestar(
         route_handlers=list(HANDLERS),
         guards=[require_role],
-        dependencies={"context": Provide(provide_context), "principal": Provide(provide_principal)},
+        dependencies={"context": Provide(_context_of), "principal": Provide(_principal_of)},
         exception_handlers={
             TurnoutError: http_errors.handle_turnout_error,
             HTTPException: http_errors.handle_http_error,
             Exception: http_errors.handle_bug,
         },
-        lifespan=[lambda _: running(context)],
+        lifespan=lifespan,
         openapi_config=OpenAPIConfig(
             "Turnout",
             "1",
@@ -131,11 +143,19 @@ def build_litestar(context: Context) -> Litestar:
             openapi_router=Router("/schema", route_handlers=[], opt={"role": "app"}),
         ),
         before_request=refuse_ambiguous,
-        request_max_body_size=max(
-            server.max_body_bytes, server.max_unpacked_bytes
-        ),  # the door holds plain ones to less
+        request_max_body_size=max_body_bytes,
         logging_config=None,
     )
+
+
+async def _context_of(request: Request[Any, Any, Any]) -> Context:
+    context: Context = request.scope["state"]["context"]
+    return context
+
+
+async def _principal_of(request: Request[Any, Any, Any]) -> Principal:
+    principal: Principal = request.scope["state"]["principal"]
+    return principal
 
 
 async def refuse_ambiguous(request: Request[Any, Any, Any]) -> None:

@@ -64,7 +64,7 @@ def build_context(settings: Settings, *, is_service: bool = True, before: Contex
     What was counted and kept in memory goes on from the context `before`, where one is replaced.
     """
     database = Database(settings.database_url)
-    pool = ModelPool(settings)
+    pool = ModelPool(settings, before.pool if before else None)
     registry = Registry(database, settings)
     snapshot = Snapshot(database, is_eager=is_service, home=settings.home if is_service else None)
     request_log = RequestLog(database, _spool(settings), is_durable=settings.recording.durable)

@@ -35,26 +35,36 @@ class Models(Protocol):
 
 
 class ModelPool:
-    """One model object for each alias of the settings."""
+    """One model object for each alias of the settings.
 
-    def __init__(self, settings: Settings) -> None:
+    Of the pool `before`, where one is replaced, the counters, slots and breakers of aliases go on whose settings are the same.
+    """
+
+    def __init__(self, settings: Settings, before: ModelPool | None = None) -> None:
         self._settings = settings
         self._models: dict[str, Model] = {}
         self._serving: dict[str, Guarded] = {}
+        self._before = before._unchanged(settings) if before else {}
 
     def serving(self, alias: str) -> Serving:
         """`alias` as applications are served from it: guarded. Raises BadSetting, as `get` does."""
         guarded = self._serving.get(alias)
         if guarded is None:
-            guarded = self._serving[alias] = Guarded(alias, self.get(alias), self._settings.model(alias))
+            model, policy = self.get(alias), self._settings.model(alias)
+            guarded = self._serving[alias] = Guarded(alias, model, policy, self._before.pop(alias, None))
         return guarded
+
+    def _unchanged(self, settings: Settings) -> dict[str, Guarded]:
+        """What is known of the aliases that `settings` has as they are here."""
+        known = {**self._before, **self._serving}
+        mine = self._settings.models
+        return {alias: one for alias, one in known.items() if settings.models.get(alias) == mine[alias]}
 
     def upstreams(self) -> tuple[Standing, ...]:
         """How every alias of the settings stands, those that were never asked among them."""
-        serving = self._serving
+        known = {**self._before, **self._serving}
         return tuple(
-            serving[alias].standing() if alias in serving else Standing(alias)
-            for alias in sorted(self._settings.models)
+            known[alias].standing() if alias in known else Standing(alias) for alias in sorted(self._settings.models)
         )
 
     def get(self, alias: str) -> Model:

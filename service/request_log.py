@@ -72,6 +72,7 @@ class RequestLog:
         self._database_lane, self._spool_lane = Lane("request-log"), Lane("request-spool")
         self._is_away = False
         self._is_full = False
+        self.is_stuck = False  # neither the database nor the spool takes rows: they wait in memory
         self._written = 0
         self._lost: Counter[str] = Counter()
         self._spooled = 0
@@ -188,7 +189,9 @@ class RequestLog:
                 group = self._take()
                 try:
                     await self._store([self._entry(outcome) for outcome in self._writing.values()])
+                    self.is_stuck = False
                 except BaseException as error:
+                    self.is_stuck = isinstance(error, StorageFailed)
                     self._put_back()
                     if group is not None:
                         _settle(group, error if isinstance(error, StorageFailed) else StorageFailed("the service ends"))

@@ -31,6 +31,7 @@ from service.store.database import Database
 from service.store.prompts import VersionRecord
 
 WATCH_S = 0.5
+HANGS_S = 2.0  # a look that takes longer is no proof that nothing has moved
 log = structlog.get_logger()
 
 
@@ -105,16 +106,34 @@ class Snapshot:
             await asyncio.to_thread(self.save)
             await asyncio.sleep(WATCH_S)
             try:
-                if prepare is not None and self.is_from_disk:
-                    await asyncio.to_thread(prepare)
-                await asyncio.to_thread(self.refresh)
+                await self._look(prepare if self.is_from_disk else None)
                 if self.is_stale:
                     log.info("the database is back")
                 self.is_stale = False
             except Exception as error:  # noqa: BLE001 - whatever is wrong with the database, serving goes on
-                if not self.is_stale:
-                    log.warning("serving goes on from the last snapshot", reason=f"{type(error).__name__}: {error}")
-                self.is_stale = True
+                self._tell_stale(f"{type(error).__name__}: {error}")
+
+    async def _look(self, prepare: Callable[[], None] | None) -> None:
+        """One refresh; a database that hangs is told of while it is still waited for."""
+
+        def look() -> None:
+            if prepare is not None:
+                prepare()
+            self.refresh()
+
+        looking = asyncio.ensure_future(asyncio.to_thread(look))
+        try:
+            done, _ = await asyncio.wait({looking}, timeout=HANGS_S)
+            if not done:
+                self._tell_stale(f"the database has not answered for {HANGS_S:g} s")
+            await looking
+        finally:
+            looking.cancel()
+
+    def _tell_stale(self, reason: str) -> None:
+        if not self.is_stale:
+            log.warning("serving goes on from the last snapshot", reason=reason)
+        self.is_stale = True
 
     def save(self) -> None:
         """Keep the snapshot on disk where it has moved since the last time; a disk that is full is told, and tried again."""

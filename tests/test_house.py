@@ -1,6 +1,7 @@
 """The directions of imports, and what starting the command line may load."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -20,15 +21,17 @@ LIGHT = {  # of the packages that hold heavy modules
     "finetune": {"data", "plan", "adapter", "durable", "guard", "events"},
     "service.engine": {"weights", "process", "spec"},
 }
+STATEMENTS = ast.stmt | ast.excepthandler | ast.match_case  # an import is no part of an expression
 NEEDED = "import sys; {}; print(*sorted({{'dbos', 'litestar', 'torch', 'scipy', 'transformers'}} & sys.modules.keys()))"
 
 
+@functools.cache
 def imports(path, *, everywhere):
     """Modules that a file imports: at module level, or `everywhere`; never those for type checkers only."""
     found, rest = set(), list(ast.parse(path.read_text("utf-8")).body)
     while rest:
         node = rest.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             rest += node.orelse
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -36,7 +39,7 @@ def imports(path, *, everywhere):
             assert node.level == 0, f"{path}: write the whole name of a module"
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif everywhere or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            rest += ast.iter_child_nodes(node)
+            rest += (child for child in ast.iter_child_nodes(node) if isinstance(child, STATEMENTS))
     return found
 
 
@@ -45,7 +48,11 @@ def name_of(path):
 
 
 MODULES = {name_of(path): path for floor in FLOORS for path in (ROOT / floor).rglob("*.py")}
-EVERYWHERE = {name: imports(path, everywhere=True) for name, path in MODULES.items()}
+
+
+@functools.cache
+def everywhere():
+    return {name: imports(path, everywhere=True) for name, path in MODULES.items()}
 
 
 def heads(names):
@@ -57,7 +64,7 @@ def test_a_floor_looks_down_only(floor):
     others = set(FLOORS) - {floor}
     wrong = {
         name: heads(found) & others - MAY_IMPORT[floor]
-        for name, found in EVERYWHERE.items()
+        for name, found in everywhere().items()
         if heads([name]) == {floor}
     }
     assert {name: found for name, found in wrong.items() if found} == {}
@@ -65,14 +72,14 @@ def test_a_floor_looks_down_only(floor):
 
 def test_of_finetune_the_service_imports_data_plan_and_adapter_only():
     allowed = {"finetune", "finetune.data", "finetune.plan", "finetune.adapter"}
-    parts = {(name, ".".join(used.split(".")[:2])) for name, found in EVERYWHERE.items() for used in found}
+    parts = {(name, ".".join(used.split(".")[:2])) for name, found in everywhere().items() for used in found}
     assert {
         (n, u) for n, u in parts if heads([n]) == {"service"} and heads([u]) == {"finetune"} and u not in allowed
     } == set()
 
 
 def test_torch_is_imported_in_finetune_and_the_engine_alone():
-    using = {name for name, found in EVERYWHERE.items() if heads(found) & HEAVY or "safetensors.torch" in found}
+    using = {name for name, found in everywhere().items() if heads(found) & HEAVY or "safetensors.torch" in found}
     assert using, "the test sees nothing"
     assert {name for name in using if not name.startswith(("finetune.", "service.engine."))} == set()
     assert {f"{package}.{name}" for package, names in LIGHT.items() for name in names} & using == set()
@@ -97,6 +104,7 @@ def test_no_modules_import_each_other_in_a_circle():
     assert level == {}, "these import each other, or wait for those that do"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "statement",
     [
@@ -138,6 +146,7 @@ UNUSED_BY_A_RUN = {
 }
 
 
+@pytest.mark.integration
 def test_a_local_run_loads_no_sql_toolkit_and_no_engine_but_its_own(tmp_path):
     for folder in ("prompts", "suites"):
         (tmp_path / folder).mkdir()

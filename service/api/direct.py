@@ -62,6 +62,7 @@ class Direct:
         if methods is None:
             methods, name = self._find(path)
         if methods is None:
+            scope.setdefault("state", {})["context"] = self._context
             await self._app(scope, receive, send)
             return
         exchange = Exchange(self._context, scope, receive, send, self._watches, name)

@@ -22,10 +22,16 @@ async def live() -> dict[str, str]:
 
 @get("/health/ready", opt={"role": "open"})
 async def ready(context: NamedDependency[Context]) -> Response[dict[str, str]]:
-    """It can serve: 200 `ok`; `stale` from its last snapshot, `disk` from the one of an earlier process; 503 before any."""
+    """It can serve: 200 `ok`; `stale` from its last snapshot, `disk` from the one of an earlier process; 503 before any.
+
+    `log` where neither the database nor the disk takes the request log: rows may be lost; 503 with `recording.durable`, which
+    answers nobody then.
+    """
     snapshot = context.snapshot
     if snapshot.view.revision < 0:
         return Response({"status": "starting"}, status_code=503)
+    if context.request_log.is_stuck:
+        return Response({"status": "log"}, status_code=503 if context.settings.recording.durable else 200)
     return Response({"status": "disk" if snapshot.is_from_disk else "stale" if snapshot.is_stale else "ok"})
 
 

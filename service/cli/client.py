@@ -33,6 +33,7 @@ class Remote:
     def __init__(self, settings: Settings) -> None:
         self.url = os.environ.get("TURNOUT_URL", DEFAULT_URL).rstrip("/")
         key = find_key(settings, os.environ)
+        self._has_key = bool(key)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         try:
             self._client = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_S)
@@ -51,6 +52,9 @@ class Remote:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             cause = str(error) or type(error).__name__
             raise CannotRun(f"no service at {self.url} ({cause}): start `turnout serve`, or add --local") from error
+        if response.status_code == 401 and not self._has_key:
+            how = "set TURNOUT_API_KEY to one that `turnout key create --role ci` made there"
+            raise Unauthenticated(f"{self.url} asks for a key, and there is none: {how}, or add --local")
         return read_answer(response)
 
 
@@ -75,13 +79,13 @@ class InProcess:
         return asyncio.run(self._call(method, path, body, params, headers))
 
     async def _call(self, method: str, path: str, body: Any, params: Any, headers: Any) -> Any:
-        from service.app import build_litestar, inside, running  # Litestar is needed by these commands alone
+        from service.app import controllers, inside, running  # Litestar is needed by these commands alone
         from service.context import build_context
         from service.logs import configure_log
 
         configure_log()
         context = build_context(self._settings, is_service=False)
-        app: Any = inside(context, build_litestar(context))
+        app: Any = inside(context, controllers(context))
 
         async def as_admin(scope: Any, receive: Any, send: Any) -> None:
             scope.setdefault("state", {}).update(principal=LOCAL_ADMIN, headers=dict(scope["headers"]))

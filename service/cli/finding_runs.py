@@ -110,9 +110,18 @@ class Finder:
             return self._at_revision(text)
         if "+" in text:
             return text, ""
+        from prompts.errors import BadInput
+        from service.cli.project import git
         from service.cli.selecting import version_in
+        from service.errors import NotFound
 
-        chosen = version_in(self.client, text)
+        try:
+            chosen = version_in(self.client, text)
+        except NotFound as error:
+            commit = f"{text}^{{commit}}"
+            if git(self.project.root, "rev-parse", "--verify", "--quiet", "--end-of-options", commit, check=False):
+                raise BadInput(f"{error}: the revision of git is {GIT}{text}", param="a") from error
+            raise
         shown = f"{chosen['name']}@{chosen['version']}"
         return f"{shown}+", "" if text == shown else text
 

@@ -98,16 +98,20 @@ class Forge:
             return found.url
         else:
             made = self._call(self.update_method, self.update_path(found.id), json={"body": body})
-        return self.read(made.json()).url
+        return self.read(_object(made)).url
 
     def _own_account(self) -> str | None:
         """Who the token is; None for an application's token of GitHub, which may not ask."""
         answer = self._call("GET", self.own_path, allowed=(401, 403, 404))
-        return self.account(answer.json()) if answer.is_success else None
+        return self.account(_object(answer)) if answer.is_success else None
 
     def _notes(self) -> Iterator[Note]:
         for page in range(1, MAX_PAGES + 1):
-            rows = self._call("GET", self.list_path, params={"per_page": PAGE, "page": page}).json()
+            rows = _read(self._call("GET", self.list_path, params={"per_page": PAGE, "page": page}))
+            if not isinstance(rows, list):
+                raise CannotRun(
+                    f"{self.client.base_url}{self.list_path} gave no list of comments: is it a forge's API?"
+                )
             yield from map(self.read, rows)
             if len(rows) < PAGE:
                 return
@@ -122,6 +126,21 @@ class Forge:
         if answer.status_code in (401, 403, 404):
             raise NotAllowed(f"{said}: {self.fix}")
         raise CannotRun(f"{said}: {answer.text[:200]!r}")
+
+
+def _read(answer: httpx.Response) -> Any:
+    """The JSON of a good answer. Raises CannotRun where it is none: a proxy's page, say."""
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise CannotRun(f"{answer.request.url} answered no JSON: is it a forge's API?") from error
+
+
+def _object(answer: httpx.Response) -> Mapping[str, Any]:
+    found = _read(answer)
+    if not isinstance(found, dict):
+        raise CannotRun(f"{answer.request.url} answered no object of JSON: is it a forge's API?")
+    return found
 
 
 def _is_ours(note: Note, own: str | None) -> bool:

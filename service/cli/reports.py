@@ -16,6 +16,8 @@ from service.cli.showing import decisions_of, named
 if TYPE_CHECKING:
     from service.cli.work import Work
     from suites.report.views import CaseRow, CaseView, Footing
+    from suites.results import CaseResult
+    from suites.rows import Place
     from suites.verdicts import GateDecision
 
 
@@ -37,11 +39,16 @@ class Files:
 
 @dataclass(frozen=True)
 class Named:
-    """How an author calls a suite on the command line, and with which options; `file` is relative to the repository."""
+    """How an author calls a suite on the command line, and with which options.
+
+    `file` is relative to the repository; `places` say where each case stands, in the order of the suite, below the
+    folder that the command runs in.
+    """
 
     suite: str
     options: str = ""
     file: str = ""
+    places: Sequence[Place] = ()
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ def write_run_reports(
         entry["suite"]: called.get(str(result["suite"]).partition("@")[0], Named(entry["suite"]))
         for entry, result in zip(entries, results, strict=True)
     }
-    answer = {"suites": entries}
+    answer = {"suites": entries, "left_out": results[0].get("left_out", ())}
     _write_all(files, Reported(_ordered(decisions_of(answer), changes), changes, answer, named_, reproduce, "run"))
 
 
@@ -241,22 +248,47 @@ def _as_junit(told: Reported) -> str:
     of_suites = told.changes.items()
     titles = {(suite, case_id): title for suite, each in of_suites for case_id, title in each.titles().items()}
     sources = {suite: called.file for suite, called in told.named.items() if called.file}
-    return render_junit(told.decisions, {suite: each.candidates() for suite, each in of_suites}, titles, sources)
+    results = {suite: each.candidates() for suite, each in of_suites}
+    return render_junit(told.decisions, results, titles, sources, _places(told, results))
+
+
+def _places(told: Reported, results: Mapping[str, Sequence[CaseResult]]) -> dict[tuple[str, str], Place]:
+    """Where the cases stand that came from files, with these as forges know them, by suite and case."""
+    from service.cli.project import below_repository
+    from suites.rows import Place
+
+    found: dict[tuple[str, str], Place] = {}
+    files: dict[str, str] = {}
+    for suite, of_suite in results.items():
+        places = told.named[suite].places if suite in told.named else ()
+        for result in of_suite if places else ():
+            path, line = places[result.index]
+            if path not in files:
+                files[path] = below_repository(Path(path))
+            found[suite, result.case_id] = Place(files[path], line)
+    return found
 
 
 def _as_comment(told: Reported) -> str:
     from suites.report.markdown import Told, render_markdown
 
     notes = told.answer.get("notes", ())
-    said = Told(told.views(), notes, told.footings, told.failed, told.reproduce, told.what)
+    said = Told(told.views(), notes, told.footings, told.failed, told.reproduce, told.what, _left_out(told))
     return render_markdown(told.decisions, said)
 
 
 def _as_page(told: Reported) -> str:
     from suites.report.html import Shown, render_html
 
-    shown = Shown(told.rows, told.footings, told.answer.get("notes", ()), told.reproduce, told.what)
+    notes = told.answer.get("notes", ())
+    shown = Shown(told.rows, told.footings, notes, told.reproduce, told.what, _left_out(told))
     return render_html(told.decisions, shown)
+
+
+def _left_out(told: Reported) -> list[str]:
+    """What of another tool's file was left out, each reason once with its count and first place."""
+    entries = told.answer.get("left_out", ())
+    return [f"{each['count']} × {each['what']} ({each['why']}): {each['place']}" for each in entries]
 
 
 def write_text(path: Path, text: str) -> None:

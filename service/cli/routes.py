@@ -235,17 +235,35 @@ def _show_route(record: dict[str, Any]) -> None:
 
 
 def _print_shadows(found: list[dict[str, Any]], as_json: bool) -> int:
-    from service.cli.output import out, print_json, table
+    from service.cli.output import out, print_json
 
     if as_json:
         print_json(found)
-    elif found:
-        rounded = ("shadow_ms", "answered_ms", "p_value", "shadow_usd", "answered_usd")
-        shown = [{**one, **{name: f"{one[name]:.4g}" for name in rounded if one[name] is not None}} for one in found]
-        table(shown, tuple(found[0]))
-    else:
+        return 0
+    for line in shadow_lines(found):
+        out().print(line, markup=False)
+    if not found:
         out().print("no shadow was asked in the last 24 hours: turnout route NAME set … --shadow VARIANT", markup=False)
     return 0
+
+
+def shadow_lines(found: list[dict[str, Any]]) -> list[str]:
+    """How each shadow did, a few lines each: a table of all that is told would be wider than a window."""
+    lines = []
+    for one in found:
+        lines.append(f"{one['shadow']} beside {one['answered']}: {one['requests']} requests")
+        lines.append(
+            f"  failed: both {one['both_failed']}, only the shadow {one['only_shadow_failed']}, only who answered"
+            f" {one['only_answered_failed']} (p {one['p_value']:.4g})"
+        )
+        costs = (
+            "" if one[f"{who}_usd"] is None else f", {one[f'{who}_usd']:.4g} USD" for who in ("shadow", "answered")
+        )
+        took = (f"{one[f'{who}_ms']:.4g} ms{cost}" for who, cost in zip(("shadow", "answered"), costs, strict=True))
+        lines.append("  took: the shadow {}; who answered {}".format(*took))
+        if one["compared"]:
+            lines.append(f"  the same text: {one['same_output']} of {one['compared']} recorded")
+    return lines
 
 
 def _print_status(status: dict[str, Any], as_json: bool) -> int:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from service.cli.reports import Named
     from service.cli.work import Work
     from suites.case import Case, Suite
+    from suites.rows import Place
 
 Candidate = Annotated[
     list[str] | None, typer.Option("--candidate", help="NAME@SEL to test; by default the working tree.")
@@ -174,6 +175,7 @@ class Plan:
         self.prompt_data: dict[str, Any] | None = None  # of a prompt that no file of the working tree has
         self.models: tuple[str, ...] = ()  # that another tool's file names
         self.left_out: tuple[LeftOut, ...] = ()  # of that file
+        self.places: Sequence[Place] = ()  # of the cases in their files
         self.unasked = 0
 
     def cases(self, work: Work) -> Sequence[Case]:
@@ -191,7 +193,7 @@ class Plan:
         from service.cli.reports import Named
 
         file = below_repository(self.sources[0]) if self.data is not None and self.sources else ""
-        return Named(self.named, " --local" if local else "", file)
+        return Named(self.named, " --local" if local else "", file, self.places)
 
     @cached_property
     def rubric_names(self) -> frozenset[str]:
@@ -262,6 +264,7 @@ def plan_suites(work: Work, project: Project, given: list[str], candidates: tupl
     for suite in project.suites_of(files) if files else []:
         prompt = suite.suite.prompt
         plans.append(Plan(suite.name, prompt, suite.suite, named.get(prompt), suite.sources))
+        plans[-1].places = suite.places
     untested = sorted(named.keys() - {plan.prompt for plan in plans})
     if untested:
         suites, prompts = (sorted({getattr(plan, kind) for plan in plans}) for kind in ("suite", "prompt"))

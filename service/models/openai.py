@@ -16,7 +16,7 @@ from service.models.openai_replies import Place, json_object, kind_of, usage_of
 from service.models.openai_stream import StreamedChunks
 from service.upstream.http import Address, Client, OpenReply, Question, Reply
 from service.upstream.whole import WholeChunks
-from service.upstream.wire import TooLong
+from service.upstream.wire import Connection, TooLong
 
 CONNECT_S = 10.0
 _CONNECTIONS = 512
@@ -130,7 +130,8 @@ class OpenAIModel:
     async def _opened(self, place: Place, body: Mapping[str, Any], timeout_s: float) -> OpenReply:
         client = self._connected(place)
         try:
-            return await client.open(Question(place.path, encoded(body), timeout_s=timeout_s))
+            question = Question(place.path, encoded(body), timeout_s=timeout_s)
+            return await client.open(question, Connection.begun)
         except (TimeoutError, OSError) as error:
             raise self._failed(place, error, timeout_s) from error
 

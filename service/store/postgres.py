@@ -9,13 +9,14 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, create_engine, event, inspect
+from sqlalchemy import Connection, create_engine, event, inspect, make_url
 from sqlalchemy import exc as sa_exc
 
 from prompts.errors import TurnoutError
 from service.errors import CannotRun
 from service.store.session import Cursor, Row, Session, refused
 
+_CONNECT_S = 5  # a host that says nothing would else hold a thread for minutes
 _NAMED = re.compile(r"(?<![:\w]):(\w+)")
 
 
@@ -24,7 +25,9 @@ class Postgres:
 
     def __init__(self, url: str) -> None:
         try:
-            self._engine = create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=15)
+            self._engine = create_engine(
+                url, pool_pre_ping=True, pool_size=5, max_overflow=15, connect_args=_within(url)
+            )
         except ModuleNotFoundError as error:
             raise CannotRun("PostgreSQL needs the extra `postgres`: pip install 'turnout[postgres]'") from error
         event.listen(self._engine, "connect", _read_json_as_text)
@@ -90,6 +93,11 @@ class _PostgresSession(Session):
         )
         data = msgspec.json.encode([dict(zip(columns, row, strict=True)) for row in rows]).decode()
         return self._connection.exec_driver_sql(sql, {"rows": data}).rowcount
+
+
+def _within(url: str) -> dict[str, Any]:
+    """How long a connection may take to be made, unless the URL says so itself (`?connect_timeout=20`)."""
+    return {} if "connect_timeout" in make_url(url).query else {"connect_timeout": _CONNECT_S}
 
 
 @lru_cache(maxsize=256)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from prompts.errors import BadInput, ModelError, TurnoutError
+from service.errors import NotFound
 from service.store.session import Session
-from service.store.tables import REQUEST
+from service.store.tables import PROMPT, REQUEST
 
 FAILED = "failed"
+_NO_ERRORS = ("ok", "cancelled", FAILED)
 
 # A person's newest score of a completion counts; a comment alone takes none back.
 _RATED = (
@@ -41,10 +44,38 @@ class Question:
 
 
 def newest(session: Session, question: Question, limit: int) -> list[dict[str, Any]]:
-    """At most `limit` rows, newest first."""
+    """At most `limit` rows, newest first.
+
+    Where there is none, since no row can be: raises NotFound for a prompt that there is not, BadInput for such a status.
+    """
     conditions, values = _conditions(question)
     where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
-    return REQUEST.all(session, f"{where}ORDER BY at DESC, seq DESC LIMIT :limit", limit=limit, **values)
+    found = REQUEST.all(session, f"{where}ORDER BY at DESC, seq DESC LIMIT :limit", limit=limit, **values)
+    if not found and question.after is None:
+        _refuse_unknown(session, question)
+    return found
+
+
+def _refuse_unknown(session: Session, question: Question) -> None:
+    """What some row has is known, whatever it is: a log may tell of errors that this version has no more."""
+    prompt, status = question.prompt, question.status
+    if prompt is not None and PROMPT.get(session, prompt) is None and not _is_in_log(session, "prompt", prompt):
+        raise NotFound("prompt", prompt, "GET /api/prompts lists those that there are")
+    if status in (None, *_NO_ERRORS, *_names(TurnoutError)) or _is_in_log(session, "status", str(status)):
+        return
+    usual = ", ".join(sorted(_names(ModelError)))
+    raise BadInput(
+        f"status {status!r:.80}: give {', '.join(_NO_ERRORS)} or an error's class, such as {usual}", param="status"
+    )
+
+
+def _is_in_log(session: Session, column: str, value: str) -> bool:
+    return session.value(f"SELECT 1 FROM request WHERE {column} = :value LIMIT 1", value=value) is not None
+
+
+def _names(error: type[TurnoutError]) -> set[str]:
+    """The names of an error's class and of all below it."""
+    return {error.__name__}.union(*(_names(each) for each in error.__subclasses__()))
 
 
 def _conditions(question: Question) -> tuple[list[str], dict[str, Any]]:

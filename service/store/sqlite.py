@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ PREFIX = "sqlite:///"
 CACHE_KB = 2000  # SQLite's own default
 SMALL_CACHE_KB = 400  # for one run, which adds rows and hardly reads any
 _MOST_IDLE = 8  # connections
+_ROWS_A_STATEMENT = (32, 8, 1)  # of 25 columns: fewer values than the 999 that any SQLite takes
 
 
 class SQLite:
@@ -116,9 +118,22 @@ class _SQLiteSession(Session):
         self._connection.executemany(sql, rows)
 
     def insert_many(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> int:
-        places = ", ".join("?" * len(columns))
-        sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"
-        return self._connection.executemany(sql, rows).rowcount
+        """Several rows a statement: Python's lock is let go and taken again for each, which others wait for."""
+        written, start = 0, 0
+        for size in _ROWS_A_STATEMENT:
+            sql = _insert(table, tuple(columns), size)
+            while len(rows) - start >= size:
+                values = [value for row in rows[start : start + size] for value in row]
+                written += self._connection.execute(sql, values).rowcount
+                start += size
+        return written
+
+
+@functools.cache
+def _insert(table: str, columns: tuple[str, ...], rows: int) -> str:
+    """One statement for `rows` rows; the same text each time, so that SQLite compiles it once a connection."""
+    row = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)} ON CONFLICT DO NOTHING"
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -36,15 +36,18 @@ Ask = Callable[[float], Coroutine[Any, Any, Answer]]  # with the seconds that it
 
 
 class Guarded:
-    """See `service.upstream.serving.Serving`. Used on one event loop."""
+    """See `service.upstream.serving.Serving`. Used on one event loop.
 
-    def __init__(self, alias: str, model: Model, policy: Policy | None = None) -> None:
+    One that takes the place of `before`, under the same policy, shares its breaker, slots and counters.
+    """
+
+    def __init__(self, alias: str, model: Model, policy: Policy | None = None, before: Guarded | None = None) -> None:
         self._alias = alias
         self._model = model
         self._policy = policy or Policy()
-        self._breaker = Breaker(self._policy.breaker, self._log)
-        self._limiter = Limiter(self._policy.limits)
-        self._counts = Counts()
+        self._breaker: Breaker = before._breaker if before else Breaker(self._policy.breaker, self._log)
+        self._limiter: Limiter = before._limiter if before else Limiter(self._policy.limits)
+        self._counts: Counts = before._counts if before else Counts()
 
     async def complete(self, request: CompletionRequest) -> Completion:
         call = _Call(request.timeout_s)

@@ -105,9 +105,9 @@ class Client:
         self.finish(connection)
         return reply
 
-    async def open(self, question: Question) -> OpenReply:
+    async def open(self, question: Question, until: Until = Connection.head) -> OpenReply:
         """The reply as it comes, its head first; raises as `ask`. It is to be closed, read whole or not."""
-        return OpenReply(self, await self._asked(question, Connection.head))
+        return OpenReply(self, await self._asked(question, until))
 
     def close(self) -> None:
         """Close what is idle, and whatever is under way once it has ended."""

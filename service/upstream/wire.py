@@ -81,6 +81,10 @@ class Connection(asyncio.Protocol):
         """Until `status` and `headers` are there."""
         await self._until(_HEAD)
 
+    async def begun(self) -> None:
+        """The same, and until the first bytes of the body, or its end: whoever waits is woken once, not twice."""
+        await self._until(_SOME)
+
     async def complete(self) -> None:
         """Until the reply has come whole."""
         self._resume()

@@ -15,13 +15,17 @@ _KINDS: Mapping[Verdict, str] = {"pass": "good", "fail": "bad", "inconclusive": 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a page shows beside the decisions, by suite: the cases of both sides, and what the verdicts rest on."""
+    """What a page shows beside the decisions, by suite: the cases of both sides, and what the verdicts rest on.
+
+    `left_out` is what of another tool's file was not taken over.
+    """
 
     rows: Mapping[str, Sequence[CaseRow]] = field(default_factory=dict)
     footings: Footings = field(default_factory=dict)
     notes: Sequence[str] = ()
     reproduce: str = ""
     what: str = "gate"
+    left_out: Sequence[str] = ()
 
 
 def render_html(decisions: Sequence[GateDecision], shown: Shown | None = None) -> str:
@@ -30,7 +34,9 @@ def render_html(decisions: Sequence[GateDecision], shown: Shown | None = None) -
     verdict = worst(decision.verdict for decision in decisions)
     title = f"Turnout {shown.what} {WORDS[verdict]}"
     body = [f"<h1>{esc(title)}</h1>"]
-    body += [f"<ul>{''.join(f'<li>{esc(note)}</li>' for note in shown.notes)}</ul>"] if shown.notes else []
+    body += [_list(shown.notes)] if shown.notes else []
+    if shown.left_out:
+        body += ["<details open><summary>Left out of the imported file</summary>", _list(shown.left_out), "</details>"]
     body += [_overview(decisions)] if len(decisions) > 1 else []
     for decision in decisions:
         body += _suite(decision, shown)
@@ -42,6 +48,10 @@ def nothing_page(verdict: Verdict, notes: Sequence[str]) -> str:
     """The page of a gate that had no suite to decide on, with the reasons."""
     told = "".join(f"<li>{esc(note)}</li>" for note in notes)
     return page("Turnout: nothing to gate", [f"<h1>{verdict_mark(verdict)} Nothing to gate</h1>", f"<ul>{told}</ul>"])
+
+
+def _list(lines: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{esc(line)}</li>' for line in lines)}</ul>"
 
 
 def _overview(decisions: Sequence[GateDecision]) -> str:
@@ -64,7 +74,7 @@ def _overview(decisions: Sequence[GateDecision]) -> str:
 def _suite(decision: GateDecision, shown: Shown) -> list[str]:
     footing = shown.footings.get(decision.suite)
     lines = ["<section>", f"<h2>{verdict_mark(decision.verdict)} {esc(decision.suite)}</h2>"]
-    lines.append(f"<ul>{''.join(f'<li>{esc(reason)}</li>' for reason in decision.reasons)}</ul>")
+    lines.append(_list(decision.reasons))
     lines += _sides(decision, footing)
     if decision.thresholds:
         rows = [
@@ -76,7 +86,9 @@ def _suite(decision: GateDecision, shown: Shown) -> list[str]:
     lines += case_blocks(shown.rows.get(decision.suite, ()))
     if footing:
         evidence = f"Evidence <code>{esc(footing.evidence_id)}</code>. " if footing.evidence_id else ""
-        lines.append(f"<p>{evidence}Next: <code>{esc(next_command(decision, footing))}</code></p>")
+        command = next_command(decision, footing)
+        told = evidence + (f"Next: <code>{esc(command)}</code>" if command else "")
+        lines += [f"<p>{told}</p>"] if told else []
     return [*lines, "</section>"]
 
 

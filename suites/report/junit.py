@@ -1,6 +1,7 @@
 """A gate as JUnit XML: a test suite for each suite, a test case for each case, and one for the gate itself.
 
-In the shape that GitHub's and GitLab's readers and Jenkins' schema (junit-10.xsd) share. What errored is an `error`,
+In the shape that GitHub's and GitLab's readers and Jenkins' schema (junit-10.xsd) share; beside it stand the file and the
+line of a test case, which readers of both forges link and others pass over. What errored is an `error`,
 what was not asked is `skipped`, and so is the test case of a gate that could not decide: nothing has failed there.
 GitLab shows the text of a failure, an error or a skip and not its message, and tells test cases apart by suite, class
 and name: so all of them have a text, and no two of a suite the same name.
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from xml.etree import ElementTree as ET
 
 from suites.results import CaseResult
+from suites.rows import Place
 from suites.verdicts import GateDecision
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -26,8 +28,12 @@ def render_junit(
     results: Mapping[str, Iterable[CaseResult]] | None = None,
     titles: Mapping[tuple[str, str], str] | None = None,
     files: Mapping[str, str] | None = None,
+    places: Mapping[tuple[str, str], Place] | None = None,
 ) -> str:
-    """The document. `results` are the candidate's, by suite; `titles` name cases by suite and id, `files` the suites'."""
+    """The document. `results` are the candidate's, by suite; `titles` name cases by suite and id, `files` the suites'.
+
+    `places` say in which file and line a case stands, by suite and id; cases without one have the suite's file.
+    """
     root = ET.Element("testsuites", name="turnout")
     for decision in decisions:
         suite = ET.SubElement(root, "testsuite", name=xml_text(decision.suite))
@@ -37,6 +43,10 @@ def render_junit(
         _gate(suite, decision)
         for result in (results or {}).get(decision.suite, ()):
             _case(suite, decision, result, titles or {})
+            _stand(suite[-1], (places or {}).get((decision.suite, result.case_id)))
+        for case in suite.iter("testcase"):
+            if "file" not in case.attrib and suite.get("file"):
+                case.set("file", suite.attrib["file"])
         _count(suite)
     _count(root)
     ET.indent(root)
@@ -91,6 +101,14 @@ def _case(suite: ET.Element, decision: GateDecision, result: CaseResult, titles:
         _say(case, "skipped", [result.error or "not asked"])
     if result.output is not None:
         ET.SubElement(case, "system-out").text = xml_text(result.output)
+
+
+def _stand(case: ET.Element, place: Place | None) -> None:
+    """Where forges show what failed: beside its line."""
+    if place is not None and place.path:
+        case.set("file", xml_text(place.path))
+        if place.line:
+            case.set("line", str(place.line))
 
 
 def _say(case: ET.Element, kind: str, reasons: Sequence[str], type_: str = "") -> None:

@@ -38,7 +38,7 @@ class Told:
 
     `notes` are said first. Of `footings` comes where the evidence is found, and the command that goes on from a verdict.
     `failed` are, by suite, the cases that did not pass, shown where nothing is compared. `reproduce` is the command that
-    decides the same again, `what` came to the verdict.
+    decides the same again, `what` came to the verdict. `left_out` is what of another tool's file was not taken over.
     """
 
     views: Views = field(default_factory=dict)
@@ -47,6 +47,7 @@ class Told:
     failed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     reproduce: str = ""
     what: str = "gate"
+    left_out: Sequence[str] = ()
 
 
 def render_markdown(decisions: Sequence[GateDecision], told: Told | None = None) -> str:
@@ -98,7 +99,19 @@ def _head(decisions: Sequence[GateDecision], told: Told) -> list[str]:
     lines += [f"- {escape(note)}" for note in told.notes[:MAX_NOTES]]
     if len(told.notes) > MAX_NOTES:
         lines.append(f"- … and {len(told.notes) - MAX_NOTES} more notes, in the JSON")
-    return [*lines, ""] if told.notes else lines
+    return [*lines, *([""] if told.notes else []), *_not_taken(told.left_out)]
+
+
+def _not_taken(left_out: Sequence[str]) -> list[str]:
+    """What no verdict below speaks of, folded."""
+    if not left_out:
+        return []
+    reasons = "1 reason" if len(left_out) == 1 else f"{len(left_out)} reasons"
+    lines = [f"<details><summary>Left out of the imported file, for {reasons}</summary>", ""]
+    lines += [f"- {escape(line[:MAX_OUTPUT_CHARACTERS])}" for line in left_out[:MAX_NOTES]]
+    if len(left_out) > MAX_NOTES:
+        lines.append(f"- … and {len(left_out) - MAX_NOTES} more reasons, in the JSON")
+    return [*lines, "", "</details>", ""]
 
 
 def _foot(told: Told) -> list[str]:
@@ -128,7 +141,8 @@ def _suite(decision: GateDecision, told: Told, limits: _Limits) -> list[str]:
 
 def _footing(decision: GateDecision, footing: Footing) -> list[str]:
     evidence = f"Evidence {code(footing.evidence_id)}. " if footing.evidence_id else ""
-    return [f"{evidence}Next: {_command(next_command(decision, footing))}", ""]
+    command = next_command(decision, footing)
+    return [f"{evidence}Next: {_command(command)}" if command else evidence.rstrip(), ""]
 
 
 def _comparison(decision: GateDecision, origins: Mapping[str, str]) -> list[str]:

@@ -79,7 +79,10 @@ Footings = Mapping[str, Footing]  # by suite
 
 
 def next_command(decision: GateDecision, footing: Footing) -> str:
-    """The command that goes on from a verdict: look at what broke, ask again what errored, see how many cases decide."""
+    """The command that goes on from a verdict: look at what broke, ask again what errored, see how many cases decide.
+
+    "" for a run that left no evidence and nothing to look at.
+    """
     suite = shlex.quote(footing.suite)
     loss = len(decision.newly_broken) - len(decision.newly_mended)
     if decision.verdict == "could_not_run":
@@ -89,4 +92,6 @@ def next_command(decision: GateDecision, footing: Footing) -> str:
         return f"turnout run {suite}{case}{footing.options}"
     if decision.verdict == "inconclusive" and loss > 0:
         return f"turnout power --gain {loss / decision.paired:.3g} --cases {decision.paired}"
+    if not footing.evidence_id:
+        return ""
     return f"turnout evidence {footing.evidence_id} --verify{footing.options}"

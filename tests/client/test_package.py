@@ -60,9 +60,22 @@ def test_importing_it_loads_nothing_beside_httpx(tmp_path: Path) -> None:
 def test_nothing_of_the_service_reaches_it_by_its_folder() -> None:
     """As `service.client` it would be a second copy of every class."""
     files = [path for floor in ("service", "suites", "prompts", "finetune") for path in (ROOT / floor).rglob("*.py")]
+    naming = [path for path in files if "client" in path.read_text("utf-8")]
 
-    assert files
-    assert {path for path in files if any(name.startswith("service.client") for name in _imports(path))} == set()
+    assert naming
+    assert {path for path in naming if any(name.startswith("service.client") for name in _imports(path))} == set()
+
+
+def test_a_run_of_pytest_loads_no_http_for_the_plug_in() -> None:
+    program = "import sys, turnout.pytest_plugin; sys.exit('httpx' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    assert done.returncode == 0
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    assert {name for name in turnout.__all__ if getattr(turnout, name).__name__ == name} == set(turnout.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Turnouts'"):
+        turnout.Turnouts  # noqa: B018 - looked up for its error
 
 
 def test_it_carries_its_types() -> None:

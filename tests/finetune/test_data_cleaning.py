@@ -95,6 +95,7 @@ def test_no_example_kept_equals_a_heldout_case_or_another_and_none_is_lost(pairs
     assert len(report.kept) + len(report.drops) + conflicting == len(examples)
 
 
+@pytest.mark.integration
 @given(st.lists(st.text(alphabet="ab ", min_size=1, max_size=20), min_size=2, max_size=8))
 def test_the_index_finds_what_comparing_all_pairs_finds(found):
     examples = [ticket(text) for text in found]
@@ -105,6 +106,7 @@ def test_the_index_finds_what_comparing_all_pairs_finds(found):
     assert clean(examples, []).kept == tuple(kept)
 
 
+@pytest.mark.integration
 def test_of_a_thousand_examples_and_a_thousand_cases_few_pairs_are_compared(monkeypatch):
     chance = random.Random(7)  # noqa: S311  a repeatable test, no secret
     words = ["".join(chance.choices("etaoinshrdlu", k=5)) for _ in range(800)]
@@ -311,6 +313,7 @@ def test_a_passage_that_boilerplate_parts_is_a_leak():
     assert clean([*examples, parted], heldout).drops[0].reason == "held-out-13-gram"
 
 
+@pytest.mark.integration
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([12, 45, 52, 70]))
 def test_the_index_finds_all_pairs_around_the_thresholds(seed, length):

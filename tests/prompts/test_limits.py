@@ -64,6 +64,7 @@ def test_what_is_printed_piece_by_piece_counts_as_one_output() -> None:
     assert refused("{{ x }}-{{ x }}", x=half) == "the template gives more than 2,097,152 characters"
 
 
+@pytest.mark.integration
 def test_a_text_that_could_never_be_rendered_is_refused_when_it_is_written() -> None:
     assert len(render("a" * MAX_OUTPUT_CHARACTERS)) == 2_097_152
     with pytest.raises(TemplateRefused, match=r"the text has 2,097,153 characters; a prompt gives at most 2,097,152, "):
@@ -289,6 +290,7 @@ def test_only_the_first_hundred_faults_of_a_file_are_shown_and_the_others_counte
     assert len(raised.value.faults) == 100
 
 
+@pytest.mark.integration
 def test_a_file_of_too_many_values_says_what_to_do() -> None:
     assert len(load_yaml("[" + "1," * 249_999 + "]", "f").data) == 249_999
     with pytest.raises(
@@ -297,6 +299,7 @@ def test_a_file_of_too_many_values_says_what_to_do() -> None:
         load_yaml("[" + "1," * 250_000 + "]", "f")
 
 
+@pytest.mark.integration
 def test_a_prompt_of_a_megabyte_is_read_resolved_and_rendered() -> None:
     text = "word " * (MEGABYTE // 5)
     source = load_prompt(
@@ -323,6 +326,7 @@ def include(name: str) -> str:
     return f"{{% include '{name}' %}}"
 
 
+@pytest.mark.integration
 def test_ten_thousand_includes_in_a_row_are_told_to_be_too_deep() -> None:
     files = family({f"a{n}": include(f"a{n + 1}") for n in range(10_000)} | {"a10000": "end"})
     with pytest.raises(BadFile) as raised:
@@ -333,6 +337,7 @@ def test_ten_thousand_includes_in_a_row_are_told_to_be_too_deep() -> None:
     assert resolve(files["a9990"], files, nothing_registered).messages[0].content == "end"  # type: ignore[union-attr]
 
 
+@pytest.mark.integration
 def test_includes_that_fan_out_are_bounded() -> None:
     files = {f"{s}{n}": (include(f"a{n + 1}") + include(f"b{n + 1}")) * 2 for n in range(15) for s in "ab"}
     with pytest.raises(BadFile, match="more than 4,194,304 characters"):
@@ -349,6 +354,7 @@ def test_one_long_text_is_not_included_over_and_over() -> None:
 DOUBLING = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)} | {"d40": {}}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("schema", "value", "reason"),
     [

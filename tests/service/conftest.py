@@ -14,7 +14,7 @@ import httpx
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from service.app import build_litestar, running, with_door
+from service.app import controllers, running, with_door
 from service.context import Context, build_context
 from service.identity import KEY_FILE, Principal
 from service.settings import Settings
@@ -85,7 +85,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.context: Context = build_context(settings)
-        self.litestar = build_litestar(self.context)
+        self.litestar = controllers(self.context)
         self.app = with_door(self.context, self.litestar)
         self.keys: dict[str, str] = {}
         self.ids: dict[str, str] = {}

@@ -50,6 +50,7 @@ def serves(service: Service) -> bool:
 # ---------------------------------------------------------------------------- sizes
 
 
+@pytest.mark.integration
 def test_a_prompt_of_a_megabyte_is_pushed_rendered_and_answered(service: Service) -> None:
     messages = [{"role": "system", "content": MEGABYTE}, {"role": "user", "content": "{{ ticket }}"}]
     service.push("large", triage(messages=messages, model="echo"))
@@ -364,6 +365,7 @@ print((peak_kib() - before_kib) * 1024 // len(body))
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is told by Linux")
 def test_looking_through_a_long_text_takes_no_room_for_each_of_its_escapes() -> None:
     done = subprocess.run([sys.executable, "-c", _PEAK], capture_output=True, text=True, check=True)

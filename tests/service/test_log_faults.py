@@ -266,6 +266,27 @@ def test_where_the_disk_is_full_serving_goes_on_and_what_is_lost_is_counted_and_
     assert (told.out + told.err).count("drops rows") == 1
 
 
+def test_whether_anything_takes_rows_is_known(database: Failing, tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", 10)
+    log = RequestLog(database, spool)
+
+    async def scene() -> None:
+        async with running(log):
+            database.is_away = True
+            add(log, 1)
+            await until(lambda: log.is_stuck)
+            spool._most_bytes = LARGE
+            await until(lambda: log.standing().spooled_rows == 1)
+            assert (log.is_stuck, log.standing().is_away) == (False, True)
+            spool._most_bytes = 10
+            add(log, 2)
+            await until(lambda: log.is_stuck)
+            database.is_away = False
+            await until(lambda: log.standing().written == 2 and not log.is_stuck)
+
+    run(scene())
+
+
 def test_without_a_spool_rows_wait_in_memory(database: Failing) -> None:
     log = RequestLog(database)
     database.is_away = True

@@ -50,6 +50,34 @@ def test_every_alias_stands_somewhere_whether_it_was_asked_or_not(tmp_path: Path
     asyncio.run(main())
 
 
+def test_a_pool_that_takes_the_place_of_another_goes_on_with_what_did_not_change(tmp_path: Path) -> None:
+    dead = {"engine": "openai", "base_url": "http://127.0.0.1:9/v1", "retries": {"times": 0}}
+
+    async def ask(models: ModelPool, alias: str) -> None:
+        with pytest.raises(ModelUnavailable):
+            await models.serving(alias).complete(ASKED)
+
+    def asked(models: ModelPool) -> dict[str, int]:
+        return {one.alias: one.counts.asked for one in models.upstreams()}
+
+    async def main() -> None:
+        first = ModelPool(make_settings(tmp_path, models={"dead": dead, "other": dead}))
+        await ask(first, "dead")
+        await ask(first, "other")
+        changed = {"dead": dead, "other": {**dead, "timeout_s": 9}, "new": dead}
+        second = ModelPool(make_settings(tmp_path, models=changed), first)
+        assert asked(second) == {"dead": 1, "new": 0, "other": 0}
+        await ask(second, "dead")
+        await first.aclose()  # its last answer has gone out
+        third = ModelPool(make_settings(tmp_path, models=changed), second)
+        await second.aclose()
+        await ask(third, "dead")
+        assert asked(third) == {"dead": 3, "new": 0, "other": 0}
+        await third.aclose()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("key", ["two words", "line\n", "kéy"])
 def test_a_key_that_no_header_holds_is_a_bad_setting_that_does_not_repeat_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str

@@ -17,6 +17,8 @@ from service.tuning.claim import Claim
 from suites.policy import Budget
 from tests.tiny_model import make_tiny_model
 
+pytestmark = pytest.mark.integration  # a tiny model is made with torch
+
 MEASURED = Measured(
     device="cpu", precision="float32", load_s=2.0, step_s=0.8, largest_step_s=1.0, row_s=0.1, score_row_s=0.02,
     tokens_per_s=400.0, peak_bytes=10**9, free_bytes=10**10, pack_tokens=4096,

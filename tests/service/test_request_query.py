@@ -74,6 +74,7 @@ def test_every_row_comes_once_however_small_the_pages_and_equal_the_times(kind: 
 def test_rows_are_asked_for_by_the_newest_score_of_each_person(kind: str, database: Database) -> None:
     with database.write() as session:
         requests.add_outcomes(session, [outcome(number, at=at(number)) for number in range(1, 7)])
+        requests.add_outcomes(session, [outcome(7, at=at(7), prompt="b")])
         say(session, 1, 0.2)
         say(session, 2, 0.2, second=1)
         say(session, 2, 0.9, second=2)  # the same person thought better of it
@@ -151,6 +152,26 @@ def test_a_question_that_cannot_be_meant_is_refused(service: Service, query: str
         answer = service.call("GET", f"{path}?{query}")
 
         assert (answer.status_code, answer.json()["param"]) == (400, param)
+
+
+def test_what_no_row_can_have_is_told(filled: Service) -> None:
+    answer = filled.call("GET", "/api/requests?status=bogus")
+    assert (answer.status_code, answer.json()["param"]) == (400, "status")
+    assert "'bogus': give ok, cancelled, failed or an error's class, such as " in answer.json()["detail"]
+    assert "ModelTimeout" in answer.json()["detail"]
+    for path in ("/api/requests?prompt=nope", "/api/prompts/nope/requests"):
+        answer = filled.call("GET", path)
+        assert (answer.status_code, "no prompt 'nope'" in answer.json()["detail"]) == (404, True)
+
+    with filled.context.database.write() as session:
+        requests.add_outcomes(session, [outcome(9, prompt="gone", status="OfOldVersion")])
+    assert ids(filled.call("GET", "/api/requests?prompt=gone&status=OfOldVersion")) == ["chatcmpl-9"]
+    for query in (
+        "prompt=gone&status=failed&since=2099-01-01",
+        "status=OfOldVersion&until=2020-01-01",
+        "status=RenderError",
+    ):
+        assert ids(filled.call("GET", f"/api/requests?{query}")) == []
 
 
 def test_a_question_by_score_looks_only_at_what_was_said_of_the_same_completion(tmp_path: Any) -> None:

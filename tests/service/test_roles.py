@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from service.api.gatekeeper import Gatekeeper
 from service.api.hot import HOT
-from service.app import HANDLERS
+from service.app import HANDLERS, build_litestar, inside, with_door
 from service.identity import ROLES
 from tests.service.conftest import Service, make_settings
 
@@ -167,24 +167,28 @@ def test_no_spelling_of_a_path_reaches_a_handler_without_a_key(service: Service,
     assert "role" not in answer.text
 
 
-@pytest.mark.parametrize("role", [None, *ROLES])
-def test_a_handler_that_does_not_say_whom_it_is_for_is_refused_to_everyone(service: Service, role: str | None) -> None:
+def test_a_handler_that_does_not_say_whom_it_is_for_is_refused_to_everyone(service: Service) -> None:
     @get("/api/new")
     async def new() -> str:
         return "reached"
 
-    service.litestar.register(new)
-    try:
-        answer = service.call("GET", "/api/new", role)
-    finally:
-        service.litestar.routes[:] = [route for route in service.litestar.routes if route.path != "/api/new"]
+    litestar = build_litestar(service.context)
+    litestar.register(new)
+    app = with_door(service.context, litestar)
 
-    assert answer.status_code == (401 if role is None else 403)
+    async def asked(role: str | None) -> int:
+        headers = {"authorization": f"Bearer {service.keys[role]}"} if role else {}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            return (await client.get("/api/new", headers=headers)).status_code
+
+    assert {role: service.wait(asked(role)) for role in (None, *ROLES)} == {None: 401} | dict.fromkeys(ROLES, 403)
 
 
 def test_health_tells_its_status_alone(service: Service) -> None:
     assert service.call("GET", "/health/live", None).json() == {"status": "ok"}
     assert service.call("GET", "/health/ready", None).json() == {"status": "ok"}
+    service.context.request_log.is_stuck = True
+    assert service.call("GET", "/health/ready", None).json() == {"status": "log"}
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8600", ""])
@@ -202,7 +206,7 @@ def test_loopback_names_are_always_good_hosts(service: Service, host: str) -> No
 
 def test_a_host_that_the_settings_allow_is_good(service: Service) -> None:
     settings = make_settings(service.settings.home, server={"allowed_hosts": ["turnout.example.com"]})
-    app = Gatekeeper(service.litestar, settings, service.context.snapshot)
+    app = Gatekeeper(inside(service.context, service.litestar), settings, service.context.snapshot)
 
     async def ask_by_name() -> int:
         async with httpx.AsyncClient(

@@ -238,6 +238,7 @@ def test_a_filter_that_cannot_be_is_refused_before_anything_is_queued(
     assert told in answer.text
 
 
+@pytest.mark.integration
 def test_a_suite_of_many_cases_is_stored_in_chunks_and_read_whole(service: Service) -> None:
     many = suite(*(case(f"charged {number}", "billing", tags=[str(number)]) for number in range(600)))
     version = service.put_suite("many", many)

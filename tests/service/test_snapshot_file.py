@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,30 @@ async def _serve_from_disk(other: Context, patch: pytest.MonkeyPatch) -> None:
             await asyncio.sleep(0.02)
         assert not snapshot.is_stale
         assert not snapshot.is_from_disk
+
+
+def test_a_database_that_hangs_makes_the_snapshot_stale_until_it_answers(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, goes_on = Snapshot(service.context.database), threading.Event()
+    monkeypatch.setattr("service.snapshot.WATCH_S", 0.01)
+    monkeypatch.setattr("service.snapshot.HANGS_S", 0.05)
+    monkeypatch.setattr(snapshot, "refresh", lambda: goes_on.wait(10))
+
+    async def until(is_stale: bool) -> None:
+        async with asyncio.timeout(10):
+            while snapshot.is_stale is not is_stale:  # noqa: ASYNC110 - what is waited for is a plain flag
+                await asyncio.sleep(0.01)
+
+    async def scene() -> None:
+        watching = asyncio.create_task(snapshot.watch())
+        await until(is_stale=True)
+        goes_on.set()
+        await until(is_stale=False)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    asyncio.run(scene())
 
 
 def test_without_a_snapshot_on_disk_a_start_without_a_database_is_refused(

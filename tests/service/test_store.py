@@ -163,6 +163,17 @@ def test_a_block_that_raises_writes_nothing(kind: str, database: Database) -> No
         assert not prompts.exists(session, "a")
 
 
+def test_many_rows_are_counted_but_for_those_that_are_there_already(kind: str, database: Database) -> None:
+    for rows, added in ((0, 0), (1, 1), (43, 42), (200, 157)):
+        with database.write() as session:
+            written = session.insert_many("prompt", ("name", "created_at"), [(f"p{n}", AT) for n in range(rows)])
+        assert written == added
+
+    with database.read() as session:
+        names = [name for (name,) in session.rows("SELECT name FROM prompt")]
+    assert sorted(names) == sorted(f"p{n}" for n in range(200))
+
+
 def test_a_stream_that_is_left_in_the_middle_holds_nothing_up(kind: str, database: Database) -> None:
     with database.write() as session:
         for number in range(1200):

@@ -152,6 +152,7 @@ def test_a_key_that_an_upstream_repeats_is_neither_told_nor_recorded(service: Se
     assert key not in told + row["error"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("alias", "attempts", "told"),
     [("no-host", 1, "no-such-host.invalid"), ("nobody", 2, "127.0.0.1:9"), ("tls", 1, "https://127.0.0.1")],

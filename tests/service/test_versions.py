@@ -43,6 +43,7 @@ def push_at_once(registry: Registry, seeds: list[int]) -> list[dict[str, Any]]:
     return written
 
 
+@pytest.mark.integration
 @BOTH
 def test_two_hundred_contents_pushed_at_once_are_numbered_without_gap(
     kind: str, database: Database, tmp_path: Path
@@ -58,6 +59,7 @@ def test_two_hundred_contents_pushed_at_once_are_numbered_without_gap(
     assert listed["latest"] == 200
 
 
+@pytest.mark.integration
 @BOTH
 def test_one_content_pushed_two_hundred_times_at_once_is_made_once(
     kind: str, database: Database, tmp_path: Path
@@ -70,6 +72,7 @@ def test_one_content_pushed_two_hundred_times_at_once_is_made_once(
     assert sum(entry["created"] for entry in written) == 1
 
 
+@pytest.mark.integration
 @BOTH
 def test_two_hundred_pushes_of_forty_contents_have_one_winner_each(
     kind: str, database: Database, tmp_path: Path
@@ -194,6 +197,7 @@ def test_every_suite_without_its_prompt_is_told_at_once(registry: Registry) -> N
     assert [fault.path for fault in caught.value.faults] == ["suite s1", "suite s2"]
 
 
+@pytest.mark.integration
 def test_more_files_than_a_statement_takes_variables_are_pushed_together(registry: Registry) -> None:
     files = {f"p{number:04}": seeded(number) for number in range(1200)}
     tests = {f"p{number:04}": {**suite(case("x", "y")), "prompt": f"p{number:04}"} for number in range(600)}

@@ -84,6 +84,7 @@ def test_the_reason_names_what_was_expected_and_got_shortened():
     assert reason == "expected: equal to 'billing'; got '" + "x" * 118 + "…"
 
 
+@pytest.mark.integration
 def test_a_pattern_that_runs_away_is_errored_within_seconds():
     started = time.perf_counter()
     with pytest.raises(AssertionErrored, match="more than 1 s"):

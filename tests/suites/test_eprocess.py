@@ -127,6 +127,7 @@ def test_whatever_is_certain_stays_a_number_that_json_holds() -> None:
     assert 1e290 < broken_split(10**6, 0, 0.05) <= eprocess.MOST
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("e_value", ["harm", "no_harm"])
 def test_who_looks_again_and_again_is_misled_in_fewer_than_one_case_in_twenty(seed: int, e_value: str) -> None:

@@ -274,6 +274,7 @@ def test_a_cost_assertion_without_price_is_found_at_its_line(project):
         found.check_prices(has_price=False)
 
 
+@pytest.mark.integration
 def test_ten_thousand_cases_load_in_seconds(project):
     started = time.perf_counter()
     found = load(project, "tests: [file://a.jsonl]\n", a__jsonl="\n".join(case(str(n)) for n in range(10_000)))

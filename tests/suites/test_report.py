@@ -9,11 +9,13 @@ from rich.console import Console
 from suites.case import GateSettings, Thresholds
 from suites.gate import decide, decide_promotion
 from suites.judge import Judged
+from suites.report.html import Shown, render_html
 from suites.report.junit import render_junit, xml_text
 from suites.report.markdown import MARKER, Told, code, escape, render_markdown
 from suites.report.terminal import print_changes, print_gate, print_promotion, print_run
 from suites.report.views import CaseView
 from suites.results import CaseResult, Tally
+from suites.rows import Place
 from suites.verdicts import GateInput, Side
 
 EVIL = "| @octocat <img src=x onerror=alert(1)> [a](javascript:b) ``` #1 **b**\n<!-- --> www.evil.com"
@@ -270,6 +272,31 @@ def test_junit_says_which_file_a_suite_is_and_names_no_two_cases_alike():
     assert root.find("testsuite").get("file") == "suites/triage.suite.yml"
     names = [case.get("name") for case in root.iter("testcase")]
     assert len(set(names)) == len(names)
+
+
+def test_junit_says_where_each_case_stands():
+    results = [CaseResult(case_id, index, 0, "passed") for index, case_id in enumerate("abc")]
+    files = {"support.triage": "suites/triage.suite.yml"}
+    places = {("support.triage", "a"): Place("suites/triage.jsonl", 7), ("support.triage", "b"): Place("", 0)}
+    root = ET.fromstring(render_junit([decision()], {"support.triage": results}, {}, files, places))  # noqa: S314 - made here
+    assert {case.get("name"): (case.get("file"), case.get("line")) for case in root.iter("testcase")} == {
+        "gate": ("suites/triage.suite.yml", None),
+        "a": ("suites/triage.jsonl", "7"),
+        "b": ("suites/triage.suite.yml", None),
+        "c": ("suites/triage.suite.yml", None),
+    }
+
+
+def test_what_was_left_out_of_an_imported_file_is_told_and_changes_no_shape():
+    lines = ["2 × assertion moderation (write `llm-rubric`): <b>x</b> @me", *(f"1 × x{n} (y): z" for n in range(11))]
+    comment = render_markdown([decision()], Told(left_out=lines))
+    assert "Left out of the imported file, for 12 reasons" in comment
+    assert "2 × assertion moderation" in comment
+    assert "and 2 more reasons, in the JSON" in comment
+    page = render_html([decision()], Shown(left_out=lines))
+    assert "1 × x10 (y): z" in page
+    assert "<b>" not in comment + page
+    assert "Left out" not in render_markdown([decision()]) + render_html([decision()])
 
 
 def test_an_answer_attaches_no_file_to_a_test_case():

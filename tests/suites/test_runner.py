@@ -345,6 +345,7 @@ def test_a_recorder_that_fails_ends_the_run_with_its_own_error():
         run(cases(100), echo, on_result=full)
 
 
+@pytest.mark.integration
 def test_memory_does_not_grow_with_the_answers():
     async def ask(case, repeat):
         return Completion(case.vars["n"] + "x" * 10_000)

@@ -389,6 +389,7 @@ def test_faults_of_models_name_the_places_that_the_file_has(project: Project) ->
     }
 
 
+@pytest.mark.integration
 def test_everyday_files_are_checked_without_importing_what_is_slow_to_import(project: Project) -> None:
     tool = "{type: function, function: {name: find, parameters: {type: object, properties: {id: {type: string}}}}}"
     schema = "{name: out, schema: {type: object, properties: {queue: {type: string, enum: [a, b]}}, required: [queue]}}"

@@ -139,6 +139,16 @@ def test_a_forge_that_fails_is_asked_again_and_then_told(status: int) -> None:
     assert slept == ([3.0, 3.0, 3.0] if status == 429 else [1.0, 2.0, 4.0])
 
 
+@pytest.mark.parametrize("answer", [httpx.Response(200, text="<html>a proxy</html>"), httpx.Response(200, json=["x"])])
+@pytest.mark.parametrize("path", ["/user", "/comments"])
+def test_what_is_no_forges_api_is_told_and_no_fault_of_ours(answer: httpx.Response, path: str) -> None:
+    api = Api()
+    wrong = answer if path == "/user" else httpx.Response(200, text=answer.text.replace("[", "{").replace("]", "}"))
+    api.before = lambda request: wrong if request.url.path.endswith(path) else None
+    with pytest.raises(CannotRun, match="is it a forge's API"):
+        api.notes().put("<!-- x -->")
+
+
 def test_a_connection_that_breaks_is_tried_again() -> None:
     api = Api()
     broken = iter([True, True])

@@ -78,6 +78,9 @@ def test_a_git_revision_is_the_prompt_as_it_was(project: Project, two_runs: tupl
 
     assert answer["a"]["run_id"] == two_runs[0]
     assert answer["a"]["origin"].startswith("git:main, ")
+    code, _, err = project.run("compare", "main", "say@2", "--suite", FILE, "--local")
+    assert (code, err.strip()) == (2, "error: no prompt 'main': the revision of git is git:main")
+    assert "git:" not in project.run("compare", "nothing", "say@2", "--suite", FILE, "--local")[2]
 
 
 def test_what_has_no_run_is_refused_with_the_command_and_run_on_demand(project: Project) -> None:

@@ -69,7 +69,13 @@ def test_what_is_set_aside_is_counted_and_keeps_run_and_gate_from_passing(projec
     assert (found["passed"], found["skipped"], found["set_aside"]) == (1, 2, 2)
     assert [(each["count"], each["what"]) for each in found["left_out"]] == [(2, "assertion moderation")]
     assert found["left_out"][0]["place"] == "promptfooconfig.yaml: promptfoo.prompt-1, test 2"
-    assert project.json("gate", "promptfooconfig.yaml", "--local", exit_code=3)["left_out"] == found["left_out"]
+    for command in ("run", "gate"):
+        told = project.json(
+            command, "promptfooconfig.yaml", "--local", "--markdown", "told.md", "--html", "told.html", exit_code=3
+        )
+        assert told["left_out"] == found["left_out"]
+        for name in ("told.md", "told.html"):
+            assert "2 × assertion moderation" in (project.folder / name).read_text("utf-8")
 
 
 def test_strict_refuses_what_is_not_carried_over_whole(project):

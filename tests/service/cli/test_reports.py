@@ -28,7 +28,8 @@ FIELDS = {
     "testsuites": ("name", "time", "tests", "failures", "disabled", "errors"),
     "testsuite": ("name", "tests", "failures", "errors", "time", "disabled", "skipped", "timestamp", "hostname", "id",
                   "package", "file"),
-    "testcase": ("name", "assertions", "time", "classname", "status"),
+    "testcase": ("name", "assertions", "time", "classname", "status",
+                 "file", "line"),  # beside the schema: forges' readers link them, as they do pytest's and PHPUnit's
 }  # fmt: skip
 PARTS = "".join(f'<xs:element ref="{name}"/>' for name in ("skipped", "error", "failure", "system-out", "system-err"))
 SAID = '<xs:complexType mixed="true"><xs:attribute name="message"/><xs:attribute name="type"/></xs:complexType>'
@@ -117,6 +118,18 @@ def test_junit_names_cases_as_people_do(project: Project) -> None:
     assert [name for name, found in failed.items() if found is None] == ["case 13: x"]
     assert "case 12: number 11" in failed
     assert failed["gate"] is not None
+
+
+def test_junit_says_in_which_line_of_which_file_a_case_stands(project: Project) -> None:
+    rows = project.folder / "suites/more.jsonl"
+    row = '{"vars": {"t": "NAME"}, "assert": [{"type": "equals", "value": "y"}]}'
+    rows.write_text("".join(row.replace("NAME", name) + "\n" for name in "yz"), "utf-8")
+    project.write(FILE, suite(says("x", "x"), "file://more.jsonl"))
+    _, _, root = written(project, exit_code=3)
+
+    line = (project.folder / FILE).read_text("utf-8").splitlines().index("tests:") + 2
+    found = [(case.get("file"), case.get("line")) for case in root.iter("testcase")]
+    assert found == [(FILE, None), (FILE, str(line)), ("suites/more.jsonl", "1"), ("suites/more.jsonl", "2")]
 
 
 def test_an_inconclusive_gate_is_no_failed_case(project: Project) -> None:
@@ -209,6 +222,16 @@ def test_a_run_is_reported_without_a_baseline(project: Project) -> None:
     assert (root.get("tests"), root.get("failures")) == ("14", "13")
     assert "Turnout run failed" in files["--html"].read_text("utf-8")
     assert len(files["--csv"].read_text("utf-8").splitlines()) == 14
+
+
+def test_a_run_without_evidence_names_none_to_verify(project: Project) -> None:
+    project.write(FILE, suite(says("x", "new x"), head="gate: {min_cases: 5}\n"))
+    comment, page = project.folder / "r.md", project.folder / "r.html"
+    project.json("run", FILE, "--local", "--markdown", str(comment), "--html", str(page))
+
+    for told in (comment, page):
+        assert "Turnout run passed" in told.read_text("utf-8")
+        assert "evidence" not in told.read_text("utf-8").lower()
 
 
 def test_runs_of_one_suite_are_told_apart_and_some_cases_are_all_there_is(project: Project) -> None:

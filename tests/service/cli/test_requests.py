@@ -95,7 +95,7 @@ def test_an_export_to_parquet_has_the_types_of_the_log(
 def test_an_export_of_nothing_is_a_file_of_nothing(workspace: Project) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     for name in ("none.jsonl", "none.parquet"):
-        assert workspace.json("requests", "--local", "--prompt", "c", "--export", name)["requests"] == 0
+        assert workspace.json("requests", "--local", "--trace-id", "c", "--export", name)["requests"] == 0
 
     assert (workspace.folder / "none.jsonl").read_text() == ""
     assert parquet.read_table(workspace.folder / "none.parquet").num_rows == 0

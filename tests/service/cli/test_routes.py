@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.routes import status_lines
+from service.cli.routes import shadow_lines, status_lines
 from service.rollouts import moves
 from service.store.database import Database
 from suites.rollouts import Arm, Rules, StepInput, Tally, decide_step
@@ -38,6 +38,21 @@ def refused(project: Project, *arguments: str) -> str:
     code, _, err = project.run("route", NAME, *arguments, "--local")
     assert code == 2
     return err
+
+
+def test_shadows_are_told_in_lines_that_a_window_holds() -> None:
+    one = {
+        "shadow": NEW, "answered": OLD, "requests": 120, "both_failed": 1, "only_shadow_failed": 2,
+        "only_answered_failed": 3, "shadow_ms": 1234.5678, "answered_ms": 99.5, "shadow_usd": 0.001234, "answered_usd": None,
+        "compared": 50, "same_output": 48, "p_value": 0.5,
+    }  # fmt: skip
+
+    assert shadow_lines([one]) == [
+        f"{NEW} beside {OLD}: 120 requests",
+        "  failed: both 1, only the shadow 2, only who answered 3 (p 0.5)",
+        "  took: the shadow 1235 ms, 0.001234 USD; who answered 99.5 ms",
+        "  the same text: 48 of 50 recorded",
+    ]
 
 
 def test_set_shows_shares_and_how_the_route_asks(routed: Project) -> None:

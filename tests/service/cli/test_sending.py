@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
 
 from prompts.errors import BadInput
 from service.cli.client import Remote
 from service.cli.work import RemoteWork
+from service.errors import Unauthenticated
+from service.settings import Settings
 from suites.case import Suite
 from suites.files import suite_of_data
 
@@ -56,3 +60,25 @@ def test_a_suite_that_is_too_large_is_named_with_its_size_and_what_helps() -> No
     assert told.endswith(
         "the body is larger than 2048 bytes: send less, or raise server.max_body_bytes; or add --local"
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("", "http://t.test asks for a key, and there is none: set TURNOUT_API_KEY to one that `turnout key create"),
+        ("turnout_ci_old", "this key is not valid"),
+    ],
+)
+def test_no_key_is_told_with_where_it_comes_from(
+    key: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TURNOUT_URL", "http://t.test")
+    monkeypatch.setenv("TURNOUT_API_KEY", key)
+    refusal = {"type": "urn:turnout:error:unauthenticated", "status": 401, "detail": "this key is not valid"}
+    remote = Remote(Settings(home=tmp_path, project=tmp_path))
+    remote._client = httpx.Client(
+        base_url=remote.url, transport=httpx.MockTransport(lambda _: httpx.Response(401, json=refusal))
+    )
+    with pytest.raises(Unauthenticated) as raised:
+        remote.call("GET", "/api/suites")
+    assert str(raised.value).startswith(told)

@@ -163,9 +163,9 @@ def sends(*events: Mapping[str, Any] | str) -> Act:
         (sends({"error": {"message": "busy", "code": 429}}), ModelOverloaded, "told an error: busy"),
         (sends({"error": "plain"}), ModelUnavailable, "told an error: plain"),
         (resets(), ModelUnavailable, "before it answered"),
-        (resets(after=stream_head()), ModelUnavailable, "after 0 chunks: the upstream hung up"),
+        (resets(after=stream_head()), ModelUnavailable, "the upstream hung up in the middle of its reply"),
         (silent(), ModelTimeout, r"no complete answer within 0\.5 s"),
-        (streams([], ends="silent"), ModelTimeout, r"after 0 chunks: did not end within 0\.5 s"),
+        (streams([], ends="silent"), ModelTimeout, r"no complete answer within 0\.5 s"),
         (sends("x" * (MOST_EVENT_BYTES + 10)), ModelUnavailable, "an event of the stream is longer"),
     ],
 )

@@ -72,10 +72,35 @@ async def _whole(connection: Connection) -> tuple[int, bytes]:
 
 async def _stream(connection: Connection) -> tuple[int, bytes]:
     await connection.head()
+    return await _rest(connection)
+
+
+async def _rest(connection: Connection) -> tuple[int, bytes]:
     body = b""
     while piece := await connection.some():
         body += piece
     return connection.status, body
+
+
+def test_a_reply_has_begun_with_the_first_bytes_of_its_body_or_its_end() -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+    async def pieces_until_begun(*pieces: bytes) -> tuple[int, tuple[int, bytes]]:
+        loop = asyncio.get_running_loop()
+        connection = Connection()
+        connection.connection_made(Line())  # type: ignore[arg-type]
+        connection.send(b"question", 1 << 20, loop.time() + 5)
+        waiting, needed = asyncio.create_task(connection.begun()), 0
+        for number, piece in enumerate(pieces, 1):
+            connection.data_received(piece)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            needed = needed or (number if waiting.done() else 0)
+        await waiting
+        return needed, await _rest(connection)
+
+    assert asyncio.run(pieces_until_begun(head, b"3\r\none\r\n", b"0\r\n\r\n")) == (2, (200, b"one"))
+    assert asyncio.run(pieces_until_begun(head, b"0\r\n\r\n")) == (2, (200, b""))
 
 
 def cut(text: bytes, places: list[int]) -> list[bytes]:

@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from suites.case import Suite
 
 ROOT = Path(__file__).parents[3]
@@ -21,6 +23,7 @@ print(*sorted({heavy} & sys.modules.keys()))
 """
 
 
+@pytest.mark.integration
 def test_checking_imports_none_of_the_packages_that_measure():
     program = CHECKED.format(root=str(ROOT), heavy=HEAVY)
     done = subprocess.run(
@@ -29,6 +32,7 @@ def test_checking_imports_none_of_the_packages_that_measure():
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
+@pytest.mark.integration
 def test_a_thousand_cases_of_every_kind_are_checked_within_seconds():
     asserts = [
         {"type": "bleu", "value": "{{ t }}"},

@@ -150,6 +150,7 @@ def test_a_script_may_be_given_more_time_or_less():
     assert time.perf_counter() - started < 10
 
 
+@pytest.mark.integration
 def test_scripts_leave_the_event_loop_free():
     async def both():
         spec = AssertionSpec(type="javascript", value="for (;;);", config={"timeout_ms": 500})

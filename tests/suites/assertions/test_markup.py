@@ -72,6 +72,7 @@ HOSTILE = [
 IN_SECONDS = pytest.param("contains-html", marks=pytest.mark.integration)  # reads as `is-html` does
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("piece", HOSTILE)
 @pytest.mark.parametrize("kind", ["is-xml", "contains-xml", "is-html", IN_SECONDS])
 def test_a_megabyte_of_pieces_takes_seconds(kind, piece):

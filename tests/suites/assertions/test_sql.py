@@ -160,6 +160,7 @@ def test_the_reason_names_the_dialect_and_what_is_not_allowed():
     assert "SQL of PostgreSQL (select::null::payments is not in allowedTables)" in reason
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "answer",
     [
