@@ -35,8 +35,12 @@ class Spans(NamedTuple):
 
 
 def use_packed_attention(base: Any) -> None:
-    """Let a model of transformers compute packs this way; others, and all other calls, go on with SDPA."""
-    if getattr(base, "_supports_attention_backend", False) and _flash and _flash_backward:
+    """Let a model of transformers compute packs this way; others, and all other calls, go on with SDPA.
+
+    Not a model that was loaded with attention written out, because SDPA cannot do what it does (Gemma 2).
+    """
+    plain = base.config.get_text_config()._attn_implementation == "sdpa"
+    if plain and getattr(base, "_supports_attention_backend", False) and _flash and _flash_backward:
         AttentionInterface.register(NAME, _attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)
         base.set_attn_implementation(NAME)

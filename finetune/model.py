@@ -17,7 +17,7 @@ from finetune.attention import use_packed_attention
 from finetune.encoding import EncodedRow, RefusedError
 from finetune.lora import make_lean
 from finetune.packing import pack
-from finetune.plan import JobSpec
+from finetune.plan import JobSpec, reach
 
 _SAME_FP32 = 1e-3  # how far packed hidden states may be from the same rows alone, as a share of their norm
 _SAME_BF16 = 0.05
@@ -25,9 +25,8 @@ _SAME_BF16 = 0.05
 
 def context_tokens(base_folder: Path) -> int:
     """The longest row: what the positions reach, and no more than a sliding window sees at once."""
-    config = transformers.AutoConfig.from_pretrained(base_folder, local_files_only=True).get_text_config()
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return int(min(config.max_position_embeddings, window or math.inf))
+    config = transformers.AutoConfig.from_pretrained(base_folder, local_files_only=True).to_dict()
+    return int(min(reach.context_tokens(config), reach.window_tokens(config) or math.inf))
 
 
 def weights_dtype(device: torch.device) -> torch.dtype:
@@ -45,7 +44,7 @@ def load(spec: JobSpec, device: torch.device, dtype: torch.dtype | None = None) 
     base = transformers.AutoModelForCausalLM.from_pretrained(
         spec.base_folder,
         dtype=dtype,
-        attn_implementation="sdpa",
+        attn_implementation=_attention(spec.base_folder),
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
@@ -74,6 +73,12 @@ def load(spec: JobSpec, device: torch.device, dtype: torch.dtype | None = None) 
     reset_lora(model, recipe.seed)
     is_placed = spec.four_bit or spec.devices > 1  # a quantised one was loaded to where it is
     return model if is_placed else model.to(device)
+
+
+def _attention(base_folder: Path) -> str:
+    """SDPA, but for families that cap their scores (Gemma 2), which only the attention written out does."""
+    config = transformers.AutoConfig.from_pretrained(base_folder, local_files_only=True).get_text_config()
+    return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
 
 
 def checkpoint_layers(model: Any) -> None:

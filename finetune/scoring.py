@@ -26,8 +26,22 @@ def label_hidden(model: Any, pack: Pack) -> torch.Tensor:
         return written_out
     body = getattr(model, model.base_model_prefix)
     spans = {"spans": pack.spans} if takes_spans(model) else {}
-    states = body(input_ids=pack.ids, attention_mask=pack.mask, position_ids=pack.positions, use_cache=False, **spans)
+    states = body(
+        input_ids=pack.ids,
+        attention_mask=_given(model, pack.mask),
+        position_ids=pack.positions,
+        use_cache=False,
+        **spans,
+    )
     return states.last_hidden_state[0, pack.label_at]  # type: ignore[no-any-return]  # bodies of transformers are untyped
+
+
+def _given(model: Any, seen: torch.Tensor) -> torch.Tensor:
+    """A pack's mask as the model's attention takes it: the one written out in Python adds it to its scores."""
+    if model.config.get_text_config()._attn_implementation != "eager":
+        return seen
+    dtype = next(model.parameters()).dtype
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
 def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
+from prompts.chat_template import render_chat
 from prompts.errors import BadInput
 
 _SENTINEL = "\ue000{}\ue001"  # private-use characters: no template trims or changes them
@@ -58,7 +59,7 @@ def end_of_turn(tokenizer: Any) -> int:
     """The id that ends an assistant's turn in this model's chat template: the first special token after it."""
     sentinel = _SENTINEL.format(0)
     turn = [{"role": "user", "content": "-"}, {"role": "assistant", "content": sentinel}]
-    after = tokenizer.apply_chat_template(turn, tokenize=False).split(sentinel)[-1]
+    after = render_chat(tokenizer, turn, opens_answer=False).split(sentinel)[-1]
     found = sorted((after.index(text), index) for index, text in _special(tokenizer).items() if text in after)
     return int(found[0][1] if found else tokenizer.eos_token_id)
 
@@ -110,10 +111,7 @@ def _all_text(value: Any) -> str:
 
 def _render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], contents: Sequence[str]) -> str:
     turns = [{**message, "content": content} for message, content in zip(messages, contents, strict=True)]
-    try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except Exception as error:  # a model's own template may refuse with anything: roles, order, no template at all
-        raise BadInput(f"the model's chat template refused the messages: {error}", param="messages") from error
+    return render_chat(tokenizer, turns, opens_answer=True)
 
 
 def _encode_around(tokenizer: Any, framed: str, contents: Mapping[str, str]) -> list[int]:

@@ -54,13 +54,16 @@ class CompletionRequest:
     """What a model is asked.
 
     `parameters` carries OpenAI's names (`temperature`, `max_tokens`, `seed`, `stop`, `response_format`, …).
-    `adapter` is the name of a loaded LoRA, or None for the base model alone.
+    `adapter` is the name of a loaded LoRA, or None for the base model alone. An engine of our own answers first what
+    somebody waits for (`is_urgent`), and lets the requests of one `flow`, a prompt's name, starve no other.
     """
 
     messages: tuple[Message, ...]
     parameters: Mapping[str, Any] = field(default_factory=nothing)
     adapter: str | None = None
     timeout_s: float = 60.0
+    is_urgent: bool = True
+    flow: str = ""
 
 
 @dataclass(frozen=True, slots=True)

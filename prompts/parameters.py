@@ -61,6 +61,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     "n": Parameter("1, for one answer is asked for", {"enum": [1]}, "a suite asks several times with `repeat`"),
     "logit_bias": Parameter("tokens and numbers from -100 to 100", {"type": "object", "additionalProperties":
                             {"type": "number", "minimum": -100, "maximum": 100}}),
+    "structured_outputs": Parameter("one of choice, regex, json, grammar with its value", {"type": "object"},
+                                    "the form of an answer, for the embedded engine and vLLM: {choice: [yes, no]}"),
     "logprobs": _BOOLEAN,
     "top_logprobs": _count(0, 20),
     "parallel_tool_calls": _BOOLEAN,
@@ -86,7 +88,7 @@ _OF_SERVERS = frozenset([
     "truncate_prompt_tokens", "prompt_logprobs", "add_generation_prompt", "continue_final_message",
     "add_special_tokens", "chat_template", "chat_template_kwargs", "guided_json", "guided_regex",
     "guided_choice", "guided_grammar", "guided_decoding_backend", "guided_whitespace_pattern",
-    "structured_outputs", "grammar", "json_schema", "mirostat", "mirostat_tau", "mirostat_eta", "cache_prompt",
+    "grammar", "json_schema", "mirostat", "mirostat_tau", "mirostat_eta", "cache_prompt",
     "num_ctx", "keep_alive", "options", "thinking", "enable_thinking", "reasoning", "provider", "priority",
     "logits_processors", "safe_prompt", "random_seed", "extra_body",
 ])  # fmt: skip

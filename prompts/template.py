@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from contextvars import ContextVar
 from types import CodeType
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
 import jinja2
 from jinja2 import filters, nodes
@@ -139,9 +139,9 @@ _COLLECTIONS = (list, tuple, set, range, KeysView, ValuesView, ItemsView)
 class _Budget:
     """What is left to the templates that are compiled and rendered together, and the macros that are under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int = MAX_STEPS) -> None:
         self.tokens = MAX_TOKENS
-        self.steps = MAX_STEPS
+        self.steps = self.most_steps = steps
         self.characters = MAX_OUTPUT_CHARACTERS
         self.running: set[CodeType] = set()
 
@@ -188,27 +188,35 @@ class Template:
             return self.source
         if self._plain is not None and (text := _filled(self._plain, variables)) is not None:
             return text
-        try:
-            with one_budget(_budget.get()):
-                return _whole("".join(_within_output(self._compiled.generate(self._seen(variables)))))
-        except UnicodeEncodeError as error:
-            half = error.object[error.start]
-            raise RenderError(f"a value holds {half!a}, half a character, which is no text: remove it") from error
-        except jinja2.UndefinedError as error:
-            raise MissingVariable(f"the template uses a name that has no value: {error.message}") from error
-        except SecurityError as error:
-            raise TemplateRefused(str(error)) from error
-        except (RecursionError, MemoryError) as error:
-            raise BudgetExceeded(f"the template nests too deeply: {type(error).__name__}") from error
-        except BudgetExceeded:
-            raise
-        except Exception as error:  # a template's own arithmetic or filters may fail with anything
-            raise TemplateRefused(f"the template failed: {type(error).__name__}: {str(error)[:200]}") from error
+        return rendered(self._compiled, self._seen(variables))
 
     def _seen(self, variables: Mapping[str, Any]) -> Mapping[str, Any]:
         """`variables` without those that would hide a function that this template only calls."""
         hiding = _environment.globals.keys() & variables.keys() - self.names
         return {name: value for name, value in variables.items() if name not in hiding} if hiding else variables
+
+
+def rendered(compiled: jinja2.Template, variables: Mapping[str, Any], steps: int = MAX_STEPS) -> str:
+    """The text of what `generated` made, within the budget under way, else one of `steps`.
+
+    Raises MissingVariable, TemplateRefused or BudgetExceeded.
+    """
+    try:
+        with one_budget(_budget.get() or _Budget(steps)):
+            return _whole("".join(_within_output(compiled.generate(variables))))
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise RenderError(f"a value holds {half!a}, half a character, which is no text: remove it") from error
+    except jinja2.UndefinedError as error:
+        raise MissingVariable(f"the template uses a name that has no value: {error.message}") from error
+    except SecurityError as error:
+        raise TemplateRefused(str(error)) from error
+    except (RecursionError, MemoryError) as error:
+        raise BudgetExceeded(f"the template nests too deeply: {type(error).__name__}") from error
+    except BudgetExceeded:
+        raise
+    except Exception as error:  # a template's own arithmetic or filters may fail with anything
+        raise TemplateRefused(f"the template failed: {type(error).__name__}: {str(error)[:200]}") from error
 
 
 def _filled(parts: Parts, variables: Mapping[str, Any]) -> str | None:
@@ -260,6 +268,17 @@ def _compile(source: str) -> tuple[frozenset[str], Parts | None, jinja2.Template
     """The names that `source` uses, its pieces where it is plain, and its code."""
     tree = syntax_tree(source)
     _refuse_long_text(tree)
+    undeclared, compiled, found = generated(tree, _environment)
+    return undeclared - (_environment.globals.keys() - _printed_names(found)), plain_parts(tree), compiled
+
+
+def generated(
+    tree: nodes.Template, environment: SandboxedEnvironment
+) -> tuple[frozenset[str], jinja2.Template, _Found]:
+    """The names that nothing in `tree` sets, its code, and its nodes as they were read.
+
+    The code takes its steps from a budget. Raises TemplateRefused where the template asks for what is never allowed.
+    """
     with _refusals(), _uncomputed():
         found = _by_kind(tree)
         refused = next((kind for kind in _REFUSED_NODES if kind in found), None)
@@ -269,8 +288,7 @@ def _compile(source: str) -> tuple[frozenset[str], Parts | None, jinja2.Template
         _refuse_large_numbers(found)
         _refuse_private(found)
         _count_steps(tree, found)
-        undeclared, compiled = _generated(tree)
-        return undeclared - (_environment.globals.keys() - _printed_names(found)), plain_parts(tree), compiled
+        return *_code(tree, environment), found
 
 
 _Found = Mapping[type[nodes.Node], Sequence[Any]]
@@ -299,13 +317,13 @@ class _Generator(CodeGenerator):
         self.undeclared.update(name for action, name in frame.symbols.loads.values() if action == "resolve" and name)
 
 
-def _generated(tree: nodes.Template) -> tuple[frozenset[str], jinja2.Template]:
+def _code(tree: nodes.Template, environment: SandboxedEnvironment) -> tuple[frozenset[str], jinja2.Template]:
     """The names that nothing in `tree` sets, and its code: `Environment.from_string` would walk the tree once more."""
     written = io.StringIO()
-    generator = _Generator(_environment, written)
+    generator = _Generator(environment, written)
     generator.visit(tree)
     code = compile(written.getvalue(), "<template>", "exec")
-    template = jinja2.Template.from_code(_environment, code, _environment.make_globals(None), None)
+    template = jinja2.Template.from_code(environment, code, environment.make_globals(None), None)
     return frozenset(generator.undeclared), template
 
 
@@ -419,7 +437,7 @@ def _take_steps(number: int = 1) -> None:
     budget = _budget_under_way()
     budget.steps -= number
     if budget.steps < 0:
-        raise BudgetExceeded(f"the template takes more than {MAX_STEPS:,} steps")
+        raise BudgetExceeded(f"the template takes more than {budget.most_steps:,} steps")
 
 
 def _counted(iterable: Iterable[Any], steps: int = 1) -> Iterator[Any]:
@@ -578,7 +596,9 @@ def _bounded(value: Any) -> Any:
     return value
 
 
-class _Environment(ImmutableSandboxedEnvironment):
+class SandboxedEnvironment(ImmutableSandboxedEnvironment):
+    """Jinja2 where every step is counted, and only what is known to be harmless is open."""
+
     intercepted_binops = frozenset({"*", "**", "%", "+"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -645,7 +665,12 @@ class _Environment(ImmutableSandboxedEnvironment):
             return attribute in _MAPPING_METHODS
         return isinstance(obj, LoopContext | jinja2.utils.Namespace)
 
-    def _refuse(self, obj: Any, attribute: str) -> NoReturn:
+    @staticmethod
+    def budgeted(function: Any) -> Any:
+        """The filter `function` within the budget, for an environment that has more of them."""
+        return _within_budget(function)
+
+    def _refuse(self, obj: Any, attribute: str) -> Any:
         if isinstance(obj, Mapping):
             raise jinja2.UndefinedError(f"no key {attribute!r}; it has {', '.join(map(repr, list(obj)[:10]))}")
         raise SecurityError(f"attribute {attribute!r} of {type(obj).__name__} is not open to templates")
@@ -659,6 +684,9 @@ def _refuse_large_product(left: Any, right: Any) -> None:
             raise BudgetExceeded(f"the template builds more than {MAX_OUTPUT_CHARACTERS:,} characters")
 
 
+_Kind = TypeVar("_Kind", bound=SandboxedEnvironment)
+
+
 class _Namespace(jinja2.utils.Namespace):
     """Jinja2's namespace; its text does not unfold the namespaces within it."""
 
@@ -666,16 +694,15 @@ class _Namespace(jinja2.utils.Namespace):
         return "namespace"
 
 
-def _make_environment() -> _Environment:
+def make_environment(kind: type[_Kind], undefined: type[jinja2.Undefined], **options: Any) -> _Kind:
+    """An environment of that kind with the filters, tests and globals that templates may use."""
     # no autoescape: the text goes to a model, never to a browser
     # nor its optimizer: it tries every part of a chain of filters anew at each link
-    environment = _Environment(
-        undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True, optimized=False
-    )
+    environment = kind(undefined=undefined, autoescape=False, optimized=False, **options)
     environment.finalize = _printed
     environment.globals = {"range": environment.globals["range"], "namespace": _Namespace}
     allowed = {name: function for name, function in environment.filters.items() if name not in _REFUSED_FILTERS}
-    allowed |= {"batch": _batch, "join": _join, "replace": _replace, "round": _round, "sum": _sum, "tojson": _tojson}
+    allowed |= {"batch": _batch, "join": _join, "replace": replaced, "round": _round, "sum": _sum, "tojson": _tojson}
     walking = {name: _walking(function) for name, function in allowed.items() if name in _WALKING_FILTERS}
     environment.filters = {name: _within_budget(function) for name, function in (allowed | walking).items()}
     environment.filters |= {"counted__": _counted, "counted_call__": _counted_call, "searched__": _searched}
@@ -730,12 +757,16 @@ def _round(value: float, precision: int = 0, method: Any = "common") -> float:
 
 def _tojson(value: Any, indent: int | None = None) -> str:
     """JSON for a model to read: unlike Jinja2's own, `<`, `>`, `&` and `'` stay as they are."""
+    return json_text(value, indent, sort_keys=True, ensure_ascii=False)
+
+
+def json_text(value: Any, indent: int | None, **options: Any) -> str:
+    """`value` as `json` writes it; raises BudgetExceeded where it would be too wide or long, before it is in memory."""
     if indent is not None and not 0 <= indent <= MAX_INDENT:
         raise BudgetExceeded(f"tojson(indent={indent}) is too wide: at most {MAX_INDENT}")
     if indent is None:
-        return json.dumps(value, sort_keys=True, ensure_ascii=False)
-    pieces = json.JSONEncoder(indent=indent, sort_keys=True, ensure_ascii=False).iterencode(value)
-    return "".join(_no_longer_than_output(pieces))
+        return json.dumps(value, **options)
+    return "".join(_no_longer_than_output(json.JSONEncoder(indent=indent, **options).iterencode(value)))
 
 
 def _no_longer_than_output(pieces: Iterable[str]) -> Iterator[str]:
@@ -749,13 +780,15 @@ def _no_longer_than_output(pieces: Iterable[str]) -> Iterator[str]:
 
 
 @jinja2.pass_environment
-def _sum(environment: _Environment, value: Iterable[Any], attribute: str | int | None = None, start: Any = 0) -> Any:
+def _sum(
+    environment: SandboxedEnvironment, value: Iterable[Any], attribute: str | int | None = None, start: Any = 0
+) -> Any:
     """Jinja2's own, paying for every sum on the way: those of lists grow."""
     items = value if attribute is None else map(filters.make_attrgetter(environment, attribute), value)
     return functools.reduce(lambda total, item: environment.call_binop(None, "+", total, item), items, start)
 
 
-def _replace(s: Any, old: str, new: str, count: int = -1) -> str:
+def replaced(s: Any, old: str, new: str, count: int = -1) -> str:
     source = str(s)
     if len(source) + source.count(old) * len(new) > MAX_OUTPUT_CHARACTERS:
         raise BudgetExceeded(f"the template builds more than {MAX_OUTPUT_CHARACTERS:,} characters")
@@ -775,4 +808,4 @@ def _join(environment: jinja2.Environment, value: Iterable[Any], d: str = "", at
     return d.join(pieces)
 
 
-_environment = _make_environment()
+_environment = make_environment(SandboxedEnvironment, jinja2.StrictUndefined, keep_trailing_newline=True)

@@ -177,7 +177,7 @@ class Desk:
         """One answer of a judge; what it refuses of the parameters beyond its own is left out from then on."""
 
         async def ask(given: Mapping[str, Any]) -> Completion:
-            request = CompletionRequest(messages, given, None, upstream.timeout_s)
+            request = CompletionRequest(messages, given, None, upstream.timeout_s, is_urgent=False)
             found: Completion = await self.tried(upstream, lambda: upstream.model.complete(request))
             return found
 

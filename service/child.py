@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from service.errors import CannotRun
 
-LOCAL_PACKAGES = ("torch", "transformers", "peft", "gguf")
+LOCAL_PACKAGES = ("torch", "transformers", "peft", "gguf", "llguidance")
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS|DSN|DATABASE_URL|STORAGE_URL|JOBS_URL)$", re.IGNORECASE)
 
 

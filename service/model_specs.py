@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ class LocalSpec(Policy):
 
     engine: Literal["local"]
     source: str
+    chat_template: str | None = pydantic.Field(None, min_length=1)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int | None = pydantic.Field(None, ge=1)
     price: Price | None = None
@@ -35,9 +37,23 @@ class LocalSpec(Policy):
     def is_tunable(self) -> bool:
         return True
 
+    def within(self, project: Path) -> LocalSpec:
+        """The same with files that are named from the folder of turnout.yaml named outright."""
+        kind, colon, place = self.source.partition(":")
+        if kind == "path" and colon and place:
+            source = f"path:{project / Path(place).expanduser()}"
+        else:
+            source = str(project / Path(self.source).expanduser()) if _is_gguf_path(self.source) else self.source
+        template = str(project / Path(self.chat_template).expanduser()) if self.chat_template else None
+        return self.model_copy(update={"source": source, "chat_template": template})
+
     @property
     def timeout_s(self) -> float:
         return self.timeouts.total_s or DEFAULT_TIMEOUT_S
+
+
+def _is_gguf_path(source: str) -> bool:
+    return source.endswith(".gguf") and not source.startswith(("hf:", "pypi:", "path:"))
 
 
 class OpenAISpec(Policy):

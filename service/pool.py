@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from prompts.messages import Completion, CompletionRequest, Model
+from prompts.messages import Chunks, Completion, CompletionRequest, Model
 from service.child import require_local_packages
 from service.errors import BadSetting
 from service.models.openai import OpenAIModel
@@ -111,6 +111,10 @@ class PulledModel:
         """See `prompts.messages.Model`."""
         return await (await self._ready()).complete(request)
 
+    async def stream(self, request: CompletionRequest) -> Chunks:
+        """See `prompts.messages.Streaming`."""
+        return await (await self._ready()).stream(request)
+
     async def warm_up(self, adapter: str | None = None) -> None:
         """Fetch the weights, start the engine and load an adapter before anyone waits for it."""
         await (await self._ready()).warm_up(adapter)
@@ -122,7 +126,7 @@ class PulledModel:
         async with self._pulling:
             if self._model is None:
                 require_local_packages(f"model {self._alias!r}")
-                source = weights.Source.parse(self._spec.source)
+                source = weights.Source.parse(self._spec.source, self._spec.chat_template)
                 folder = await asyncio.to_thread(weights.pull, source, weights.default_cache_dir())
                 self._model = LocalModel(self._engine_spec(folder), self._settings.run_dir)
             return self._model

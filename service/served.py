@@ -19,7 +19,10 @@ from suites.results import Price
 DEFAULT_TIMEOUT_S = 120.0
 MOST_HELD = 4_096
 _ANY_ROLE = ("system", "developer", "user", "assistant", "tool")
-_SAME = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}  # two names of one limit
+_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})  # two names of one limit
+_FORMS = frozenset(  # ways to say what an answer must be: a model is given one of them
+    {"response_format", "structured_outputs", "guided_choice", "guided_regex", "guided_json", "guided_grammar"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,11 @@ class Served:
             return CompletionRequest(_any_messages(ask), ask.parameters, None, self.timeout_s)
         rendered = prompt.render(ask.variables or {}, ask.messages, ask.placeholders or {})
         parameters = _merged(self.parameters, ask.parameters) if ask.parameters else self.parameters
-        return CompletionRequest(rendered, parameters, variant.adapter, self.timeout_s)
+        return CompletionRequest(rendered, parameters, variant.adapter, self.timeout_s, flow=variant.prompt)
 
     def output_for(self, ask: Ask) -> OutputCheck | None:
-        """The schema that the answer must fit: none where the request asks for a format of its own."""
-        return None if "response_format" in ask.parameters else self.output
+        """The schema that the answer must fit: none where the request asks for a form of its own."""
+        return self.output if self.output is None or _FORMS.isdisjoint(ask.parameters) else None
 
 
 class Serveds:
@@ -104,12 +107,9 @@ def make_served(settings: Settings, choice: Choice) -> Served:
 
 
 def _merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The prompt's parameters under those of a request, which may call the longest answer by another name."""
-    merged = {**own, **given}
-    for name, other in _SAME.items():
-        if name in given and other not in given:
-            merged.pop(other, None)
-    return merged
+    """The prompt's parameters under those of a request, which may say the same by another name."""
+    said = {name for same in (_LIMITS, _FORMS) if not same.isdisjoint(given) for name in same}
+    return {**{name: value for name, value in own.items() if name not in said}, **given}
 
 
 def _any_messages(ask: Ask) -> tuple[Message, ...]:

@@ -119,6 +119,15 @@ class Settings(_Section):
     assertions: AssertionRules = AssertionRules()
     models: dict[Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")], ModelSpec] = {}
 
+    @pydantic.field_validator("models")
+    @classmethod
+    def _from_the_project(cls, models: dict[str, ModelSpec], info: pydantic.ValidationInfo) -> dict[str, ModelSpec]:
+        """Files of local models are named from the folder of turnout.yaml, wherever a command is called."""
+        project = info.data.get("project")
+        if project is None:
+            return models
+        return {name: spec.within(project) if isinstance(spec, LocalSpec) else spec for name, spec in models.items()}
+
     @property
     def database_url(self) -> str:
         return self.storage.url or f"sqlite:///{self.home / 'turnout.db'}"

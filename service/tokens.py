@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from finetune.plan.reach import context_tokens
 from prompts.chat import encode_answer, encode_prompt
 from prompts.errors import BadInput
 from service.settings import FakeSpec, LocalSpec, OpenAISpec
@@ -53,8 +54,7 @@ class TokenCounter:
         if given is not None:
             return given
         config = _json_of(self._folder / "config.json") if self._folder else {}
-        found = config.get("max_position_embeddings")
-        return found if isinstance(found, int) else _KNOWN_CONTEXT.get(self._source)
+        return context_tokens(config) or _KNOWN_CONTEXT.get(self._source)
 
     def count(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> TokenCount:
         """Tokens of `messages` up to where the answer begins, as the model is given them.
@@ -88,7 +88,8 @@ class TokenCounter:
         from service.engine.weights import Source, default_cache_dir, find  # for those who have a local model alone
 
         try:
-            return find(Source.parse(self._source), self._cache_dir or default_cache_dir())
+            source = Source.parse(self._source, getattr(self._spec, "chat_template", None))
+            return find(source, self._cache_dir or default_cache_dir())
         except (BadInput, OSError):
             return None
 
@@ -136,8 +137,9 @@ class LightTokenizer:
 
     def __init__(self, backend: Any, template: str, config: Mapping[str, Any]) -> None:
         self._backend = backend
-        self._config = config
-        self._template = _template_environment().from_string(template)
+        self.chat_template = template
+        named = {key: _token_text(value) for key, value in config.items() if key.endswith("_token")}
+        self.special_tokens_map = {key: value for key, value in named.items() if isinstance(value, str)}
         self.added_tokens_decoder: dict[int, Any] = backend.get_added_tokens_decoder()
         self.unk_token_id: int | None = backend.token_to_id(_token_text(config.get("unk_token")) or "")
 
@@ -146,41 +148,6 @@ class LightTokenizer:
     ) -> dict[str, list[int]]:
         self._backend.encode_special_tokens = split_special_tokens
         return {"input_ids": self._backend.encode(text, add_special_tokens=add_special_tokens).ids}
-
-    def apply_chat_template(
-        self, messages: Sequence[Mapping[str, Any]], *, tokenize: bool = False, add_generation_prompt: bool = False
-    ) -> str:
-        """The text of `messages` with the frames around them. `tokenize` is never asked for here."""
-        if tokenize:
-            raise NotImplementedError("this tokenizer renders text: encode it")
-        named = {key: _token_text(value) for key, value in self._config.items() if key.endswith("_token")}
-        return str(
-            self._template.render(
-                **named, messages=messages, tools=None, documents=None, add_generation_prompt=add_generation_prompt
-            )
-        )
-
-
-def _template_environment() -> Any:
-    """Jinja2 as transformers sets it up for chat templates."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-    environment.globals = {**environment.globals, "raise_exception": _refuse, "strftime_now": _now}
-    return environment
-
-
-def _refuse(message: str) -> None:
-    raise BadInput(f"the model's chat template refused the messages: {message}", param="messages")
-
-
-def _now(form: str) -> str:
-    from datetime import datetime
-
-    return datetime.now().strftime(form)  # the local day, as transformers gives it
 
 
 def _token_text(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from finetune.adapter import tensor_header
+from finetune.plan.reach import context_tokens
 from finetune.plan.recipe import Recipe, steps_per_epoch, total_steps
 from finetune.plan.spec import Row
 from prompts.errors import BadInput
@@ -70,7 +71,7 @@ def read_shape(base_folder: Path) -> ModelShape:
         parameter_count=sum(math.prod(shape) for shape in shapes.values()),
         linears=linears,
         vocabulary=int(config.get("vocab_size", 0)),
-        context_tokens=int(config.get("max_position_embeddings", 0)),
+        context_tokens=context_tokens(config),
         layers=int(config.get("num_hidden_layers", 1)),
         width=int(config.get("hidden_size", 0)),
     )

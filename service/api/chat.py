@@ -26,8 +26,8 @@ PASSED_ON = frozenset(
         "response_format", "seed", "stop", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "verbosity",
         "web_search_options",
         # of vLLM and other servers
-        "chat_template_kwargs", "min_p", "min_tokens", "repetition_penalty", "stop_token_ids", "structured_outputs",
-        "top_k",
+        "chat_template_kwargs", "guided_choice", "guided_grammar", "guided_json", "guided_regex", "min_p", "min_tokens",
+        "repetition_penalty", "stop_token_ids", "structured_outputs", "top_k",
     }
 )  # fmt: skip
 IGNORED = frozenset(  # what is between the client and OpenAI's own service

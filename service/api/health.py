@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.core import Metric
 
-from service import gauges
+from service import engine_gauges, gauges
 from service.api.threads import in_thread
 from service.context import Context
 
@@ -48,6 +48,7 @@ class _Collector:
         yield from gauges.of_snapshot(context.snapshot)
         yield from gauges.of_upstreams(context.pool.upstreams())
         yield from gauges.of_rollouts(context.rollouts.looks())
+        yield from engine_gauges.of_engines(context.settings.run_dir)
 
 
 @get("/metrics", opt={"role": "ci"})

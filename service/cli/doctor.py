@@ -8,7 +8,7 @@ import shutil
 import socket
 from typing import Any
 
-from prompts.errors import TurnoutError
+from prompts.errors import BadInput, TurnoutError
 from service.child import missing_local_packages
 from service.settings import LocalSpec, OpenAISpec, Settings
 
@@ -66,14 +66,10 @@ def _local_extra(_: Settings) -> list[dict[str, Any]]:
 
 
 def _models(settings: Settings) -> list[dict[str, Any]]:
-    from service.engine import weights
-
     found = []
     for alias, spec in sorted(settings.models.items()):
         if isinstance(spec, LocalSpec):
-            here = weights.find(weights.Source.parse(spec.source), weights.default_cache_dir())
-            detail = str(here) if here else f"not pulled yet: `turnout models pull {alias}`"
-            found.append(_finding(f"model {alias}", "ok" if here else "note", detail))
+            found.append(_local_model(alias, spec))
         elif isinstance(spec, OpenAISpec) and spec.api_key_env and not os.environ.get(spec.api_key_env):
             found.append(
                 _finding(f"model {alias}", "bad", f"its key is not in the environment: set {spec.api_key_env}")
@@ -81,6 +77,17 @@ def _models(settings: Settings) -> list[dict[str, Any]]:
         else:
             found.append(_finding(f"model {alias}", "ok", spec.engine))
     return found
+
+
+def _local_model(alias: str, spec: LocalSpec) -> dict[str, Any]:
+    from service.engine import weights
+
+    try:
+        here = weights.find(weights.Source.parse(spec.source, spec.chat_template), weights.default_cache_dir())
+    except (BadInput, OSError) as error:
+        return _finding(f"model {alias}", "bad", str(error))
+    detail = str(here) if here else f"not pulled yet: `turnout models pull {alias}`"
+    return _finding(f"model {alias}", "ok" if here else "note", detail)
 
 
 def _port(settings: Settings) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ _COMMANDS = {  # the function of each, in a module of service.cli that only it n
     "export": "importing.export", "list": "versions.list_prompts",
 }  # fmt: skip
 _GROUPS = {
-    "models": "operating.models",
+    "models": "models.models",
     "key": "keys.key",
     "judge": "judging.judge",
     "dataset": "datasets.dataset",

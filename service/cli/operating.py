@@ -1,9 +1,9 @@
-"""Commands of those who run the service: demo, serve, worker, doctor, models, audit."""
+"""Commands of those who run the service: demo, serve, worker, doctor, audit."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -58,62 +58,6 @@ def doctor(as_json: Json = False) -> int:
             sign = {"ok": "ok  ", "note": "note", "bad": "BAD "}[finding["state"]]
             out().print(f"{sign} {finding['what']}: {finding['detail']}", markup=False)
     return COULD_NOT_RUN if any(finding["state"] == "bad" for finding in findings) else 0
-
-
-models = typer.Typer(help="Model aliases: list, pull.", no_args_is_help=False, rich_markup_mode=None)
-
-
-@models.callback(invoke_without_command=True)
-def list_models(context: typer.Context, as_json: Json = False) -> None:
-    """Model aliases of turnout.yaml, and whether their weights are here."""
-    if context.invoked_subcommand is not None:
-        return
-    from service.cli.output import print_json, table
-    from service.engine import weights
-    from service.settings import LocalSpec, load_settings
-
-    rows = []
-    for alias, spec in sorted(load_settings().models.items()):
-        row: dict[str, Any] = {"alias": alias, "engine": spec.engine, "tunable": spec.is_tunable, "state": "remote"}
-        if isinstance(spec, LocalSpec):
-            found = weights.find(weights.Source.parse(spec.source), weights.default_cache_dir())
-            row |= {"source": spec.source, "state": "here" if found else "not pulled"}
-        rows.append(row)
-    if as_json:
-        print_json(rows)
-    else:
-        table(rows, ("alias", "engine", "tunable", "state", "source"))
-
-
-@models.command("pull")
-def pull_model(
-    alias: Annotated[str | None, typer.Argument(help="By default all local ones.")] = None, as_json: Json = False
-) -> int:
-    """Fetch a local model's weights, check them, and convert them once."""
-    from prompts.errors import BadInput
-    from service.cli.output import bar, err, print_json
-    from service.engine import weights
-    from service.settings import LocalSpec, load_settings
-
-    settings = load_settings()
-    specs = {alias: settings.model(alias)} if alias else settings.models
-    pulled = []
-    for name, spec in specs.items():
-        if not isinstance(spec, LocalSpec):
-            if alias:
-                raise BadInput(f"{name!r} is served by {spec.engine}: there is nothing to pull")
-            continue
-        with bar(f"pull {name}") as advance:
-            folder = weights.pull(
-                weights.Source.parse(spec.source),
-                weights.default_cache_dir(),
-                lambda note, share: advance(round(share * 100), 100, note),
-            )
-        pulled.append({"alias": name, "source": spec.source, "folder": str(folder)})
-        err().print(f"{name} is in {folder}", markup=False)
-    if as_json:
-        print_json(pulled)
-    return 0
 
 
 def audit(as_json: Json = False, local: Local = False) -> int:

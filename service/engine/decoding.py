@@ -1,104 +1,48 @@
 """Rows of tokens through the model: prompts in together, then one token a step for all rows at once.
 
-Layout of a batch's columns, left to right: the shared prefix, padding up to the longest row, each row's own tokens, the
-tokens generated. Positions are counted without the padding, so a row computes what it would alone, up to the order in
-which a matrix product adds its terms.
+How they are computed is behind `forward.Forward`. Rows of the base model and of any adapters may be joined and decoded
+together; a row computes what it would alone, up to the order in which a matrix product adds its terms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import Tensor
-from transformers.cache_utils import Cache
 
-from service.engine.cache import (
-    NO_PREFIX,
-    Ids,
-    Prefix,
-    PrefixCache,
-    common_length,
-    empty_cache,
-    expanded,
-    joined,
-    padded_left,
-    pairs,
-    selected,
-)
+from service.engine.cache import NO_PREFIX, Ids, Prefix, PrefixCache, common_length
+from service.engine.forward import Rows
 from service.engine.model import LoadedModel
 
 LEAST_PREFIX = 8  # tokens; below, computing it apart costs more than it saves
 
 
-@dataclass(slots=True)
-class Rows:
-    """Rows being decoded with one adapter.
-
-    `mask` [rows, columns] is False at padding, `positions` [rows] is the position of each row's next token, `logits`
-    [rows, vocabulary] are of that next token.
-    """
-
-    adapter: str | None
-    cache: Cache
-    mask: Tensor
-    positions: Tensor
-    logits: Tensor
-
-    def __len__(self) -> int:
-        return int(self.mask.shape[0])
-
-
 def prefill(model: LoadedModel, adapter: str | None, prompts: Sequence[Ids], prefix: Prefix = NO_PREFIX) -> Rows:
     """Compute `prompts`, all of which begin with `prefix` and go on after it."""
-    shared = len(prefix.ids)
-    own = [prompt[shared:] for prompt in prompts]
-    width = max(map(len, own))
-    ids = np.zeros((len(own), width), dtype=np.int64)
-    real = np.zeros((len(own), shared + width), dtype=bool)
-    real[:, :shared] = True
-    for row, tokens in enumerate(own):
-        ids[row, width - len(tokens) :] = tokens
-        real[row, shared + width - len(tokens) :] = True
-    mask = torch.from_numpy(real).to(model.device)
-    positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-    cache = expanded(prefix.pairs, len(own)) if shared else empty_cache(model.layers)
-    logits = model.logits(adapter, torch.from_numpy(ids).to(model.device), mask, positions[:, shared:], cache)
-    return Rows(adapter, cache, mask, positions[:, -1] + 1, logits)
+    rows: Rows = model.forward.prefill(adapter, [prompt[len(prefix.ids) :] for prompt in prompts], prefix)
+    return rows
 
 
 def advance(model: LoadedModel, rows: Rows, tokens: Sequence[int]) -> Rows:
-    """One more token in each row."""
-    ids = torch.tensor(tokens, device=model.device)[:, None]
-    mask = torch.nn.functional.pad(rows.mask, (0, 1), value=True)
-    logits = model.logits(rows.adapter, ids, mask, rows.positions[:, None], rows.cache)
-    return Rows(rows.adapter, rows.cache, mask, rows.positions + 1, logits)
+    """One more token in each row. `rows` must not be used again."""
+    after: Rows = model.forward.advance(rows, tokens)
+    return after
 
 
 def keep(rows: Rows, indexes: Sequence[int]) -> Rows:
-    """Only these rows, without the leading columns that are padding in all of them."""
-    kept = torch.tensor(indexes, device=rows.mask.device)
-    mask = rows.mask[kept]
-    first = int(mask.any(0).int().argmax())
-    cache = selected(rows.cache, indexes, first)
-    return Rows(rows.adapter, cache, mask[:, first:], rows.positions[kept], rows.logits[kept])
+    """These rows, in this order; a row named several times goes on in several ways."""
+    return rows.keep(indexes)
 
 
 def join(first: Rows, second: Rows) -> Rows:
-    """The rows of both, which have the same adapter."""
-    width = max(first.mask.shape[1], second.mask.shape[1])
-    mask = torch.cat([padded_left(first.mask, width), padded_left(second.mask, width)])
-    positions = torch.cat([first.positions, second.positions])
-    logits = torch.cat([first.logits, second.logits])
-    return Rows(first.adapter, joined(first.cache, second.cache), mask, positions, logits)
+    """The rows of both, in this order; they may be of different adapters."""
+    return first.join(second)
 
 
 def compute_prefix(model: LoadedModel, adapter: str | None, ids: Ids, begun: Prefix = NO_PREFIX) -> Prefix:
     """Keys and values of `ids`, going on from `begun`, which they begin with."""
     rows = prefill(model, adapter, [ids], begun)
-    return Prefix(ids, pairs(rows.cache))
+    return model.forward.prefix_of(rows, ids)
 
 
 def shared_prefix(

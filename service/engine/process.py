@@ -36,6 +36,7 @@ __all__ = ["EngineAddress", "EngineLease", "EngineSpec", "ensure_engine"]
 
 _LOOK_S = 0.05
 _HEALTH_S = 5.0
+_LOOKS = 6  # at an engine whose process lives: on a machine that is busy it may take long to say so
 _LOG_LINES = 12
 
 
@@ -87,7 +88,7 @@ def _try_lock(descriptor: int) -> bool:
 
 async def _running(state_file: Path, spec: EngineSpec) -> EngineAddress | None:
     address = _read_state(state_file, spec)
-    return address if address is not None and await is_healthy(address) else None
+    return address if address is not None and await is_alive(address) else None
 
 
 def _read_state(state_file: Path, spec: EngineSpec) -> EngineAddress | None:
@@ -111,6 +112,26 @@ async def is_healthy(address: EngineAddress) -> bool:
     finally:
         client.close()
     return isinstance(said, dict) and said.get("engine_id") == engine_id(address.token)
+
+
+async def is_alive(address: EngineAddress) -> bool:
+    """Whether that engine lives: one whose process is there, but which is slow to say so, is looked at again."""
+    for _ in range(_LOOKS):
+        if await is_healthy(address):
+            return True
+        if not _exists(address.pid):
+            return False
+    return False
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's, which got the number
+    return True
 
 
 # ------------------------------------------------------------------------------------------------ starting one

@@ -1,10 +1,9 @@
-"""OpenAI's chat completions as the embedded engine speaks them: bodies in, replies and errors out. No torch here."""
+"""OpenAI's chat completions as the embedded engine reads them, with vLLM's words beside. No torch here."""
 
 from __future__ import annotations
 
+import json
 import re
-import secrets
-import time
 from collections.abc import Collection
 from typing import Annotated, Any, TypeVar
 
@@ -13,15 +12,28 @@ import msgspec
 from prompts.errors import BadInput
 from prompts.messages import ROLES
 from prompts.parameters import answer_tokens
-from service.engine.asks import Answer, Ask, UnknownAdapter
+from service.engine.asks import Ask, UnknownAdapter
+from service.engine.forms import read_guide
 
 _MOST_STOPS = 4  # as OpenAI has it
 _Body = TypeVar("_Body")
 Natural = Annotated[int, msgspec.Meta(ge=1)]
+Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
+
+
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """How a stream is to be."""
+
+    include_usage: bool | None = None
 
 
 class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /v1/chat/completions`. What can only be done in one way has that one value allowed."""
+    """The body of `POST /v1/chat/completions`. What can only be done in one way has that one value allowed.
+
+    `priority` is vLLM's: the lower the earlier, and nobody waits for what is above 0. Requests of the same
+    `prompt_cache_key` share the engine fairly with others. `timeout_s` is ours: after it nobody waits any more.
+    """
 
     model: str
     messages: list[dict[str, Any]]
@@ -31,23 +43,36 @@ class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
     top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    n: int | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     stream: bool | None = None
+    stream_options: StreamOptions | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[str, Bias] | None = None
     response_format: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
+    guided_choice: list[str] | None = None
+    guided_regex: str | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_grammar: str | None = None
+    priority: int | None = None
+    prompt_cache_key: str | None = None
+    timeout_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
+    functions: list[Any] | None = None
+    function_call: Any = None
     parallel_tool_calls: bool | None = None
-    stream_options: dict[str, Any] | None = None
+    modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
     user: str | None = None
     safety_identifier: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
+    prompt_cache_retention: str | None = None
 
 
 class LoadBody(msgspec.Struct):
@@ -65,16 +90,12 @@ class UnloadBody(msgspec.Struct):
 
 # A parameter, the values that change nothing, and what to do instead.
 _FIXED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
-    ("n", (None, 1), "ask several times"),
-    ("stream", (None, False), "leave it out"),
-    ("logprobs", (None, False), "leave it out"),
-    ("top_logprobs", (None, 0), "leave it out"),
-    ("presence_penalty", (None, 0), "leave it out"),
-    ("frequency_penalty", (None, 0), "leave it out"),
-    ("logit_bias", (None, {}), "leave it out"),
-    ("response_format", (None, {"type": "text"}), "ask for the format in the messages, or serve the model with vLLM"),
     ("tools", (None, []), "serve the model with vLLM"),
     ("tool_choice", (None, "none", "auto"), "serve the model with vLLM"),
+    ("functions", (None, []), "serve the model with vLLM"),
+    ("function_call", (None, "none", "auto"), "serve the model with vLLM"),
+    ("modalities", (None, [], ["text"]), "leave it out"),
+    ("audio", (None,), "leave it out"),
 )
 
 
@@ -83,9 +104,18 @@ def read_body(raw: bytes, kind: type[_Body]) -> _Body:
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
-        raise BadInput(str(error), param=_param(str(error))) from error
+        raise BadInput(_said(str(error)), param=_param(str(error))) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadInput(f"the body is not JSON: {error}") from error
+
+
+def _said(message: str) -> str:
+    unknown = re.fullmatch(r"Object contains unknown field `(\w+)`", message)
+    return _cannot(unknown.group(1), "leave it out, or serve the model with vLLM") if unknown else message
+
+
+def _cannot(what: str, fix: str) -> str:
+    return f"{what} is not something the embedded engine can do: {fix}"
 
 
 def _param(message: str) -> str | None:
@@ -93,19 +123,28 @@ def _param(message: str) -> str | None:
     return found.group(1) if found else None
 
 
-def read_ask(raw: bytes, alias: str, adapters: Collection[str]) -> tuple[Ask, str]:
-    """What a body asks for, and the name it called the model by.
-
-    Raises BadInput that names the parameter; UnknownAdapter for a model that is neither `alias` nor a loaded adapter.
-    """
+def read_chat(raw: bytes) -> ChatBody:
+    """Raises BadInput that names the parameter, also for what this engine cannot do."""
     body = read_body(raw, ChatBody)
     for param, allowed, fix in _FIXED:
         if getattr(body, param) not in allowed:
-            value = str(getattr(body, param))[:80]
-            raise BadInput(f"{param} {value!r} is not something the embedded engine can do: {fix}", param=param)
+            value = json.dumps(getattr(body, param), ensure_ascii=False)[:80]
+            raise BadInput(_cannot(f"{param} {value}", fix), param=param)
+    if body.top_logprobs and not body.logprobs:
+        raise BadInput("top_logprobs needs logprobs: set it to true", param="top_logprobs")
+    if body.stream_options is not None and not body.stream:
+        raise BadInput("stream_options needs stream: set it to true", param="stream_options")
+    return body
+
+
+def as_ask(body: ChatBody, alias: str, adapters: Collection[str], size_bytes: int) -> Ask:
+    """What a body of `size_bytes` asks for.
+
+    Raises BadInput that names the parameter; UnknownAdapter for a model that is neither `alias` nor a loaded adapter.
+    """
     if body.model != alias and body.model not in adapters:
         raise UnknownAdapter(f"no model {body.model!r} here; there are {', '.join([alias, *sorted(adapters)])}")
-    ask = Ask(
+    return Ask(
         tuple(_checked(body.messages)),
         adapter=None if body.model == alias else body.model,
         max_tokens=answer_tokens({"max_completion_tokens": body.max_completion_tokens, "max_tokens": body.max_tokens}),
@@ -113,8 +152,17 @@ def read_ask(raw: bytes, alias: str, adapters: Collection[str]) -> tuple[Ask, st
         top_p=1.0 if body.top_p is None else body.top_p,
         seed=body.seed,
         stop=_stops(body.stop),
+        n=body.n or 1,
+        top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        logit_bias=_biases(body.logit_bias),
+        guide=read_guide(body),
+        priority=body.priority or 0,
+        flow=body.prompt_cache_key or "",
+        timeout_s=body.timeout_s,
+        size_bytes=size_bytes,
     )
-    return ask, body.model
 
 
 def _checked(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -139,29 +187,8 @@ def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
     return stops
 
 
-def make_reply(answer: Answer, model: str) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-{secrets.token_hex(12)}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": answer.text},
-                "finish_reason": answer.finish_reason,
-                "logprobs": None,
-            }
-        ],
-        "usage": {
-            "prompt_tokens": answer.prompt_tokens,
-            "completion_tokens": answer.completion_tokens,
-            "total_tokens": answer.prompt_tokens + answer.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": answer.cached_tokens},
-        },
-        "turnout": {"asked_again": answer.asked_again},
-    }
-
-
-def make_error(message: str, *, kind: str, code: str | None, param: str | None = None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+def _biases(biases: dict[str, float] | None) -> tuple[tuple[int, float], ...]:
+    try:
+        return tuple((int(token), bias) for token, bias in (biases or {}).items())
+    except ValueError as error:
+        raise BadInput(f"logit_bias: its keys are ids of tokens ({error})", param="logit_bias") from error

@@ -2,11 +2,13 @@
 
 | route | what |
 |---|---|
-| `GET /health` | open to all: the engine's id, its tolerances |
+| `GET /health` | open to all: the engine's id, its tolerances, what waits |
 | `GET /v1/models` | the base model and its adapters |
-| `POST /v1/chat/completions` | one answer; no streaming |
+| `POST /v1/chat/completions` | answers, whole or as a stream (`chat`) |
 | `POST /v1/load_lora_adapter`, `/v1/unload_lora_adapter` | as in vLLM |
 | `GET /metrics` | Prometheus |
+| `GET /memory` | what the engine holds of its device (`sharing`) |
+| `GET /share` | an open stream for as long as something is trained there: the engine gives memory back |
 | `GET /lease` | an open stream for as long as the engine is wanted |
 """
 
@@ -16,45 +18,42 @@ import asyncio
 import contextlib
 import hmac
 import json
-import logging
 import os
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import uvicorn
 from litestar import Litestar, Request, Response, get, post
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException, NotAuthorizedException
+from litestar.exceptions import NotAuthorizedException
 from litestar.handlers import BaseRouteHandler
 from litestar.response import Stream
 
-from prompts.errors import BadInput, TurnoutError
+from prompts.errors import BadInput
 from service.engine import metrics, protocol
 from service.engine.adapters import read_adapter
-from service.engine.asks import QueueFull, UnknownAdapter
-from service.engine.core import Generator, Limits
-from service.engine.leases import Closing, Leases
+from service.engine.chat import chat
+from service.engine.core import Generator
+from service.engine.errors import body_of
+from service.engine.leases import Leases
+from service.engine.limits import Limits
 from service.engine.model import LoadedModel, choose_device
+from service.engine.sharing import Memory, Sharing
 from service.engine.spec import EngineSpec, StartFile, engine_id
+from service.engine.tolerances import Noises
 from service.errors import CannotRun
 from service.listening import listen
 
-_LOG = logging.getLogger(__name__)
 _ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 _BODY_BYTES = 32 << 20
 _LOOK_S = 0.25
-_Result = TypeVar("_Result")
+_NOISES = "tolerances.json"  # beside the folders of this home's engines
 Asked = Request[Any, Any, State]
-
-
-class _HungUp(TurnoutError):
-    """The client closed its connection before the answer was there."""
 
 
 def _require_token(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -67,7 +66,9 @@ def _require_token(connection: ASGIConnection[Any, Any, Any, Any], handler: Base
 async def health(state: State) -> dict[str, Any]:
     generator: Generator = state.generator
     tolerances = {adapter or state.spec.alias: value for adapter, value in dict(generator.tolerances).items()}
-    return {"status": "ok", "engine_id": state.engine_id, "device": state.device, "tolerance": tolerances}
+    counters = generator.counters
+    load = {"waiting": sum(counters.waiting.values()), "live": counters.live}
+    return {"status": "ok", "engine_id": state.engine_id, "device": state.device, "tolerance": tolerances, **load}
 
 
 @get("/v1/models")
@@ -76,14 +77,6 @@ async def models(state: State) -> dict[str, Any]:
     base = {"id": alias, "object": "model", "owned_by": "turnout", "root": str(state.spec.folder), "parent": None}
     loras = [{**base, "id": name, "root": name, "parent": alias} for name in state.generator.adapters]
     return {"object": "list", "data": [base, *loras]}
-
-
-@post("/v1/chat/completions", status_code=200)
-async def chat(request: Asked, state: State) -> Response[Any]:
-    generator: Generator = state.generator
-    ask, model = protocol.read_ask(await request.body(), state.spec.alias, generator.adapters)
-    answer = await _unless_hung_up(request, generator.submit(ask))
-    return Response(protocol.make_reply(answer, model))
 
 
 @post("/v1/load_lora_adapter", status_code=200)
@@ -109,52 +102,27 @@ async def show_metrics(state: State) -> Response[bytes]:
     return Response(metrics.as_text(state.generator), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+@get("/memory")
+async def memory(state: State) -> Memory:
+    found: Memory = state.generator.memory()
+    return found
+
+
+@get("/share")
+async def share(state: State) -> Stream:
+    sharing: Sharing = state.sharing
+    return Stream(sharing.take(), media_type="application/x-ndjson")
+
+
 @get("/lease")
 async def lease(state: State) -> Stream:
     leases: Leases = state.leases
     return Stream(leases.take(), media_type="text/plain")
 
 
-async def _unless_hung_up(request: Asked, future: Future[_Result]) -> _Result:
-    """The future's result; where the client closes its connection first, the request is dropped."""
-    answered = asyncio.wrap_future(future)
-    hung_up = asyncio.ensure_future(request.receive())  # after the body, the next event is the end of the connection
-    either: set[asyncio.Future[Any]] = {answered, hung_up}
-    try:
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not answered.done():
-            raise _HungUp("the client hung up")
-        return answered.result()
-    finally:
-        answered.cancel()
-        hung_up.cancel()
-
-
-# ------------------------------------------------------------------------------------------------ errors
-
-
 def _on_error(_: Asked, error: Exception) -> Response[Any]:
-    status, code = _status(error)
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    if status == 500:
-        _LOG.error("a request failed", exc_info=error)
-    message = getattr(error, "detail", "") or str(error) or type(error).__name__
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, QueueFull) else {}
-    body = protocol.make_error(message, kind=kind, code=code, param=getattr(error, "param", None))
+    status, body, headers = body_of(error)
     return Response(body, status_code=status, headers=headers, media_type="application/json")
-
-
-def _status(error: Exception) -> tuple[int, str | None]:
-    if isinstance(error, HTTPException):
-        return error.status_code, "invalid_api_key" if error.status_code == 401 else None
-    known: tuple[tuple[type[Exception], int, str | None], ...] = (
-        (UnknownAdapter, 404, "model_not_found"),
-        (QueueFull, 429, "queue_full"),
-        (BadInput, 400, None),
-        (Closing, 503, "closing"),
-        (_HungUp, 499, None),
-    )
-    return next(((status, code) for kind, status, code in known if isinstance(error, kind)), (500, None))
 
 
 # ------------------------------------------------------------------------------------------------ running
@@ -167,10 +135,11 @@ def make_app(spec: EngineSpec, token: str, generator: Generator, leases: Leases,
         "engine_id": engine_id(token),
         "generator": generator,
         "leases": leases,
+        "sharing": Sharing(generator),
         "device": device,
     }
     return Litestar(
-        [health, models, chat, load_lora_adapter, unload_lora_adapter, show_metrics, lease],
+        [health, models, chat, load_lora_adapter, unload_lora_adapter, show_metrics, memory, share, lease],
         guards=[_require_token],
         exception_handlers={Exception: _on_error},
         state=State(state),
@@ -185,7 +154,9 @@ def serve(start: StartFile) -> None:
     if spec.threads:
         torch.set_num_threads(spec.threads)
     device = choose_device(spec.device)
-    generator = Generator(LoadedModel(spec.folder, device), Limits.for_device(device, spec.max_queue))
+    model = LoadedModel(spec.folder, device)
+    noises = Noises(model, start.ready_file.parent.parent / _NOISES)
+    generator = Generator(model, Limits.for_device(device, spec.max_queue), noises)
     generator.start()
     leases = Leases(spec.linger_s)
     app = make_app(spec, start.token, generator, leases, str(device))

@@ -1,16 +1,22 @@
-"""A model on this machine: the embedded engine, started when first asked and again when it died."""
+"""A model on this machine: the embedded engine, started when first asked and again when it died.
+
+A request tells the engine what it is: one that nobody waits for (a case of a run) goes after those of applications, the
+requests of one prompt share the engine fairly with others, and what was not answered in time is dropped there, too.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from prompts.errors import ModelRefused, ModelUnavailable
-from prompts.messages import Completion, CompletionRequest
-from service.engine.process import EngineAddress, EngineLease, EngineSpec, ensure_engine, is_healthy
+from prompts.messages import Chunks, Completion, CompletionRequest
+from service.engine.process import EngineAddress, EngineLease, EngineSpec, ensure_engine, is_alive
 from service.errors import EngineFailed
 from service.models.openai import OpenAIModel
 
@@ -18,6 +24,9 @@ _MOST_DEATHS = 3  # within …
 _DEATHS_S = 60.0
 _LOAD_S = 120.0
 _TRIES = 3  # to get a lease: an engine may exit between being found and being held
+NOT_URGENT = 10  # the engine's priority of what nobody waits for
+Answer = TypeVar("Answer", Completion, Chunks)
+_Ask = Callable[[CompletionRequest], Awaitable[Answer]]
 
 
 @dataclass(slots=True)
@@ -55,14 +64,12 @@ class LocalModel:
         Raises EngineFailed, naming the log, where the engine cannot be started or dies again and again.
         """
         started = time.monotonic()
-        connection = await self._connected()
-        try:
-            completion = await self._ask(connection, request)
-        except ModelUnavailable:
-            if not await self._is_dead(connection):
-                raise
-            completion = await self._ask_last_time(await self._connected(), request)
+        completion = await self._asked(request, lambda model: model.complete)
         return replace(completion, latency_s=time.monotonic() - started)
+
+    async def stream(self, request: CompletionRequest) -> Chunks:
+        """See `prompts.messages.Streaming`; asked again as by `complete`, until the first chunk is there."""
+        return await self._asked(request, lambda model: model.stream)
 
     async def warm_up(self, adapter: str | None = None) -> None:
         """Start the engine, and load an adapter, before anyone waits for it."""
@@ -78,22 +85,33 @@ class LocalModel:
 
     # ---------------------------------------------------------------------------- asking
 
-    async def _ask(self, connection: _Connection, request: CompletionRequest) -> Completion:
+    async def _asked(self, request: CompletionRequest, way: Callable[[OpenAIModel], _Ask[Answer]]) -> Answer:
+        told = _told(request)
+        connection = await self._connected()
+        try:
+            return await self._ask(connection, told, way(connection.model))
+        except ModelUnavailable:
+            if not await self._is_dead(connection):
+                raise
+        connection = await self._connected()
+        return await self._ask_last_time(connection, told, way(connection.model))
+
+    async def _ask(self, connection: _Connection, request: CompletionRequest, ask: _Ask[Answer]) -> Answer:
         if request.adapter is None:
-            return await connection.model.complete(request)
+            return await ask(request)
         await self._load(connection, request.adapter)
         try:
-            return await connection.model.complete(request)
+            return await ask(request)
         except ModelRefused as error:
             if error.code != "model_not_found":
                 raise
         connection.adapters.discard(request.adapter)  # another process may have unloaded it
         await self._load(connection, request.adapter)
-        return await connection.model.complete(request)
+        return await ask(request)
 
-    async def _ask_last_time(self, connection: _Connection, request: CompletionRequest) -> Completion:
+    async def _ask_last_time(self, connection: _Connection, request: CompletionRequest, ask: _Ask[Answer]) -> Answer:
         try:
-            return await self._ask(connection, request)
+            return await self._ask(connection, request, ask)
         except ModelUnavailable as error:
             if not await self._is_dead(connection):
                 raise
@@ -130,7 +148,9 @@ class LocalModel:
                 if last:
                     raise
                 continue
-            model = OpenAIModel(address.base_url + "/v1", self._spec.alias, address.token)
+            model = OpenAIModel(
+                address.base_url + "/v1", self._spec.alias, address.token, called=f"local model {self._spec.alias!r}"
+            )
             return _Connection(address, lease, model)
         raise AssertionError("the last try returns or raises")
 
@@ -139,7 +159,7 @@ class LocalModel:
         async with self._connecting:
             if self._connection is not connection:
                 return True
-            if await is_healthy(connection.address):
+            if await is_alive(connection.address):
                 return False
             self._connection = None
             self._deaths.append(time.monotonic())
@@ -153,3 +173,13 @@ class LocalModel:
                 f"the engine of {self._spec.alias!r} died {_MOST_DEATHS} times within {_DEATHS_S:.0f} s;"
                 f" its log: {self._log}"
             )
+
+
+def _told(request: CompletionRequest) -> CompletionRequest:
+    """`request` with what the engine is to know of it; a prompt's own parameters of these names come first."""
+    told: dict[str, Any] = {"timeout_s": request.timeout_s}
+    if not request.is_urgent:
+        told["priority"] = NOT_URGENT
+    if request.flow:
+        told["prompt_cache_key"] = request.flow
+    return replace(request, parameters={**told, **request.parameters})

@@ -29,12 +29,22 @@ class OpenAIModel:
 
     `base_url` ends before `/chat/completions` (`https://api.openai.com/v1`). Proxies of the environment are not used
     and redirects not followed: a key must go nowhere but there. An `adapter` asked for takes the place of `model`.
+    `called` is what errors name it by, where its address tells nobody anything.
     """
 
-    def __init__(self, base_url: str, model: str, api_key: str | None = None, *, connect_s: float = CONNECT_S) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key: str | None = None,
+        *,
+        connect_s: float = CONNECT_S,
+        called: str | None = None,
+    ) -> None:
         self._base = base_url.rstrip("/")
         self._address = Address.parse(self._base)
-        self._places = {path: Place(self._base + path, path, api_key) for path in (_CHAT, _EMBEDDINGS)}
+        self._places = {path: Place(self._base + path, path, api_key, called) for path in (_CHAT, _EMBEDDINGS)}
+        self._called = called
         self._model = model
         self._api_key = api_key
         self._connect_s = connect_s
@@ -84,7 +94,7 @@ class OpenAIModel:
         except (KeyError, TypeError, ValueError) as error:
             raise place.no_completion("not embeddings", asked.body, kind_of(asked.headers)) from error
         if len(vectors) != len(texts):
-            raise ModelRefused(f"{place.url}: {len(vectors)} vectors for {len(texts)} texts", status=200)
+            raise ModelRefused(f"{place.shown}: {len(vectors)} vectors for {len(texts)} texts", status=200)
         return Embeddings(vectors, usage_of(reply.get("usage")))
 
     async def embeddings(self, body: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
@@ -97,7 +107,7 @@ class OpenAIModel:
 
     async def post(self, path: str, body: Mapping[str, Any], timeout_s: float) -> Reply:
         """Another path of the same server, below `base_url`: whatever it says. Raises ModelTimeout or ModelUnavailable."""
-        place = self._places.get(path) or Place(self._base + path, path, self._api_key)
+        place = self._places.get(path) or Place(self._base + path, path, self._api_key, self._called)
         client = self._connected(place)
         try:
             return await client.ask(Question(path, encoded(body), timeout_s=timeout_s))
@@ -137,7 +147,7 @@ class OpenAIModel:
 
     def _connected(self, place: Place) -> Client:
         if self._closed:
-            raise ModelUnavailable(f"{place.url}: this model was closed")
+            raise ModelUnavailable(f"{place.shown}: this model was closed")
         if self._client is None:
             headers = {"Content-Type": "application/json", "User-Agent": "turnout"}
             if self._api_key:
@@ -147,8 +157,8 @@ class OpenAIModel:
 
     def _failed(self, place: Place, error: OSError, timeout_s: float) -> ModelError:
         if isinstance(error, TimeoutError):
-            return ModelTimeout(f"{place.url}: no complete answer within {timeout_s:g} s")
-        said = f"{place.url}: {place.clean(str(error) or type(error).__name__)}"
+            return ModelTimeout(f"{place.shown}: no complete answer within {timeout_s:g} s")
+        said = f"{place.shown}: {place.clean(str(error) or type(error).__name__)}"
         return ModelRefused(said, status=200) if isinstance(error, TooLong) else ModelUnavailable(said)
 
 

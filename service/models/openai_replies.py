@@ -36,11 +36,16 @@ _decode = msgspec.json.Decoder().decode
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One address of an upstream: what errors name it by, and the key that none of them repeats."""
+    """One address of an upstream, and the key that no error repeats. `called` is what errors name it by, if not its URL."""
 
     url: str
     path: str
     api_key: str | None = None
+    called: str | None = None
+
+    @property
+    def shown(self) -> str:
+        return self.called or self.url
 
     def clean(self, message: str) -> str:
         """Without the key, which an upstream may echo, nor what looks like another, and not too long."""
@@ -52,12 +57,12 @@ class Place:
         shown = " ".join(self.clean(raw[:4096].decode("utf-8", "replace")).split())[:_MOST_SHOWN]
         came = f"{kind or 'no content type'} came, beginning {shown!r}" if shown else "the body is empty"
         fix = f"check that base_url is the address before {self.path} of a server that speaks OpenAI's API, often …/v1"
-        return ModelRefused(f"{self.url}: {what}: {came} ({fix})", status=200, code=NO_COMPLETION)
+        return ModelRefused(f"{self.shown}: {what}: {came} ({fix})", status=200, code=NO_COMPLETION)
 
     def error(self, status: int, headers: Mapping[str, str], raw: bytes) -> ModelError:
         """What a status other than 200 means."""
         message, code, param = upstream_error(raw)
-        said = f"{self.url}: HTTP {status}: {self.clean(message)}"
+        said = f"{self.shown}: HTTP {status}: {self.clean(message)}"
         if status in (429, 503):
             return ModelOverloaded(said, retry_after_s=retry_after_s(headers.get("retry-after")), status=status)
         if status in (408, 504):

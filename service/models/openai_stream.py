@@ -115,4 +115,4 @@ class StreamedChunks:
         return ModelUnavailable(self._said(why))
 
     def _said(self, what: str) -> str:
-        return f"{self._place.url}: the stream, after {self._given} chunks: {what}"
+        return f"{self._place.shown}: the stream, after {self._given} chunks: {what}"

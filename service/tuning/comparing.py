@@ -12,6 +12,7 @@ from prompts.messages import CompletionRequest
 from prompts.names import Variant, parse_variant
 from prompts.prompt import digest_of, plain_message
 from service import route_book
+from service.asking import attempt_timeout_s
 from service.evaluation import Evaluator, Finished, RunSpec
 from service.graders import standing_of
 from service.ids import now
@@ -41,8 +42,8 @@ def score_dev(claim: Claim, attempt: int, spec: JobSpec, known_before: int | Non
         try:
             before = known_before
             if before is None:
-                before = await _right(work, pool, work.before, spec.dev)
-            return before, await _right(work, pool, work.after, spec.dev)
+                before = await _right(claim, work, pool, work.before, spec.dev)
+            return before, await _right(claim, work, pool, work.after, spec.dev)
         finally:
             await pool.aclose()
 
@@ -52,15 +53,17 @@ def score_dev(claim: Claim, attempt: int, spec: JobSpec, known_before: int | Non
     return shown
 
 
-async def _right(work: Material, pool: ModelPool, variant: Variant, rows: Sequence[Row]) -> int:
+async def _right(claim: Claim, work: Material, pool: ModelPool, variant: Variant, rows: Sequence[Row]) -> int:
     """How many of `rows` a variant answers exactly."""
     model, gate = pool.get(variant.model), asyncio.Semaphore(_DEV_IN_FLIGHT)
     parameters = work.prompt.content.request_parameters()
+    timeout_s = attempt_timeout_s(claim.settings, variant.model)
 
     async def is_right(row: Row) -> bool:
         async with gate:
             messages = tuple(plain_message(message, "messages") for message in row.messages)
-            completion = await model.complete(CompletionRequest(messages, parameters, variant.adapter))
+            request = CompletionRequest(messages, parameters, variant.adapter, timeout_s, is_urgent=False)
+            completion = await model.complete(request)
         return completion.text.strip() == row.answer.strip()
 
     return sum(await asyncio.gather(*(is_right(row) for row in rows)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from prompts.errors import BadInput
 from prompts.prompt import CompiledPrompt
 from service.child import require_local_packages
 from service.engine import weights
+from service.engine_shares import on_device, shared
 from service.ids import now
 from service.training import measure
 from service.tuning.claim import Claim
@@ -45,14 +47,18 @@ def plan(claim: Claim) -> dict[str, Any]:
         return _refuse(claim, shown, found.report.refusals)
     try:
         draft = _draft(claim, work, found)
-        measured = _try(claim, draft)
+        with shared(claim.settings.run_dir, draft.device) as shares:
+            measured = _try(claim, draft)
     except BadInput as error:
         return _refuse(claim, shown, [str(error)])
     if not measured.fits:
         return _refuse(claim, shown, [measured.reason])
     spec, decisions = _search(work, draft, measured)
+    engines = on_device(shares, measured.device)
+    decisions += map(str, engines)
     shown["train_at"] = _places(found)
     shown |= _figures(spec, measured, decisions, len(work.suite.tests) * work.suite.repeat)
+    shown["engines"] = [asdict(share) for share in engines]
     if not (attempt_folder(claim, 1) / "spec.json").exists():
         write_spec(spec, attempt_folder(claim, 1) / "spec.json")
     claim.tell_once("planned", **shown)
@@ -72,9 +78,10 @@ def _refuse(claim: Claim, shown: dict[str, Any], reasons: Sequence[str]) -> dict
 def _draft(claim: Claim, work: Material, found: Examples) -> JobSpec:
     """All of the spec but what only a measured step can tell."""
     train, dev = _parts(found)
-    source = weights.Source.parse(model_source(claim.settings, work.spec.base))
-    base_folder = weights.pull(source, weights.default_cache_dir())
     model_spec = claim.settings.model(work.spec.base)
+    template = getattr(model_spec, "chat_template", None)  # the one that serving has: the same token ids
+    source = weights.Source.parse(model_source(claim.settings, work.spec.base), template)
+    base_folder = weights.pull(source, weights.default_cache_dir())
     return JobSpec(
         job_id=claim.job_id,
         base_folder=base_folder,

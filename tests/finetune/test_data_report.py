@@ -126,11 +126,11 @@ def test_an_answer_beyond_max_tokens_refuses_where_tokens_are_exact():
     ],
 )
 def test_an_answer_may_be_as_long_as_the_embedded_engine_lets_it(parameters: dict[str, Any], limit: int):
-    from service.engine.protocol import read_ask
+    from service.engine.protocol import as_ask, read_chat
 
     assert answer_limit(prompt_of(parameters=parameters)) == limit
     body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], **parameters}
-    ask, _ = read_ask(json.dumps(body).encode(), "tiny", ())
+    ask = as_ask(read_chat(json.dumps(body).encode()), "tiny", (), 0)
     assert ask.max_tokens == (limit if limit != 512 else None)  # the engine's own default, in one place with this one
 
 

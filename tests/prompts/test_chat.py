@@ -129,7 +129,9 @@ def test_the_end_of_turn_is_the_chat_template_s_not_the_model_s_end_of_text(toke
 @pytest.mark.parametrize("template", [None, "{{ raise_exception('roles must alternate') }}"])
 def test_a_model_that_cannot_take_the_messages_says_so(tokenizer, own_template, template):
     own_template(template)
-    with pytest.raises(BadInput, match="the model's chat template refused the messages"):
+    with pytest.raises(
+        BadInput, match=r"the model's chat template refused the messages|the model has no chat template"
+    ):
         encode_prompt(tokenizer, turns(("user", "a")))
 
 

@@ -325,6 +325,8 @@ def test_a_judge_that_never_answers_stops_the_run_and_the_answers_stay(
     bench.models.models["judge"] = FakeModel(YES)
     finished, _ = bench.run(*tests, judge={"model": "judge"})
     assert (finished.summary.passed, len(asked.asked)) == (300, 300)
+    assert not any(one.is_urgent for one in (*asked.asked, *bench.models.models["judge"].asked))
+    assert len({one.flow for one in asked.asked} - {""}) == 1  # the prompt
 
 
 def test_a_judge_that_has_answered_once_stops_nothing(

@@ -73,6 +73,18 @@ def test_a_format_of_the_requests_own_takes_the_place_of_the_prompts(server: Scr
     assert (found.choices[0].message.content, "valid" in turnout_of(found)) == ("Ada", False)
 
 
+@pytest.mark.parametrize("form", [{"structured_outputs": {"choice": ["Ada", "Bob"]}}, {"guided_regex": "Ada|Bob"}])
+def test_a_form_in_vllms_words_takes_the_place_of_the_prompts_format(
+    server: Scripted, client: Any, form: dict[str, Any]
+) -> None:
+    server.script(replies({"content": "Ada"}))
+    found = client.chat.completions.create(model="repaired", messages=[], extra_body={**VARIABLES, **form})
+
+    (asked,) = server.asked
+    assert {name: asked.get(name) for name in ("response_format", *form)} == {"response_format": None, **form}
+    assert "valid" not in turnout_of(found)
+
+
 @pytest.mark.parametrize(("text", "is_valid"), [(GOOD, True), (BAD, False)])
 def test_a_stream_says_with_its_last_words_whether_they_fit(
     server: Scripted, client: Any, text: str, is_valid: bool

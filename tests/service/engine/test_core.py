@@ -33,17 +33,25 @@ def answers(generator: Any, asks: list[Ask]) -> list[Answer]:
 
 
 def reference(generator: Any, asks: list[Ask]) -> list[str]:
-    """What transformers' own `generate` says, asked one at a time."""
+    """What transformers' own `generate` says, asked one at a time, with PEFT's layers for an adapter."""
     import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
 
     model = generator._model
+    networks: dict[str | None, Any] = {}
+    for name in {one.adapter for one in asks}:
+        network = AutoModelForCausalLM.from_pretrained(model.folder)
+        folder = generator._files[name].folder if name is not None else None
+        networks[name] = PeftModel.from_pretrained(network, folder) if folder else network
     texts = []
     for one in asks:
+        network = networks[one.adapter]
         ids = torch.from_numpy(model.encode(one.messages))[None]
-        model._use(one.adapter)
-        out = model.network.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=one.max_tokens, do_sample=False, pad_token_id=2
-        )
+        out = network.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=one.max_tokens, do_sample=False,
+            pad_token_id=2,
+        )  # fmt: skip
         texts.append(model.decode(out[0, ids.shape[1] :].tolist()))
     return texts
 
@@ -201,7 +209,8 @@ def test_top_p_keeps_only_the_likeliest(generator: Any) -> None:
 def test_a_full_queue_refuses(tiny_folder: Path) -> None:
     import torch
 
-    from service.engine.core import Generator, Limits
+    from service.engine.core import Generator
+    from service.engine.limits import Limits
     from service.engine.model import LoadedModel
 
     idle = Generator(LoadedModel(tiny_folder, torch.device("cpu")), Limits(max_queue=2))
@@ -220,14 +229,14 @@ def test_a_cancelled_request_is_dropped_and_the_others_answered(generator: Any) 
 
 def test_a_failing_batch_fails_its_requests_and_no_others(generator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("out of memory")
+        raise RuntimeError("a fault of the model")
 
-    monkeypatch.setattr(generator._model.network, "forward", broken)
-    with pytest.raises(RuntimeError, match="out of memory"):
+    monkeypatch.setattr(generator._model.forward, "prefill", broken)
+    with pytest.raises(RuntimeError, match="a fault of the model"):
         generator.submit(ask("a")).result(60)
     monkeypatch.undo()
-    monkeypatch.setattr(generator._model.tokenizer, "apply_chat_template", broken)
-    with pytest.raises(BadInput, match="chat template refused"):
+    monkeypatch.setattr(generator._model, "encode", broken)
+    with pytest.raises(RuntimeError, match="a fault of the model"):
         generator.submit(ask("a")).result(60)
     monkeypatch.undo()
     assert answers(generator, [ask("a")])[0].completion_tokens > 0

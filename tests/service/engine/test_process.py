@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 
 from service.child import child_environment
-from service.engine.process import EngineAddress, EngineLease, EngineSpec, ensure_engine, is_healthy
+from service.engine import process
+from service.engine.process import EngineAddress, EngineLease, EngineSpec, ensure_engine, is_alive, is_healthy
 from service.errors import EngineFailed
 
 
@@ -59,6 +60,20 @@ def is_gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+def test_an_engine_that_is_slow_to_say_so_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    async def slowly(address: EngineAddress) -> bool:
+        looks.append(address.pid)
+        return len(looks) == 3
+
+    monkeypatch.setattr(process, "is_healthy", slowly)
+    assert asyncio.run(is_alive(EngineAddress("http://127.0.0.1:1", "t", os.getpid(), Path("log"))))
+    looks.clear()
+    assert not asyncio.run(is_alive(EngineAddress("http://127.0.0.1:1", "t", 2**22 + 1, Path("log"))))
+    assert len(looks) == 1
 
 
 def test_secrets_are_not_handed_to_the_child() -> None:
@@ -133,14 +148,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"temperature": "hot"}, "temperature"),
     ({"top_p": 0}, "top_p"),
     ({"max_tokens": 0}, "max_tokens"),
-    ({"n": 2}, "n"),
-    ({"stream": True}, "stream"),
+    ({"n": 0}, "n"),
+    ({"stream_options": {"include_usage": True}}, "stream_options"),
     ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
     ({"messages": []}, "messages"),
     ({"messages": [{"role": "god", "content": "x"}]}, "messages"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
     ({"messages": [{"role": "user", "content": "x" * 3000}]}, "messages"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"response_format": {"type": "xml"}}, "response_format"),
     ({"best_of": 3}, "best_of"),
 ]
 
@@ -157,7 +172,7 @@ async def check_metrics(address: EngineAddress) -> None:
     assert status == 200
     for name in (
         'requests_total{outcome="answered"} 3.0',
-        "queue_length 0.0",
+        'queue_length{priority="0"} 0.0',
         "batch_rows_count",
         "asked_again_share",
         'tolerance{adapter=""}',
@@ -214,7 +229,7 @@ def test_a_client_that_hangs_up_frees_its_place(spec: EngineSpec, tmp_path: Path
             long.cancel()
             await asyncio.sleep(0.5)
             text = (await call(address, "GET", "/metrics"))[1]
-            assert 'requests_total{outcome="failed"} 1.0' in text
+            assert 'requests_total{outcome="cancelled"} 1.0' in text
             assert "live_requests 0.0" in text
 
     asyncio.run(scenario())

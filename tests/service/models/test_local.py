@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prompts.errors import ModelRefused
+from prompts.errors import ModelRefused, ModelUnavailable
 from prompts.messages import Completion, CompletionRequest, Message
 from service.engine.process import EngineSpec
 from service.errors import EngineFailed
@@ -96,5 +96,55 @@ def test_a_missing_adapter_is_refused_not_answered_by_the_base(spec: EngineSpec,
     async def scenario(model: LocalModel) -> None:
         with pytest.raises(ModelRefused, match=r"'green'.*is not a folder"):
             await model.complete(request("green"))
+
+    with_model(spec, tmp_path / "run", scenario)
+
+
+def test_a_stream_comes_bit_by_bit_and_is_the_whole_answer(spec: EngineSpec, tmp_path: Path) -> None:
+    async def scenario(model: LocalModel) -> None:
+        for adapter in (None, "red"):
+            whole = await model.complete(request(adapter, max_tokens=12))
+            chunks = [chunk async for chunk in await model.stream(request(adapter, max_tokens=12))]
+            parts = [choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"]]
+            assert "".join(parts) == whole.text
+            assert sum(map(bool, parts)) > 3
+            assert chunks[-1]["usage"]["completion_tokens"] == whole.usage.completion_tokens
+        await asyncio.sleep(0.2)  # the end of the last reply is on its way still; the loop closes after this
+
+    with_model(spec, tmp_path / "run", scenario)
+
+
+def test_a_stream_is_begun_again_where_the_engine_dies_before_its_first_token_and_not_after(
+    spec: EngineSpec, tmp_path: Path
+) -> None:
+    async def scenario(model: LocalModel) -> None:
+        await model.warm_up()
+        kill_engine(tmp_path / "run")
+        chunks = await model.stream(request(max_tokens=1900))
+        first = await anext(aiter(chunks))
+        assert first["choices"][0]["delta"]["role"] == "assistant"
+        kill_engine(tmp_path / "run")
+        with pytest.raises(ModelUnavailable, match="the stream, after"):
+            async for _ in chunks:
+                pass
+        assert (await model.complete(request())).text
+
+    with_model(spec, tmp_path / "run", scenario)
+
+
+def test_what_openai_takes_goes_through_and_tools_are_refused_by_name(spec: EngineSpec, tmp_path: Path) -> None:
+    async def scenario(model: LocalModel) -> None:
+        asked = {"temperature": 1.0, "seed": 1, "max_tokens": 5, "n": 2, "logprobs": True, "top_logprobs": 1}
+        completion = await model.complete(
+            CompletionRequest((Message("user", "hello"),), asked, flow="a", is_urgent=False)
+        )
+        assert len(completion.choices) == 2
+        assert len(completion.details["logprobs"]) <= 5
+        label = {"structured_outputs": {"choice": ["yes", "no"]}}
+        assert (await model.complete(CompletionRequest((Message("user", "hello"),), label))).text in ("yes", "no")
+        tools = {"tools": [{"type": "function", "function": {"name": "f"}}]}
+        with pytest.raises(ModelRefused, match=r"^local model .*tools .* serve the model with vLLM") as caught:
+            await model.complete(CompletionRequest((Message("user", "hello"),), tools))
+        assert caught.value.param == "tools"
 
     with_model(spec, tmp_path / "run", scenario)

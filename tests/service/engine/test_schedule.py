@@ -1,0 +1,226 @@
+"""What the generator does when more is asked than it can do at once: order, refusals, and want of memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.engine.asks import Ask, DeadlinePassed, OutOfMemory, Piece, QueueFull
+
+pytestmark = [
+    pytest.mark.integration,  # a tiny model
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
+]
+
+
+def ask(text: str, **changes: Any) -> Ask:
+    return Ask(({"role": "user", "content": text},), **{"max_tokens": 8, "temperature": 0, **changes})
+
+
+def long(text: str, **changes: Any) -> Ask:
+    """One that does not end by itself."""
+    return ask(text, **{"max_tokens": 40, "logit_bias": ((2, -100.0),), **changes})
+
+
+@pytest.fixture
+def generator(tiny_folder: Path) -> Iterator[Any]:
+    import torch
+
+    from service.engine.core import Generator
+    from service.engine.limits import Limits
+    from service.engine.model import LoadedModel
+
+    made = Generator(LoadedModel(tiny_folder, torch.device("cpu")), Limits(max_queue=40, rows=4, reserve=1))
+    yield made
+    made.stop()
+
+
+def ended(generator: Any, asks: list[Ask]) -> list[str]:
+    """The messages of `asks` in the order in which their answers came; all are there when the engine begins."""
+    order: list[str] = []
+    futures = []
+    for one in asks:
+        future = generator.submit(one)
+        future.add_done_callback(lambda _, text=one.messages[0]["content"]: order.append(text))
+        futures.append(future)
+    generator.start()
+    for future in futures:
+        future.result(60)
+    return order
+
+
+def test_somebody_who_waits_goes_before_a_whole_run(generator: Any) -> None:
+    run = [long(f"case {number}", priority=10, flow="suite") for number in range(20)]
+    order = ended(generator, [*run, long("person", flow="chat")])
+    assert order.index("person") <= 5
+
+
+def test_one_who_waits_finds_a_row_though_a_run_holds_all_others(generator: Any) -> None:
+    generator.start()
+    cases = [generator.submit(long(f"case {n}", max_tokens=400, priority=10)) for n in range(8)]
+    while generator.counters.live < 4:
+        time.sleep(0.005)
+    assert generator.submit(ask("person", max_tokens=2)).result(60)
+    assert not any(case.done() for case in cases)
+    for case in cases:
+        case.cancel()
+
+
+def test_a_flooding_prompt_does_not_starve_another(generator: Any) -> None:
+    flood = [long(f"flood {number}", flow="a") for number in range(24)]
+    order = ended(generator, [*flood, *(long(f"other {number}", flow="b") for number in range(3))])
+    assert max(order.index(f"other {number}") for number in range(3)) < 14
+
+
+def test_a_full_queue_says_when_to_come_again_and_keeps_room_for_those_who_wait(generator: Any) -> None:
+    for number in range(30):
+        generator.submit(ask(f"case {number}", priority=10))
+    with pytest.raises(QueueFull, match=r"30 answers .* are waiting already") as caught:
+        generator.submit(ask("one case more", priority=10))
+    assert 1 <= caught.value.retry_after_s <= 60
+    for number in range(10):
+        generator.submit(ask(f"person {number}"))
+    with pytest.raises(QueueFull):
+        generator.submit(ask("one person more"))
+    assert generator.counters.refused == 2
+
+
+def test_a_queue_is_bounded_by_the_size_of_its_messages(tiny_folder: Path) -> None:
+    import torch
+
+    from service.engine.core import Generator
+    from service.engine.limits import Limits
+    from service.engine.model import LoadedModel
+
+    idle = Generator(LoadedModel(tiny_folder, torch.device("cpu")), Limits(queue_bytes=1000))
+    first = idle.submit(ask("a", size_bytes=900))
+    with pytest.raises(QueueFull):
+        idle.submit(ask("b", size_bytes=200))
+    first.cancel()
+    idle.submit(ask("b", size_bytes=200))
+
+
+def test_a_cancelled_answer_frees_its_row_at_the_next_token(generator: Any) -> None:
+    generator.start()
+    futures = [generator.submit(long(f"long {n}", max_tokens=1500)) for n in range(5)]
+    while generator.counters.live < 5:
+        time.sleep(0.005)
+    for future in futures:
+        future.cancel()
+    assert generator.submit(ask("next")).result(60)
+    with pytest.raises(CancelledError):
+        futures[0].result(1)
+    assert generator.in_flight == 0
+    assert generator.counters.cancelled == 5
+
+
+def test_late_requests_are_dropped_in_the_queue_and_in_the_batch(generator: Any) -> None:
+    futures = [generator.submit(long(f"long {n}", max_tokens=1500, timeout_s=0.3)) for n in range(12)]
+    generator.start()
+    for future in futures:
+        with pytest.raises(DeadlinePassed, match=r"no whole answer within 0\.3 s"):
+            future.result(30)
+    assert generator.counters.late == 12
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, generator: Any, most_rows: int, name: str) -> None:
+    """From now on the model has memory for `most_rows` rows at a time."""
+    import torch
+
+    real = getattr(generator._model.forward, name)
+
+    def limited(*arguments: Any) -> Any:
+        rows = len(arguments[1]) if name == "prefill" else len(arguments[0])
+        if rows > most_rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*arguments)
+
+    monkeypatch.setattr(generator._model.forward, name, limited)
+
+
+@pytest.mark.parametrize("name", ["prefill", "advance"])
+@pytest.mark.parametrize("most_rows", [1, 2])
+def test_want_of_memory_halves_the_batch_and_answers_all(
+    generator: Any, monkeypatch: pytest.MonkeyPatch, name: str, most_rows: int
+) -> None:
+    asks = [long(f"case {number}", max_tokens=6, temperature=1.0, seed=3) for number in range(6)]
+    pieces: list[Piece] = []
+    generator.start()
+    expected = [generator.submit(one).result(60).text for one in asks]
+    short_of_memory(monkeypatch, generator, most_rows, name)
+    futures = [generator.submit(one, pieces.append if one is asks[0] else None) for one in asks]
+    assert [future.result(60).text for future in futures] == expected
+    assert "".join(piece.text for piece in pieces) == expected[0]
+    assert generator.alive
+
+
+def test_a_request_that_is_too_large_alone_fails_by_itself(generator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator.start()
+    monkeypatch.setattr("service.engine.decoding.LEAST_PREFIX", 10**6)
+    short_of_memory(monkeypatch, generator, 0, "prefill")
+    with pytest.raises(OutOfMemory, match="more memory than there is"):
+        generator.submit(ask("a")).result(60)
+    monkeypatch.undo()
+    assert generator.submit(ask("b")).result(60).completion_tokens > 0
+
+
+def test_one_that_is_asked_again_and_does_not_fit_alone_is_told_so(
+    generator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from service.engine import decoding
+
+    real = decoding.prefill
+
+    def only_together(*arguments: Any) -> Any:
+        if len(arguments[2]) == 1 and len(arguments) == 3:  # without a shared prefix: alone
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*arguments)
+
+    generator.start()
+    generator.tolerances[None] = 1e9
+    monkeypatch.setattr(decoding, "prefill", only_together)
+    with pytest.raises(OutOfMemory, match="more memory than there is"):
+        generator.submit(ask("a", n=2, temperature=1.0, seed=3)).result(60)
+    assert generator.alive
+
+
+def test_rows_come_back_once_there_is_memory(generator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator._schedule._grow_after = 4
+    generator.start()
+    short_of_memory(monkeypatch, generator, 1, "advance")
+    for future in [generator.submit(long(f"a {n}", max_tokens=20)) for n in range(4)]:
+        future.result(60)
+    assert generator.counters.halvings > 0
+    monkeypatch.undo()
+    generator._schedule._grow_after = 4
+    for future in [generator.submit(long(f"b {n}")) for n in range(8)]:
+        future.result(60)
+    assert generator.counters.ceiling == 5
+
+
+def test_a_stream_asked_again_alone_tells_nothing_twice(generator: Any) -> None:
+    generator.start()
+    pieces: dict[str, list[str]] = {}
+
+    def listening(text: str) -> Any:
+        def listen(piece: Piece) -> None:
+            told = pieces.setdefault(text, [])
+            told.append(piece.text)
+            if len(told) == 5:  # from now on everything is too close to call
+                generator.tolerances[None] = 1e9
+
+        return generator.submit(long(text, max_tokens=24), listen)
+
+    futures = {f"ticket {n}": listening(f"ticket {n}") for n in range(3)}
+    for text, future in futures.items():
+        answer = future.result(60)
+        assert answer.asked_again
+        assert answer.text == "".join(pieces[text])
+    assert generator.counters.asked_again == 3
