@@ -11,7 +11,22 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import authoring, ci, cli, client, demo, engine, finetune, gateway, render, rollouts, statistics, suites
+from benchmarks import (
+    advice,
+    authoring,
+    ci,
+    cli,
+    client,
+    demo,
+    engine,
+    export,
+    finetune,
+    gateway,
+    render,
+    rollouts,
+    statistics,
+    suites,
+)
 
 RESULTS = Path(__file__).parent / "results"
 BENCHMARKS = {
@@ -23,7 +38,9 @@ BENCHMARKS = {
     "gateway": gateway.measure,
     "suites": suites.measure,
     "engine": engine.measure,
+    "export": export.measure,
     "finetune": finetune.measure,
+    "advice": advice.measure,
     "statistics": statistics.measure,
     "rollouts": rollouts.measure,
     "demo": demo.measure,

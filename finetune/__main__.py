@@ -1,6 +1,7 @@
 """`python -P -m finetune SPEC.json`: one training job in a process of its own.
 
 With `--trial` before the spec it takes a few steps, writes what they took to `measured.json` beside it, and trains nothing.
+With `--export` the spec is one of an export (`finetune/export/`).
 
 It ends when its standard input is a pipe that closes. Exit codes: 0 the adapter is complete; 2 refused (bad usage, bad
 spec or rows that must not be trained on); 4 failed; 5 one of several processes died, start it again; 130 cancelled, with
@@ -26,6 +27,10 @@ def main(arguments: list[str]) -> int:
     os.environ["HF_HUB_OFFLINE"] = "1"  # whatever a job needs is in its base folder
     guard = Guard()
     guard.watch()
+    if given.export:
+        from finetune.export import run  # torch, too
+
+        return run.run_file(given.spec)
     from finetune import (
         measure,
         ranks,
@@ -42,6 +47,7 @@ def _read(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -P -m finetune", description="One training job from a frozen spec.")
     parser.add_argument("spec", type=Path, metavar="SPEC.json")
     parser.add_argument("--trial", action="store_true", help="take a few steps, and train nothing")
+    parser.add_argument("--export", action="store_true", help="write an adapter in another form, and train nothing")
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--meeting", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

@@ -50,7 +50,7 @@ def write_file(path: Path, content: bytes) -> None:
     try:
         _write_through(draft, content)
         draft.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise explained(error, path.parent, len(content)) from error
@@ -71,10 +71,10 @@ def write_folder(folder: Path, files: Mapping[str, bytes], manifest_name: str, m
         for name, content in files.items():
             _write_through(draft / name, content)
         _write_through(draft / manifest_name, last)
-        _flush_folder(draft)
+        flush_folder(draft)
         remove(folder)
         draft.replace(folder)
-        _flush_folder(folder.parent)
+        flush_folder(folder.parent)
     except OSError as error:
         remove(draft)
         raise explained(error, folder.parent, needed) from error
@@ -106,7 +106,7 @@ def _write_through(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make the names in a folder last, where the system can."""
     if os.name != "posix":
         return
@@ -115,6 +115,11 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder, which may not be there."""
+    return sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
 
 
 def explained(error: OSError, place: Path, needed: int) -> Exception:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from finetune import checkpoint, durable, plan, ranks, scoring, sharding
+from finetune import checkpoint, durable, memory, plan, ranks, scoring, sharding
 from finetune.bench import Bench
 from finetune.checkpoint import Progress, Tensors, Told
 from finetune.encoding import EncodedRow
@@ -37,7 +37,8 @@ class DivergedError(TurnoutError):
 class Task:
     """What one run trains: `recipe` on `train`, scored on `dev` after each step of `evaluate_at`.
 
-    It ends at its last step, and before it where it `stops_early` and dev says so.
+    It ends at its last step, and before it where it `stops_early` and dev says so. What it leaves in the model is the best
+    it passed through, or with `ships_last` its end. After each evaluation it `keep`s what it has come to.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Task:
     dev: Sequence[EncodedRow]
     evaluate_at: frozenset[int]
     stops_early: bool = True
+    ships_last: bool = False
+    keep: Callable[[Point], None] | None = None
 
 
 @dataclass
@@ -115,7 +118,8 @@ def run(bench: Bench, task: Task, book: Book) -> Progress:
     finally:
         one.leave()
     one.tell_why_it_stopped()
-    one.restore_best()
+    if not task.ships_last:
+        one.restore_best()
     return one.progress
 
 
@@ -202,6 +206,7 @@ class _Run:
             packed_tokens=packed_tokens,
             tokens_per_s=round(tokens / wall_s, 1),
             tokens_per_cpu_s=round(tokens / max(cpu_s, 1e-9), 1),
+            memory_bytes=memory.held_bytes(self.bench.device),
         )
 
     def _batch(self, step: int) -> list[EncodedRow]:
@@ -236,12 +241,23 @@ class _Run:
             dev_loss=score.loss,
             train_loss=sum(since) / len(since),
             best=better,
+            dev_token_accuracy=score.token_accuracy,
+            train_token_accuracy=self._train_token_accuracy(),
         )
         with self.guard.changing:
             points.append(point)
             if better:
                 self.progress.best = {name: param.detach().cpu().clone() for name, param in self.params.items()}
             self.events.tell("evaluated", run=self.task.name, **point.model_dump())
+            if self.task.keep is not None:
+                self.task.keep(point)
+
+    def _train_token_accuracy(self) -> float | None:
+        """Of the batch just trained on; it costs a pass, so only where somebody keeps what the run passes through."""
+        if self.task.keep is None:
+            return None
+        with precision(self.bench.device):
+            return scoring.token_accuracy(self.base, self._batch(self.progress.step), self.progress.pack_tokens)
 
     def has_ended(self) -> bool:
         """After the last step, a perfect dev score twice in a row, or `patience` evaluations without a better one."""

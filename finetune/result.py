@@ -5,39 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import peft
 import safetensors.torch
 
 from finetune import adapter, ranks
 from finetune.bench import Bench
-from finetune.canary import canary_of
 from finetune.job import state_of
+from finetune.manifest import manifest_of, peft_config
 from finetune.plan import SeedResult
 from finetune.trials import Found
 
 
 def write(bench: Bench, found: Found, chosen: SeedResult, seeds: Sequence[SeedResult]) -> adapter.Manifest:
     """Write the adapter that the model holds, its manifest last; of several ranks only the first does. Raises DiskFullError."""
-    manifest = _manifest(bench, found, chosen, seeds)
+    recipe = found.recipe.model_copy(update={"seed": chosen.seed})
+    manifest = manifest_of(bench, recipe, scores_of(bench, found, chosen, seeds))
     if not ranks.is_first():
         return manifest
-    config = _peft_config(bench)
+    config = peft_config(bench)
     weights = safetensors.torch.save(state_of(bench), {"format": "pt"})
     with bench.guard.changing:  # else a cancel could tear what is a moment's work
         return adapter.write(bench.spec.output_dir / "adapter", weights, config, manifest)
-
-
-def _manifest(bench: Bench, found: Found, chosen: SeedResult, seeds: Sequence[SeedResult]) -> adapter.Manifest:
-    spec = bench.spec
-    return adapter.Manifest(
-        name=spec.adapter_name or spec.job_id,
-        base=adapter.Base(name=spec.base_folder.name, digest=adapter.base_digest(spec.base_folder)),
-        created_at=spec.created_at,
-        lineage=spec.lineage,
-        recipe=found.recipe.model_copy(update={"seed": chosen.seed}).model_dump(),
-        scores=scores_of(bench, found, chosen, seeds),
-        canary=canary_of(bench),
-    )
 
 
 def scores_of(bench: Bench, found: Found, chosen: SeedResult, seeds: Sequence[SeedResult]) -> dict[str, Any]:
@@ -55,21 +42,4 @@ def scores_of(bench: Bench, found: Found, chosen: SeedResult, seeds: Sequence[Se
         "seeds": [one.model_dump(include={"seed", "dev_exact", "dev_loss", "diverged"}) for one in seeds],
         "trials": [one.model_dump() for one in found.table],
         "mislabelled": list(found.mislabelled),
-    }
-
-
-def _peft_config(bench: Bench) -> dict[str, Any]:
-    """What peft and vLLM need to know, without the fields in which others may name code."""
-    lora = bench.model.peft_config["default"]
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": lora.r,
-        "lora_alpha": int(lora.lora_alpha) if lora.lora_alpha == int(lora.lora_alpha) else lora.lora_alpha,
-        "lora_dropout": lora.lora_dropout,
-        "target_modules": sorted(lora.target_modules),
-        "bias": "none",
-        "inference_mode": True,
-        "base_model_name_or_path": bench.spec.base_folder.name,
-        "peft_version": peft.__version__,
     }

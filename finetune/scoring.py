@@ -74,10 +74,14 @@ def _cross_entropy(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> to
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How a model does on rows: the share answered exactly, and the mean loss over labelled tokens."""
+    """How a model does on rows: the share answered exactly, the mean loss over labelled tokens, the share of these it says.
+
+    A token counts as said where it is the likeliest behind the right ones before it.
+    """
 
     exact: float
     loss: float
+    token_accuracy: float = 0.0
 
 
 @torch.no_grad()
@@ -89,7 +93,7 @@ def score(model: Any, tokenizer: Any, rows: Sequence[EncodedRow], *, max_new_tok
     so far still begins the expected text. Only such a row is generated on, token by token.
     """
     losses: list[torch.Tensor] = []
-    exact = 0
+    exact = said = 0
     open_rows: list[EncodedRow] = []  # their `ids` end with a token that the model chose and the label did not
     device = next(model.parameters()).device
     tokens_at_most = _eval_tokens(model, rows, pack_tokens)
@@ -97,6 +101,7 @@ def score(model: Any, tokenizer: Any, rows: Sequence[EncodedRow], *, max_new_tok
     for one in packs(rows, tokens_at_most, device):
         loss, likeliest = _token_losses(model, one)
         losses.append(loss.sum())
+        said += int((likeliest == one.labels).sum())
         guesses = torch.split(likeliest.cpu(), list(one.label_counts))
         for guess, row in zip(guesses, groups, strict=False):
             chosen = _until_wrong(guess.tolist(), row.labels)
@@ -105,7 +110,7 @@ def score(model: Any, tokenizer: Any, rows: Sequence[EncodedRow], *, max_new_tok
                 open_rows.append(replace(row, ids=(*row.prompt, *chosen)))
     exact += _generate(model, tokenizer, open_rows, max_new_tokens, tokens_at_most)
     labels = sum(len(row.labels) for row in rows)
-    return Score(exact / len(rows), float(torch.stack(losses).sum()) / labels)
+    return Score(exact / len(rows), float(torch.stack(losses).sum()) / labels, said / labels)
 
 
 def _until_wrong(guess: Sequence[int], labels: Sequence[int]) -> tuple[int, ...]:
@@ -148,6 +153,15 @@ def answers(
         open_rows = {at: row for at, row in begun.items() if at not in ended}
         begun = dict(zip(open_rows, _one_more(model, [*open_rows.values()], pack_tokens), strict=True))
     return [texts[at] for at in range(len(rows))]
+
+
+@torch.no_grad()
+def token_accuracy(model: Any, rows: Sequence[EncodedRow], pack_tokens: int) -> float:
+    """The share of the rows' labelled tokens that are the likeliest, given the right ones before them."""
+    device = next(model.parameters()).device
+    made = packs(rows, _eval_tokens(model, rows, pack_tokens), device)
+    said = sum(int((_token_losses(model, one)[1] == one.labels).sum()) for one in made)
+    return said / sum(len(row.labels) for row in rows)
 
 
 @torch.no_grad()

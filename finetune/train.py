@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune import adapter, durable, plan, ranks, result, trials
+from finetune import adapter, durable, plan, ranks, result, splits, trials
 from finetune.bench import Bench, set_up
 from finetune.encoding import RefusedError
 from finetune.events import Events, NoEvents
@@ -110,8 +110,11 @@ def _train(spec: JobSpec, events: Events, guard: Guard) -> None:
 
 def _work(bench: Bench, book: Book) -> adapter.Manifest:
     """All that several ranks do together."""
-    found = trials.search(bench, book)
-    chosen, seeds = trials.final(bench, book, found.recipe)
+    if bench.spec.splits:
+        found, chosen, seeds = splits.run(bench, book)
+    else:
+        found = trials.search(bench, book)
+        chosen, seeds = trials.final(bench, book, found.recipe)
 
     book.open("adapter")
     return result.write(bench, found, chosen, seeds)

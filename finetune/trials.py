@@ -5,6 +5,7 @@ Each run that has ended leaves a record in `trials/`; a process that comes after
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any
 
 import safetensors.torch
 
-from finetune import durable, job, plan, ranks, scoring
+from finetune import durable, job, plan, ranks, scoring, snapshots
 from finetune.bench import Bench
 from finetune.checkpoint import Progress, Tensors, Told
 from finetune.encoding import EncodedRow
@@ -130,16 +131,16 @@ def _trial(bench: Bench, book: Book, number: int, recipe: Recipe, fold: int, fol
         except DivergedError as error:
             return Progress(), TrialResult(**known, diverged=str(error))
         points = {point.step: point for point in progress.points}
-        judged = _judge(bench, left_out, progress.pack_tokens) if bench.spec.search.find_mislabelled else ()
+        judged = judge(bench, left_out, progress.pack_tokens) if bench.spec.search.find_mislabelled else ()
         return progress, TrialResult(**known, points=tuple(points[step] for step in at), judged=judged)
 
-    return _once(bench, book, name, work)
+    return once(bench, book, name, work)
 
 
-def _once(bench: Bench, book: Book, name: str, work: Callable[[], tuple[Progress, TrialResult]]) -> TrialResult:
+def once(bench: Bench, book: Book, name: str, work: Callable[[], tuple[Progress, TrialResult]]) -> TrialResult:
     """The record of a trial that has ended, or the trial, its event and its record."""
-    path = _folder(bench) / f"{name}.json"
-    record = _read(path, bench.spec.digest)
+    path = folder_of(bench) / f"{name}.json"
+    record = read_record(path, bench.spec.digest)
     if record is not None:
         book.skip(Told(**record["told"]))
         return TrialResult.model_validate(record["result"])
@@ -149,14 +150,14 @@ def _once(bench: Bench, book: Book, name: str, work: Callable[[], tuple[Progress
     recipe = {"lr": result.lr, "dropout": result.dropout, "weight_decay": result.weight_decay}
     details = {"recipe": recipe, "fold": result.fold, "seed": result.seed, "diverged": result.diverged or None}
     bench.events.tell("trial", name=name, **details, **scores)
-    _write(bench, book, path, progress, result.model_dump(mode="json"))
+    write_record(bench, book, path, progress, result.model_dump(mode="json"))
     return result
 
 
 # ------------------------------------------------------------------------------------------------ rows that look wrong
 
 
-def _judge(bench: Bench, rows: Sequence[int], pack_tokens: int) -> tuple[Judged, ...]:
+def judge(bench: Bench, rows: Sequence[int], pack_tokens: int) -> tuple[Judged, ...]:
     """What the model as it stands, which did not see these rows, says about their answers."""
     bench.base.eval()
     asked = [bench.train[row] for row in rows]
@@ -203,7 +204,7 @@ def _suspects(bench: Bench, book: Book, results: Sequence[TrialResult]) -> tuple
         for one in plan.find_mislabelled(judged, answers)
     )
     content = {"spec": bench.spec.digest, "judged": len(judged), "rows": list(rows)}
-    _keep(_folder(bench) / "mislabelled.json", durable.as_json(content))
+    _keep(folder_of(bench) / "mislabelled.json", durable.as_json(content))
     book.will_tell("mislabelled", judged=len(judged), rows=list(rows))
     return rows
 
@@ -225,34 +226,37 @@ def final(bench: Bench, book: Book, recipe: Recipe) -> tuple[SeedResult, tuple[S
     if chosen.diverged:
         raise DivergedError(chosen.diverged)
     ranks.wait()  # until the first rank has written them
-    tensors = safetensors.torch.load_file(_tensors_path(bench, chosen.seed))
+    tensors = safetensors.torch.load_file(tensors_path(bench, chosen.seed))
     for name, param in bench.params.items():
         param.data.copy_(tensors[name])
     return chosen, tuple(results.values())
 
 
 def _seed(bench: Bench, book: Book, recipe: Recipe) -> SeedResult:
-    path, tensors = _folder(bench) / f"seed-{recipe.seed}.json", _tensors_path(bench, recipe.seed)
-    record = _read(path, bench.spec.digest)
-    if record is not None and (not record["tensors"] or _has_digest(tensors, record["tensors"])):
+    path, tensors = folder_of(bench) / f"seed-{recipe.seed}.json", tensors_path(bench, recipe.seed)
+    record = read_record(path, bench.spec.digest)
+    if record is not None and (not record["tensors"] or has_digest(tensors, record["tensors"])):
         book.skip(Told(**record["told"]))
         return SeedResult.model_validate(record["result"])
     at = plan.evaluation_steps(recipe, len(bench.train))
-    task = Task(_run_of_seed(recipe.seed), recipe, bench.train, bench.dev, at)
+    keep = functools.partial(snapshots.keep, bench, recipe) if bench.spec.snapshots else None
+    last = bench.spec.ships == "last"
+    task = Task(_run_of_seed(recipe.seed), recipe, bench.train, bench.dev, at, not last, ships_last=last, keep=keep)
     try:
         progress = job.run(bench, task, book)
     except DivergedError as error:
         failed = SeedResult(seed=recipe.seed, diverged=str(error))
-        _write(bench, book, path, Progress(), failed.model_dump(mode="json"), tensors="")
+        write_record(bench, book, path, Progress(), failed.model_dump(mode="json"), tensors="")
         return failed
-    result = _result(recipe, progress, plan.steps_per_epoch(recipe, len(bench.train)))
-    digest = _write_tensors(tensors, job.state_of(bench))
-    _write(bench, book, path, progress, result.model_dump(mode="json"), tensors=digest)
+    result = _result(recipe, progress, plan.steps_per_epoch(recipe, len(bench.train)), ships_last=last)
+    digest = write_tensors(tensors, job.state_of(bench))
+    write_record(bench, book, path, progress, result.model_dump(mode="json"), tensors=digest)
     return result
 
 
-def _result(recipe: Recipe, progress: Progress, steps_per_epoch: int) -> SeedResult:
-    best, first, last = progress.best_point, progress.losses[:_FIRST_STEPS], progress.losses[-steps_per_epoch:]
+def _result(recipe: Recipe, progress: Progress, steps_per_epoch: int, *, ships_last: bool) -> SeedResult:
+    first, last = progress.losses[:_FIRST_STEPS], progress.losses[-steps_per_epoch:]
+    best = progress.points[-1] if ships_last and progress.points else progress.best_point
     return SeedResult(
         seed=recipe.seed,
         steps=progress.step,
@@ -280,15 +284,15 @@ def _run_of_seed(seed: int) -> str:
 # ------------------------------------------------------------------------------------------------ records
 
 
-def _folder(bench: Bench) -> Path:
+def folder_of(bench: Bench) -> Path:
     return bench.spec.output_dir / TRIALS
 
 
-def _tensors_path(bench: Bench, seed: int) -> Path:
-    return _folder(bench) / f"seed-{seed}.safetensors"
+def tensors_path(bench: Bench, seed: int) -> Path:
+    return folder_of(bench) / f"seed-{seed}.safetensors"
 
 
-def _read(path: Path, spec_digest: str) -> dict[str, Any] | None:
+def read_record(path: Path, spec_digest: str) -> dict[str, Any] | None:
     """The record at `path`, where it is one of this spec."""
     try:
         record: dict[str, Any] = json.loads(path.read_bytes())
@@ -297,14 +301,16 @@ def _read(path: Path, spec_digest: str) -> dict[str, Any] | None:
     return record if record.get("spec") == spec_digest else None
 
 
-def _write(bench: Bench, book: Book, path: Path, progress: Progress, result: dict[str, Any], **known: Any) -> None:
+def write_record(
+    bench: Bench, book: Book, path: Path, progress: Progress, result: dict[str, Any], **known: Any
+) -> None:
     """Keep what a run gave, and how far the job had come with it."""
     told = book.now(progress)
     _keep(path, durable.as_json({"spec": bench.spec.digest, "told": asdict(told), "result": result, **known}))
     book.told = told
 
 
-def _write_tensors(path: Path, tensors: Tensors) -> str:
+def write_tensors(path: Path, tensors: Tensors) -> str:
     content = safetensors.torch.save(tensors, {"format": "pt"})
     _keep(path, content)
     return durable.sha256_of_bytes(content)
@@ -317,5 +323,5 @@ def _keep(path: Path, content: bytes) -> None:
         durable.write_file(path, content)
 
 
-def _has_digest(path: Path, digest: str) -> bool:
+def has_digest(path: Path, digest: str) -> bool:
     return path.is_file() and durable.sha256_of(path) == digest

@@ -17,10 +17,15 @@ from litestar.router import Router
 from litestar.types import ASGIApp
 
 from prompts.errors import TurnoutError
+from service.adapters.registry import Adapters
 from service.api import (
+    adapters,
     admin,
+    advice,
     datasets,
     evaluation,
+    files,
+    fine_tuning,
     health,
     http_errors,
     jobs,
@@ -47,14 +52,18 @@ from service.store import requests
 
 HANDLERS = (
     health.live, health.ready, health.metrics,
-    models.list_models, models.get_model,
+    models.list_models, models.get_model, models.delete_model,
+    files.create_file, files.list_files, files.get_file, files.get_file_content, files.delete_file,
+    fine_tuning.create_tuning, fine_tuning.list_tunings, fine_tuning.get_tuning, fine_tuning.cancel_tuning,
+    fine_tuning.pause_tuning, fine_tuning.resume_tuning, fine_tuning.list_tuning_events,
+    fine_tuning.list_tuning_checkpoints, fine_tuning.not_here,
     prompts.list_prompts, prompts.push, prompts.get_prompt, prompts.list_versions, prompts.get_version,
     prompts.create_version, prompts.get_diff, prompts.rendered_diff, prompts.get_blame, prompts.get_page,
     prompts.get_label, prompts.move_label, prompts.remove_label, prompts.undo_label, prompts.label_history,
     rendering.get_changes,
     evaluation.list_suites, evaluation.get_suite, evaluation.put_suite, evaluation.start_run, evaluation.list_runs,
     evaluation.get_run, evaluation.get_run_cases, evaluation.start_matrix, evaluation.start_gate, evaluation.get_gate,
-    evaluation.start_finetune, evaluation.get_evidence,
+    evaluation.start_finetune, evaluation.get_evidence, advice.start_advice, advice.get_advice,
     jobs.list_jobs, jobs.get_job, jobs.job_events, jobs.run_events, jobs.cancel_job, jobs.resume_job,
     judging.start_calibration, judging.list_calibrations,
     datasets.create_dataset, datasets.list_datasets, datasets.get_dataset, datasets.get_dataset_examples,
@@ -63,7 +72,9 @@ HANDLERS = (
     routes.undo_route, routes.pause_route, routes.resume_route, routes.start_rollout, routes.get_rollout,
     routes.explain_route, routes.get_shadows,
     keys.new_key, keys.list_keys, keys.set_limits, keys.delete_key, keys.reload,
-    admin.get_audit, admin.list_aliases, admin.list_adapters, admin.list_upstreams,
+    admin.get_audit, admin.list_aliases, admin.list_upstreams,
+    adapters.list_adapters, adapters.get_adapter, adapters.get_card, adapters.export_adapter, adapters.delete_adapter,
+    adapters.prune_adapters,
     records.list_requests, records.list_prompt_requests, records.give_feedback,
 )  # fmt: skip
 CLEAN_UP_S = 3600.0
@@ -202,11 +213,20 @@ def _prepare(context: Context) -> None:
 
 
 async def _forget(context: Context) -> None:
-    """Keep the request log and the recorded bodies to their retention."""
+    """Keep the request log, the recorded bodies and the adapters to their retention."""
     while True:
-        with contextlib.suppress(TurnoutError):  # tried again in an hour
-            await asyncio.to_thread(_forget_old, context)
+        for forget in (_forget_old, _prune_adapters):
+            with contextlib.suppress(TurnoutError, OSError):  # tried again in an hour
+                await asyncio.to_thread(forget, context)
         await asyncio.sleep(CLEAN_UP_S)
+
+
+def _prune_adapters(context: Context) -> None:
+    if not context.is_service:  # a command in this process does what it was asked, and no more
+        return
+    gone = Adapters(context.database, context.settings).prune()
+    if gone:
+        log.info("adapters that nobody names were deleted by retention", names=[one["name"] for one in gone])
 
 
 def _forget_old(context: Context) -> None:

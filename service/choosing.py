@@ -15,7 +15,7 @@ from service.errors import NotFound
 from service.identity import Principal
 from service.routing import Sticky
 from service.settings import Settings
-from service.snapshot import Routed, Snapshot
+from service.snapshot import Routed, Snapshot, Tuned
 from service.splits import PARTS, Split, point_of, unit_digest
 
 
@@ -39,16 +39,19 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Who answers: a variant of a prompt with its compiled version, or (prompt None) a plain model."""
+    """Who answers: a variant of a prompt with its compiled version, or (prompt None) a plain model, bare or as it was `tuned`."""
 
     model: str
     variant: Variant | None = None
     prompt: CompiledPrompt | None = None
     route_revision: int | None = None
+    tuned: Tuned | None = None
 
     @property
     def name(self) -> str:
-        return str(self.variant) if self.variant else self.model
+        if self.variant:
+            return str(self.variant)
+        return self.tuned.name if self.tuned else self.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class Chooser:
 
     def is_ready(self, ask: Ask) -> bool:
         """Whether `plan` needs no database: all that labels and routes name is compiled, any other version may not be."""
-        if ask.pin:
+        if ask.pin or self._snapshot.may_lack(ask.model):
             return False
         name, at, which = ask.model.partition("@")
         if not at or not (which.isascii() and which.isdigit() and len(which) < 10):
@@ -115,11 +118,14 @@ class Chooser:
         if NAME.fullmatch(name) and name in self._snapshot.view.newest:
             return Plan(self._selected(parse_selector(ask.model)), reason="selector")
         if "@" not in ask.model and ask.model in self._settings.models:
-            for given, what in ((ask.variables, "variables"), (ask.placeholders, "placeholders")):
-                if given is not None:
-                    raise BadInput(f"{ask.model!r} is a model, not a prompt: it takes no {what}", param=what)
+            _refuse_variables(ask)
             return Plan(Choice(ask.model), reason="model")
-        raise NotFound("model", ask.model, "name a prompt (`name`, `name@label`, `name@7`) or a model alias")
+        if (tuned := self._snapshot.tuned(ask.model)) is not None:
+            _refuse_variables(ask)
+            return Plan(Choice(tuned.model, tuned=tuned), reason="model")
+        raise NotFound(
+            "model", ask.model, "name a prompt (`name`, `name@label`, `name@7`), a model alias or a fine-tuned model"
+        )
 
     def _routed(self, ask: Ask, routed: Routed) -> Plan:
         ready = self._routes.get(ask.model)
@@ -171,6 +177,12 @@ class Chooser:
             raise NotFound("adapter", variant.adapter, f"none of that name belongs to {variant.model!r}")
         prompt = self._snapshot.prompt(variant.prompt, variant.version)
         return Plan(Choice(variant.model, variant, prompt), reason="pin")
+
+
+def _refuse_variables(ask: Ask) -> None:
+    for given, what in ((ask.variables, "variables"), (ask.placeholders, "placeholders")):
+        if given is not None:
+            raise BadInput(f"{ask.model!r} is a model, not a prompt: it takes no {what}", param=what)
 
 
 def chance(ask: Ask, routed: Routed) -> Chance:

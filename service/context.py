@@ -50,6 +50,7 @@ class Context:
     rollouts: Rollouts
     limiter: Limiter
     replays: Replays[Answer]
+    is_service: bool = True
 
     async def aclose(self) -> None:
         await self.pool.aclose()
@@ -95,6 +96,7 @@ def build_context(settings: Settings, *, is_service: bool = True, before: Contex
         rollouts=Rollouts(database, snapshot, completions if is_service else None),
         limiter=limiter,
         replays=before.replays if before else Replays(),
+        is_service=is_service,
     )
 
 

@@ -4,11 +4,15 @@
 TurnoutError
 ├── BadInput …                  see prompts.errors
 │   ├── BadSetting              turnout.yaml or a TURNOUT_… variable
-│   └── TooLarge                a body beyond a limit of `server`
+│   ├── TooLarge                a body beyond a limit of `server`
+│   └── ModelNotAvailable       a model that cannot be fine-tuned here, by OpenAI's code
 ├── ModelError …                see prompts.errors
 │   ├── EngineFailed            the embedded engine could not start, or died again and again
 │   └── SchemaMismatch          an answer misses the prompt's output schema, after all repairs
 ├── NotFound                    no such prompt, version, label, suite, run, job, key, evidence
+│   ├── NoSuchFile              no such file of /v1/files
+│   ├── FineTuneNotFound        no such job of /v1/fine_tuning
+│   └── NotServed               a call of OpenAI's API that this service does not have, by name
 ├── Conflict                    the state is not the one that the caller believed
 │   ├── RevisionMismatch        If-Match names an old revision
 │   └── IdempotencyMismatch     the same Idempotency-Key came with another body
@@ -36,6 +40,10 @@ class TooLarge(BadInput):
     """A request's body is beyond a limit: as it is sent, or when it is unpacked."""
 
 
+class ModelNotAvailable(BadInput):
+    """A model that a fine-tuning job names and that cannot be tuned here."""
+
+
 class EngineFailed(ModelError):
     """The embedded engine could not start, or died again and again."""
 
@@ -51,6 +59,18 @@ class NotFound(TurnoutError):
         super().__init__(f"no {kind} {name!r}" + (f": {hint}" if hint else ""))
         self.kind = kind
         self.name = name
+
+
+class NoSuchFile(NotFound):
+    """A file of `/v1/files` that does not exist, or no longer."""
+
+
+class FineTuneNotFound(NotFound):
+    """A job of `/v1/fine_tuning` that does not exist."""
+
+
+class NotServed(NotFound):
+    """A call of OpenAI's API that this service does not have."""
 
 
 class Conflict(TurnoutError):

@@ -14,6 +14,7 @@ from typing import Any
 from finetune import adapter as adapters
 from finetune.plan import JobSpec, read_spec, write_spec
 from service import route_book
+from service.adapters.registry import Adapters
 from service.engine_shares import shared
 from service.errors import NeedsEvidence
 from service.ids import now
@@ -59,6 +60,7 @@ def install(claim: Claim, attempt: int) -> dict[str, Any]:
         jobs.require_claim(session, claim.job_id, claim.token)
         routes.add_adapter(session, {**record, "manifest": manifest.model_dump(mode="json"), "created_at": now()})
     claim.tell_once("adapter", attempt=attempt, name=work.adapter, digest=manifest.digest)
+    Adapters(claim.database, claim.settings).write_card(work.adapter)
     known = {"scores": manifest.scores, "recipe": manifest.recipe}
     return {"adapter": work.adapter, "digest": manifest.digest, **known}
 
@@ -80,7 +82,9 @@ def run_heldout(claim: Claim, attempt: int, variant: str) -> dict[str, Any]:
 
 def decide(claim: Claim, attempt: int, look: dict[str, Any]) -> dict[str, Any]:
     """The paired test and its evidence."""
-    return comparing.decide(claim, attempt, look)
+    decided = comparing.decide(claim, attempt, look)
+    Adapters(claim.database, claim.settings).write_card(material(claim, attempt).adapter)  # the scores are known now
+    return decided
 
 
 def reflect(

@@ -10,8 +10,9 @@ from service.ids import new_id, now
 from service.store import jobs
 from service.store.database import Database
 
-Kind = Literal["run", "matrix", "gate", "finetune", "calibration"]
+Kind = Literal["run", "matrix", "gate", "finetune", "calibration", "fine_tuning", "advice"]
 ENDED = ("succeeded", "failed", "cancelled")
+CANCELLED = "cancelled on request"
 
 
 class Jobs:
@@ -53,7 +54,10 @@ class Jobs:
         """Ask for a job's end. Raises NotFound, or Forbidden for another's job unless admin."""
         self._require_own(job_id, actor)
         with self._database.write() as session:
+            before = jobs.get(session, job_id)
             record = jobs.request_cancel(session, job_id, now())
+            if before is not None and before["status"] == "queued" and record is not None and record["status"] in ENDED:
+                jobs.add_event(session, job_id, "cancelled", {"error": CANCELLED}, now())  # no worker tells it
         if record is None:
             raise NotFound("job", job_id)
         return public(record)

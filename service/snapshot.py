@@ -8,6 +8,7 @@ serves from the one that its home keeps on disk. Whoever keeps copies is told by
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,17 +22,18 @@ from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt
 from prompts.segments import local_messages
 from service import route_data, snapshot_file
 from service.changes import Change, Changes
-from service.errors import NotFound
+from service.errors import NotFound, StorageFailed
 from service.identity import Principal
 from service.ids import now
 from service.limits import KeyLimits
 from service.routing import RouteState
-from service.store import keys, prompts, routes
+from service.store import keys, prompts, routes, tuned
 from service.store.database import Database
 from service.store.prompts import VersionRecord
 
 WATCH_S = 0.5
 HANGS_S = 2.0  # a look that takes longer is no proof that nothing has moved
+TUNED = "ft:"  # what the names of fine-tuned models begin with
 log = structlog.get_logger()
 
 
@@ -44,6 +46,16 @@ class Routed:
     salt: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """An `ft:` name: the model alias and the adapter that it is served by."""
+
+    name: str
+    model: str
+    adapter: str
+    created_at: str
+
+
 @dataclass(frozen=True)
 class View:
     """One consistent state of everything that serving looks at."""
@@ -53,6 +65,7 @@ class View:
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # prompt → label → version
     newest: Mapping[str, int] = field(default_factory=dict)
     routes: Mapping[str, Routed] = field(default_factory=dict)
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
 
 
 class Snapshot:
@@ -88,6 +101,7 @@ class Snapshot:
                 labels=_labels(session),
                 newest=dict(prompts.names(session)),
                 routes={record["prompt"]: _routed(record) for record in routes.all_current(session)},
+                tuned={record["name"]: _tuned(record) for record in tuned.listing(session)},
             )
             missing = _served(view) - self._compiled.keys() if self._is_eager else ()
             for record in prompts.by_numbers(session, missing):
@@ -163,6 +177,7 @@ class Snapshot:
                 name: Routed(route_data.from_data(one["state"]), one["revision"], one["salt"])
                 for name, one in saved.routes.items()
             },
+            tuned={name: Tuned(*one) for name, one in saved.tuned.items()},
         )
         self.is_stale = self.is_from_disk = True
         return saved.at
@@ -179,6 +194,7 @@ class Snapshot:
                 name: {"state": route_data.as_data(one.state), "revision": one.revision, "salt": one.salt}
                 for name, one in view.routes.items()
             },
+            tuned={name: [one.name, one.model, one.adapter, one.created_at] for name, one in view.tuned.items()},
             versions=[
                 {"name": one.name, "number": one.number, "digest": one.digest, "content": one.content} for one in kept
             ],
@@ -216,6 +232,19 @@ class Snapshot:
     def local_messages(self, name: str, number: int) -> list[dict[str, Any]] | None:
         """How a client fills a version by itself, or None where it cannot; for a version that `is_ready`."""
         return self._local[name, number]
+
+    def may_lack(self, model: str) -> bool:
+        """Whether `tuned` would ask the database: a model that was trained this moment may be asked for in the next."""
+        return model.startswith(TUNED) and model not in self.view.tuned
+
+    def tuned(self, model: str) -> Tuned | None:
+        """The fine-tuned model of this name, None where there is none."""
+        if not model.startswith(TUNED):
+            return None
+        if model not in self.view.tuned:
+            with contextlib.suppress(StorageFailed):  # while the database is away, what is known is all there is
+                self.refresh()
+        return self.view.tuned.get(model)
 
     def base_of(self, adapter: str) -> str | None:
         """The model that an adapter belongs to, None where there is no such adapter; read from the database."""
@@ -273,6 +302,10 @@ def _labels(session: Any) -> dict[str, dict[str, int]]:
 
 def _routed(record: Mapping[str, Any]) -> Routed:
     return Routed(route_data.from_data(record["state"]), record["revision"], record["salt"])
+
+
+def _tuned(record: Mapping[str, Any]) -> Tuned:
+    return Tuned(record["name"], record["base_model"], record["adapter"], record["created_at"])
 
 
 def _served(view: View) -> set[tuple[str, int]]:

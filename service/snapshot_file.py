@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Saved:
     newest: Mapping[str, int]
     routes: Mapping[str, Mapping[str, Any]]
     versions: list[dict[str, Any]]
+    tuned: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def write(home: Path, database_url: str, saved: Saved) -> None:

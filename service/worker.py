@@ -25,10 +25,12 @@ from prompts.prompt import digest_of
 from service.calibration import CalibrationRequest, Calibrations
 from service.errors import CannotRun, Conflict, StorageFailed
 from service.evaluation import Evaluator
+from service.fine_tuning.request import FineTuneSpec
+from service.fine_tuning.running import run as fine_tune
 from service.gates import GateJob, Gates, RunJob, RunPlan
 from service.identity import Principal
 from service.ids import ago, now
-from service.jobs import Jobs, calibration_id_of, run_id_of
+from service.jobs import CANCELLED, Jobs, calibration_id_of, run_id_of
 from service.logs import configure_log
 from service.pool import ModelPool
 from service.questions import MatrixJob
@@ -49,6 +51,7 @@ STALE_S = 30.0
 SCHEDULE_S = 10.0
 JOBS_AT_ONCE = 2
 INTERRUPTED = 130
+ENDS_ITSELF = ("finetune", "fine_tuning", "advice")  # when it is cancelled: its training process first
 log = structlog.get_logger()
 
 
@@ -79,12 +82,18 @@ class Worker:
             job = await self._claim() if len(tasks) < JOBS_AT_ONCE else None
             if job is not None:
                 tasks.add(asyncio.create_task(self._do(job)))
-            elif self.only and not tasks:
+            elif self.only and not tasks and not await asyncio.to_thread(self._is_under_way, self.only):
                 schedule.cancel()
                 return
             else:
                 await asyncio.sleep(IDLE_S)
             tasks = {task for task in tasks if not task.done() or task.result()}
+
+    def _is_under_way(self, job_id: str) -> bool:
+        """Whether another worker does the one job: this one waits, to go on with it should the other end."""
+        with self.database.read() as session:
+            job = jobs.get(session, job_id)
+        return job is not None and job["status"] in jobs.LIVE
 
     async def _keep_schedule(self) -> None:
         """Queue what is due by the suites' schedules, again and again; not where this process is for one job alone."""
@@ -132,16 +141,16 @@ class Worker:
         watch = asyncio.create_task(_wait_for(claim.cancelled))
         try:
             await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done() and job["kind"] != "finetune":  # a fine-tune ends itself, its training process first
+            if not work.done() and job["kind"] not in ENDS_ITSELF:
                 work.cancel()
             return {"status": "succeeded", "result": await work}
         except (Cancelled, asyncio.CancelledError):
-            return {"status": "cancelled", "error": "cancelled on request"}
+            return {"status": "cancelled", "error": CANCELLED}
         except TurnoutError as error:
             return {"status": "failed", "error": str(error)}
         except Exception as error:
             if claim.cancelled.is_set():
-                return {"status": "cancelled", "error": "cancelled on request"}
+                return {"status": "cancelled", "error": CANCELLED}
             log.exception("job failed", job=claim.job_id)
             return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
         finally:
@@ -156,6 +165,12 @@ class Worker:
             return await self._gate(job, claim)
         if job["kind"] == "calibration":
             return await self._calibrate(job, claim)
+        if job["kind"] == "fine_tuning":
+            return await asyncio.to_thread(fine_tune, claim, FineTuneSpec.model_validate(job["spec"]))
+        if job["kind"] == "advice":
+            from service.advising.loop import advise  # for advice alone
+
+            return await asyncio.to_thread(advise, claim)
         return await asyncio.to_thread(self._finetune, job, claim)
 
     async def _run(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
@@ -323,23 +338,24 @@ def _is_dead(run_dir: Path, worker_id: str) -> bool:
 
 
 def _stop(reason: str, code: int = 0) -> None:
-    """End this process and its children now; what it was doing is resumed by whoever claims it next.
+    """End this process and its children now; what it was doing is resumed by whoever claims it next. "" is not told.
 
     Called from the main thread and from the one that watches the parent; nothing may keep it from ending.
     """
     try:
-        log.info("worker stops", reason=reason)
+        if reason:
+            log.info("worker stops", reason=reason)
     finally:
         os._exit(code)
 
 
-def _stop_with_parent() -> None:
-    """End when standard input closes: the parent holds the other end and is gone."""
+def _stop_with_parent(*, is_told: bool) -> None:
+    """End when standard input closes: the parent holds the other end and is gone, or has seen its one job end."""
 
     def watch() -> None:
         while os.read(0, 4096):
             pass
-        _stop("its parent has ended")
+        _stop("its parent has ended" if is_told else "")
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -349,7 +365,7 @@ def main(arguments: list[str]) -> int:
     configure_log()
     only = arguments[arguments.index("--job") + 1] if "--job" in arguments else None
     if "--with-parent" in arguments:
-        _stop_with_parent()
+        _stop_with_parent(is_told=only is None)
     signal.signal(signal.SIGTERM, lambda *_: _stop("asked to"))
     try:
         asyncio.run(Worker(load_settings(), only).work())

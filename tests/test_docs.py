@@ -12,7 +12,7 @@ import typer.main
 from service.api.hot import HOT
 from service.app import HANDLERS
 from service.cli.main import app
-from service.settings import AssertionRules, Recording, Registry, Retention, Server, Storage
+from service.settings import AssertionRules, FineTuning, Recording, Registry, Retention, Server, Storage
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text("utf-8")
@@ -34,7 +34,7 @@ def test_every_command_and_option_is_documented():
 
 def test_every_setting_is_documented_with_its_variable():
     sections = (("server", Server), ("storage", Storage), ("retention", Retention), ("registry", Registry),
-                ("recording", Recording), ("assertions", AssertionRules))  # fmt: skip
+                ("recording", Recording), ("assertions", AssertionRules), ("fine_tuning", FineTuning))  # fmt: skip
     for section, model in sections:
         for name in model.model_fields:
             assert f"| `{section}.{name}` | `TURNOUT_{section.upper()}_{name.upper()}` |" in REFERENCE

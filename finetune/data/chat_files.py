@@ -35,11 +35,11 @@ class ChatReader:
             return problems
         *asked, answer = value["messages"]
         try:
-            found = self._inversion.variables([(message["role"], _text(message["content"])) for message in asked])
+            found = self._inversion.variables([(message["role"], text_of(message["content"])) for message in asked])
             self._prompt.checked(found)
         except (NotInvertibleError, RenderError) as error:
             return [(str(error), f"write the messages as the prompt renders them, or {INSTEAD}")]
-        return Example(vars=found, expected=_text(answer["content"]))
+        return Example(vars=found, expected=text_of(answer["content"]))
 
     def _tool_problems(self, value: Mapping[str, Any]) -> Iterator[Problem]:
         given = value.get("tools")
@@ -48,6 +48,11 @@ class ChatReader:
 
 
 def _shape_problems(value: Mapping[str, Any]) -> Iterator[Problem]:
+    yield from list(form_problems(value)) or _answer_problems(value["messages"])
+
+
+def form_problems(value: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with a line's keys and messages, whichever of these are to be learnt."""
     if "preferred_output" in value or "non_preferred_output" in value:
         fix = f"write the preferred answer as the last of `messages`: {CHAT_FORM}"
         yield "pairs of preferred and other outputs (DPO) are not trained on: an example has one answer", fix
@@ -61,8 +66,8 @@ def _shape_problems(value: Mapping[str, Any]) -> Iterator[Problem]:
     if not isinstance(messages, list) or not messages:
         yield "`messages` is not a list with messages in it", f"write {CHAT_FORM}"
         return
-    problems = [problem for index, message in enumerate(messages) for problem in _message_problems(message, index)]
-    yield from problems or _answer_problems(messages)
+    for index, message in enumerate(messages):
+        yield from _message_problems(message, index)
 
 
 def _message_problems(message: Any, index: int) -> Iterator[Problem]:
@@ -78,7 +83,7 @@ def _message_problems(message: Any, index: int) -> Iterator[Problem]:
         yield f"{place}: unknown key {key!r}, which the prompt's messages do not have", "take it out"
     if message.get("weight", 1) not in (0, 1) or ("weight" in message and message["role"] != "assistant"):
         yield f"{place}: `weight` is {message['weight']!r}", "an assistant message has the weight 0 or 1"
-    if _text(message.get("content")) is None:
+    if text_of(message.get("content")) is None:
         yield f"{place}: `content` is not text", "examples are text: take images, audio and files out"
 
 
@@ -88,11 +93,11 @@ def _answer_problems(messages: Sequence[Mapping[str, Any]]) -> Iterator[Problem]
         yield f"the last message is the {last['role']}'s", "end with the assistant's answer, which is what is learnt"
     elif last.get("weight", 1) == 0:
         yield "the answer has the weight 0, so that nothing would be learnt", "delete the line, or give it the weight 1"
-    elif not (_text(last["content"]) or "").strip():
+    elif not (text_of(last["content"]) or "").strip():
         yield "the answer is empty", "give the answer that the model should learn, or delete the line"
 
 
-def _text(content: Any) -> Any:
+def text_of(content: Any) -> Any:
     """The text of a content, also of one that is a list of text parts; None where it is anything else."""
     if isinstance(content, str):
         return content

@@ -19,7 +19,7 @@ from finetune.plan.recipe import (
     steps_per_epoch,
     total_steps,
 )
-from finetune.plan.search import Judged, Point, Search, SeedResult, TrialResult
+from finetune.plan.search import Judged, Point, Search, SeedResult, Split, TrialResult, folds_of
 from finetune.plan.spec import JobSpec, Row, read_spec, write_spec
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Row",
     "Search",
     "SeedResult",
+    "Split",
     "TrialResult",
     "choose_search",
     "diagnose",
@@ -43,6 +44,7 @@ __all__ = [
     "expected_s",
     "figures_of",
     "find_mislabelled",
+    "folds_of",
     "last_step",
     "learning_rate_at",
     "learning_rates",

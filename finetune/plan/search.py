@@ -47,8 +47,22 @@ class Search(BaseModel):
         return self
 
 
+class Split(BaseModel):
+    """One training of a job that only compares: on the rows `train`, asked about the rows `left_out`, by their indexes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    train: tuple[int, ...] = Field(min_length=1)
+    left_out: tuple[int, ...] = Field(min_length=1)
+
+
 class Point(BaseModel):
-    """A run's scores at one evaluation. `train_loss` is the mean over the steps since the evaluation before."""
+    """A run's scores at one evaluation. `train_loss` is the mean over the steps since the evaluation before.
+
+    The accuracies are shares of labelled tokens that are the likeliest, given the right ones before them: of dev, and of
+    the batch just trained on (None where no snapshots are wanted).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,6 +71,8 @@ class Point(BaseModel):
     dev_loss: float
     train_loss: float
     best: bool = False  # whether none before was better
+    dev_token_accuracy: float | None = None
+    train_token_accuracy: float | None = None
 
 
 class Judged(BaseModel):
@@ -76,7 +92,10 @@ class Judged(BaseModel):
 
 
 class TrialResult(BaseModel):
-    """One run of the search that has ended. `points` are empty where it `diverged`, which says how."""
+    """One run of the search, or one split, that has ended. `points` are empty where it `diverged`, which says how.
+
+    Splits tell how many rows they trained on, and the seconds that took in the process that ended it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -91,6 +110,9 @@ class TrialResult(BaseModel):
     points: tuple[Point, ...] = ()  # one for each of the epochs tried
     judged: tuple[Judged, ...] = ()
     diverged: str = ""
+    train_rows: int | None = None
+    seconds: float | None = None
+    cpu_seconds: float | None = None
 
 
 class Scored(BaseModel):

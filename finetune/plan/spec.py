@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from finetune import durable
 from finetune.plan.recipe import Recipe
-from finetune.plan.search import Search
+from finetune.plan.search import Search, Split
 from prompts.errors import BadInput
 
 
@@ -29,6 +29,10 @@ class JobSpec(BaseModel):
     for cancelling alone. `threads` None leaves the number to torch; bit-identical results need the same number.
     `pack_tokens` bounds how many tokens one forward pass holds, and so the memory. `clusters` names for each training
     row the group of rows that resemble it, which no fold of the search may part (empty: none resembles another).
+    `snapshots` is how many of the newest evaluations of the final run leave an adapter of their own; it `ships` the best
+    one by its dev scores, or the last.
+    With `splits` the job trains these in place of a search and of its final runs (`finetune/splits.py`): each by the
+    spec's recipe on some of the rows, and the adapter it leaves is that of the first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +45,10 @@ class JobSpec(BaseModel):
     recipe: Recipe = Recipe()
     search: Search = Search()
     clusters: tuple[int, ...] = ()
+    splits: tuple[Split, ...] = ()
     max_new_tokens: int = Field(64, ge=1)
+    snapshots: int = Field(0, ge=0, le=100)
+    ships: Literal["best", "last"] = "best"
     lineage: dict[str, Any] = Field(default_factory=dict)
     checkpoint_every_steps: int = Field(20, ge=0)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -59,7 +66,8 @@ class JobSpec(BaseModel):
     @property
     def digest(self) -> str:
         """`sha256:…` of all that decides the result; the folder it is written to does not."""
-        return durable.sha256_of_bytes(self.model_dump_json(exclude={"output_dir"}).encode())
+        left_out = {"output_dir"} if self.splits else {"output_dir", "splits"}  # jobs without keep the digest they had
+        return durable.sha256_of_bytes(self.model_dump_json(exclude=left_out).encode())
 
     @model_validator(mode="after")
     def _fits_together(self) -> JobSpec:
@@ -67,6 +75,8 @@ class JobSpec(BaseModel):
             raise ValueError(f"devices is {self.devices}: a base in 4 bits, and compiled layers, are for one device")
         if self.clusters and len(self.clusters) != len(self.train):
             raise ValueError(f"clusters has {len(self.clusters)} entries for {len(self.train)} rows: give one a row")
+        if beyond := [at for one in self.splits for at in (*one.train, *one.left_out) if not 0 <= at < len(self.train)]:
+            raise ValueError(f"splits name row {beyond[0]} of {len(self.train)}: count from 0")
         groups = len(set(self.clusters)) if self.clusters else len(self.train)
         if self.train and self.search.folds > groups:
             raise ValueError(f"{groups} groups of rows cannot make {self.search.folds} folds: set fewer")

@@ -1,4 +1,4 @@
-"""Audit, models and adapters over HTTP."""
+"""Audit and models over HTTP."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from typing import Any
 
 from litestar import get
 from litestar.di import NamedDependency
-from litestar.params import FromQuery
 
 from service.api.limits import RowLimit
 from service.api.threads import in_thread
 from service.context import Context
-from service.store import keys, routes
+from service.store import keys
 
 ADMIN = {"role": "admin"}
 
@@ -36,11 +35,3 @@ def list_aliases(context: NamedDependency[Context]) -> list[dict[str, Any]]:
 async def list_upstreams(context: NamedDependency[Context]) -> list[dict[str, Any]]:
     """How each model alias stands with its upstream in this process: asked, failed, in flight, its breaker's state."""
     return [standing.as_dict() for standing in context.pool.upstreams()]
-
-
-@get("/api/adapters", opt={"role": "author"})
-@in_thread
-def list_adapters(context: NamedDependency[Context], prompt: FromQuery[str | None] = None) -> list[dict[str, Any]]:
-    """Adapters, newest first, with their lineage."""
-    with context.database.read() as session:
-        return routes.adapters(session, prompt)

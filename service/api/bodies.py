@@ -19,6 +19,7 @@ PIECE_BYTES = 1024 * 1024  # unpacked at once: others are served between two of 
 _GZIP = 16 + zlib.MAX_WBITS
 _PACK = "send it with `Content-Encoding: gzip`, send less, or raise server.max_body_bytes"
 _LESS = "send less, or raise server.max_unpacked_bytes"
+_LESS_OF_FILES = "send less, or raise fine_tuning.max_file_bytes"
 _LESS_OF_OTHERS = "send less, or raise server.max_body_bytes"
 
 
@@ -26,6 +27,15 @@ def is_small(headers: Mapping[bytes, bytes], limits: Server) -> bool:
     """Whether a body is announced that needs no bounds: plain, and no longer than it may be. Servers hold it to that."""
     announced = headers.get(b"content-length", b"")
     return announced.isdigit() and b"content-encoding" not in headers and int(announced) <= limits.max_body_bytes
+
+
+def bounded_file(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int) -> Receive:
+    """The same for an uploaded file, which is plain, and may be as large as `fine_tuning.max_file_bytes`."""
+    encoding = headers.get(b"content-encoding", b"").strip().lower()
+    if encoding not in (b"", b"identity"):
+        return _refusing(encoding.decode("latin-1"), "send the file as it is")
+    announced = headers.get(b"content-length", b"")
+    return _Counted(receive, max_bytes, int(announced) if announced.isdigit() else 0, _LESS_OF_FILES)
 
 
 def bounded(headers: Mapping[bytes, bytes], receive: Receive, limits: Server, *, may_be_large: bool) -> Receive:
@@ -46,9 +56,9 @@ def bounded(headers: Mapping[bytes, bytes], receive: Receive, limits: Server, *,
     return _Counted(receive, limits.max_body_bytes, found_bytes, _PACK)
 
 
-def _refusing(encoding: str) -> Receive:
+def _refusing(encoding: str, fix: str = "send gzip, or no encoding") -> Receive:
     async def refuse() -> HTTPReceiveMessage:
-        raise BadInput(f"Content-Encoding {encoding[:40]!r} is not understood: send gzip, or no encoding")
+        raise BadInput(f"Content-Encoding {encoding[:40]!r} is not understood: {fix}")
 
     return refuse
 

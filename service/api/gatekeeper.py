@@ -14,7 +14,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Receive, Send
 
 from prompts.errors import TurnoutError
-from service.api.bodies import bounded, is_small
+from service.api.bodies import bounded, bounded_file, is_small
 from service.api.http_errors import answer_to, shape
 from service.errors import Forbidden, Unauthenticated
 from service.identity import Principal, digest_key
@@ -22,6 +22,7 @@ from service.settings import Settings
 from service.snapshot import Snapshot
 
 OPEN_PREFIX = "/health/"
+FILES = "/v1/files"  # alone takes bodies as large as `fine_tuning.max_file_bytes`
 _MOST_KNOWN, _LONGEST_KNOWN = 256, 300  # ways to write the hosts, with their ports, and the bytes of one
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
@@ -33,6 +34,7 @@ class Gatekeeper:
         self._app = app
         self._snapshot = snapshot
         self._limits = settings.server
+        self._max_file_bytes = settings.fine_tuning.max_file_bytes
         self._hosts = frozenset((*LOOPBACK_NAMES, *settings.server.allowed_hosts))
         self._known: set[bytes] = set()
 
@@ -55,7 +57,9 @@ class Gatekeeper:
                 return
             state = scope.setdefault("state", {})
             state["principal"], state["headers"] = principal, headers
-            if not is_small(headers, self._limits):
+            if path == FILES and principal.may("author"):
+                receive = bounded_file(headers, receive, self._max_file_bytes)
+            elif not is_small(headers, self._limits):
                 receive = bounded(headers, receive, self._limits, may_be_large=principal.may("author"))
         await self._app(scope, receive, send)
 

@@ -15,17 +15,24 @@ HELD = "/api/"
 
 
 def refuse_unknown_query(request: Request[Any, Any, Any]) -> None:
-    """Raise BadInput for a query parameter that no handler of this path and method takes, or that holds a NUL."""
-    if not request.scope["query_string"] or not request.scope["path"].startswith(HELD):
+    """Raise BadInput for a path or query with a NUL, which no database keeps, and for a parameter that no handler takes.
+
+    OpenAI's paths take unknown parameters, as clients send those of newer versions.
+    """
+    if "\0" in request.scope["path"]:
+        raise BadInput("the path holds a NUL (%00): no name here has one")
+    if not request.scope["query_string"]:
         return
-    known = known_query(request.scope["route_handler"])
+    is_held = request.scope["path"].startswith(HELD)
+    known = known_query(request.scope["route_handler"]) if is_held else frozenset[str]()
     given = request.query_params
     for name in given:
-        if name not in known:
+        if is_held and name not in known:
             fix = f"give {', '.join(sorted(known))}" if known else "there are none here"
             raise BadInput(f"unknown query parameter {name[:80]!r}: {fix}", param=name[:80])
-        if any("\0" in value for value in given.getall(name)):
-            raise BadInput(f"{name}: a query holds no NUL: remove it", param=name)
+        if "\0" in name or any("\0" in value for value in given.getall(name)):
+            shown = name[:80].replace("\0", "%00")
+            raise BadInput(f"{shown}: a query holds no NUL: remove it", param=shown)
 
 
 def known_query(handler: BaseRouteHandler) -> frozenset[str]:

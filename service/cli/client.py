@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
@@ -18,6 +18,7 @@ from service.identity import LOCAL_ADMIN, find_key
 from service.settings import DEFAULT_URL, Settings
 
 POLL_S = 0.1
+AWAY_S = 1.0  # between two looks at a service that is away
 _TEXTS = ("text/markdown", "application/jsonl")  # answers that are taken as they are
 PLAIN_UP_TO_BYTES = 64 * 1024
 GZIP_LEVEL = 4  # cases of text shrink to an eighth of their size, four times as fast as at the default
@@ -56,6 +57,19 @@ class Remote:
             how = "set TURNOUT_API_KEY to one that `turnout key create --role ci` made there"
             raise Unauthenticated(f"{self.url} asks for a key, and there is none: {how}, or add --local")
         return read_answer(response)
+
+    def download(self, path: str, to: IO[bytes]) -> None:
+        """Write the answer's bytes to an open file. Raises as `call` does."""
+        try:
+            with self._client.stream("GET", path, timeout=PUSH_TIMEOUT_S) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    read_answer(response)
+                for block in response.iter_bytes():
+                    to.write(block)
+        except httpx.HTTPError as error:
+            cause = str(error) or type(error).__name__
+            raise CannotRun(f"no service at {self.url} ({cause}): start `turnout serve`, or add --local") from error
 
 
 def packed(body: Any) -> tuple[bytes | None, dict[str, str]]:
@@ -145,15 +159,29 @@ def follow(
     job_id: str,
     on_event: Callable[[dict[str, Any]], None],
     is_alive: Callable[[], bool] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Wait for a job's end, passing its events on as they come; returns the job.
 
-    `is_alive` tells whether the worker that alone would do it still lives; CannotRun where it does not.
+    `is_alive` tells whether the worker that alone would do it still lives; CannotRun where it does not. With `say`, a
+    service that was there and is away is told and waited for.
     """
-    after = 0
+    after, is_away = -1, False
     while True:
-        job: dict[str, Any] = client.call("GET", f"/api/jobs/{job_id}")
-        batch = client.call("GET", f"/api/jobs/{job_id}/events", params={"after": after})
+        try:
+            job: dict[str, Any] = client.call("GET", f"/api/jobs/{job_id}")
+            batch = client.call("GET", f"/api/jobs/{job_id}/events", params={"after": max(after, 0)})
+        except CannotRun as error:
+            if say is None or after < 0:
+                raise
+            if not is_away:
+                say(f"the service is away ({error}); watching goes on when it is back")
+            is_away = True
+            time.sleep(AWAY_S)
+            continue
+        if is_away and say is not None:
+            say("the service is back")
+        after, is_away = max(after, 0), False
         for event in batch:
             after = event["number"]
             on_event(event)

@@ -95,7 +95,7 @@ class Demo:
         from service.engine import weights
         from service.tuning.material import model_source
 
-        source = weights.Source.parse(model_source(self.settings, "smollm2-135m"))
+        source = model_source(self.settings, "smollm2-135m")
         with self.phase("model"), bar("model") as advance:
             weights.pull(
                 source, weights.default_cache_dir(), lambda note, share: advance(round(share * 100), 100, note)

@@ -1,4 +1,4 @@
-"""Commands `import` and `export`: prompts from other tools' files, and into them."""
+"""Command `import`, and what `export` does for a prompt: from other tools' files, and into them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from service.cli.options import Json, Local, Providers, Strict
-from service.cli.rendering import Placeholders, Variables
+from service.cli.options import Json, Providers, Strict
 
 if TYPE_CHECKING:
     from service.cli.foreign_files import Plan
@@ -87,14 +86,14 @@ def _show(plan: Plan, written: list[dict[str, Any]], dry_run: bool) -> None:
         err().print("nothing was written: --dry-run")
 
 
-def export(
-    name: Annotated[str, typer.Argument(metavar="NAME[@SEL]", help="A prompt: its production, a label or a version.")],
-    to: Annotated[Literal["github", "messages", "openai"], typer.Option(help="The form that is wanted.")] = "github",
-    variables: Variables = None,
-    placeholders: Placeholders = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there, not to stdout.")] = None,
-    as_json: Json = False,
-    local: Local = False,
+def export_prompt(
+    name: str,
+    to: str,
+    variables: list[str] | None,
+    placeholders: list[str] | None,
+    output: Path | None,
+    as_json: bool,
+    local: bool,
 ) -> int:
     """A prompt as GitHub's .prompt.yml, as rendered messages, or as a request of OpenAI's API."""
     import json

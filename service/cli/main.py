@@ -22,13 +22,15 @@ _COMMANDS = {  # the function of each, in a module of service.cli that only it n
     "show": "versions.show", "diff": "versions.diff", "blame": "versions.blame", "label": "versions.label",
     "render": "rendering.render", "schema": "schemas.schema", "watch": "watching.watch", "run": "running.run",
     "gate": "testing.gate", "power": "power.power", "evidence": "evidence.evidence",
-    "comment": "commenting.comment", "compare": "comparing.compare", "trend": "comparing.trend", "finetune": "training.finetune",
+    "comment": "commenting.comment", "compare": "comparing.compare", "trend": "comparing.trend", "advise": "advising.advise",
+    "finetune": "training.finetune",
     "jobs": "training.jobs", "job": "training.job", "route": "routes.route", "audit": "operating.audit",
     "reload": "keys.reload", "requests": "requests.requests", "import": "importing.import_prompts",
-    "export": "importing.export", "list": "versions.list_prompts",
+    "export": "exporting.export", "list": "versions.list_prompts",
 }  # fmt: skip
 _GROUPS = {
     "models": "models.models",
+    "adapters": "adapters.adapters",
     "key": "keys.key",
     "judge": "judging.judge",
     "dataset": "datasets.dataset",

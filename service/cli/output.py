@@ -67,7 +67,7 @@ def _console(**options: Any) -> Console:
             for segment in super().render(*given, **more):
                 yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
-    return Plain(highlight=False, **options)
+    return Plain(highlight=False, emoji=False, **options)  # `:watch:` stands in names such as ft:base:acme:watch:1
 
 
 def show_error(message: str) -> None:

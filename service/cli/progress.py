@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.cli.output import Advance, err, out
@@ -13,7 +13,8 @@ class Narrator:
 
     def __init__(self, advance: Advance) -> None:
         self._advance = advance
-        self._rates: list[float] = []
+        self.rates: list[float] = []
+        self.tell: Callable[[str], None] = _tell
 
     def narrate(self, event: dict[str, Any]) -> None:
         """Show one event."""
@@ -24,21 +25,25 @@ class Narrator:
             self._training(data["event"])
         else:
             if kind == "planned" and "search" in data:
-                self._rates = data["search"]["lr_grid"] or [data["recipe"]["lr"]]
+                self.rates = data["search"]["lr_grid"] or [data["recipe"]["lr"]]
             text = _line(kind, data)
             if text:
-                err().print(text, markup=False)
+                self.tell(text)
 
     def _training(self, event: dict[str, Any]) -> None:
         name = event["name"] if event["type"] == "trial" else event.get("run")
-        where = run_in_words(name or "", self._rates)
+        where = run_in_words(name or "", self.rates)
         if event["type"] == "step":
             shown = f"{where}, " if where else ""
             self._advance(event["step"], event["of"], f"training, {shown}loss {event['loss']:.3f}")
             return
         text = _training_line(event["type"], event)
         if text:
-            err().print(f"  {where}: {text}" if where else f"  {text}", markup=False)
+            self.tell(f"  {where}: {text}" if where else f"  {text}")
+
+
+def _tell(text: str) -> None:
+    err().print(text, markup=False)
 
 
 def run_in_words(name: str, rates: Sequence[float]) -> str:
@@ -79,6 +84,8 @@ def _training_line(kind: str, event: dict[str, Any]) -> str | None:
 def _line(kind: str, data: dict[str, Any]) -> str | None:
     if kind == "planned":
         return "\n".join(plan_lines(data))
+    if kind == "advised":
+        return str(data["text"]) or None
     if kind == "adapter":
         return f"adapter {data['name']}"
     if kind == "dev":
@@ -89,6 +96,13 @@ def _line(kind: str, data: dict[str, Any]) -> str | None:
         return f"{data.get('verdict', kind)}: {'; '.join(data['reasons'])}"
     if kind == "diagnosis":
         return f"attempt {data['attempt']}, {data['kind']}: {data['because']}; {data['next']}"
+    if kind in ("checkpoint", "model"):
+        return f"served as {data['name']}"
+    if kind == "validated":
+        both = f", {data['in_both']} of the validation file's among them" if data.get("in_both") else ""
+        return f"{data['examples']} examples{both}"
+    if kind == "fault":
+        return str(data["message"])
     if kind == "routed":
         shares = ", ".join(f"{item['percent']:g}% {item['variant']}" for item in data["variants"])
         return f"route revision {data['revision']}: {shares}"
@@ -103,11 +117,12 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
     if "measured" not in planned:
         return lines
     measured, recipe, search = planned["measured"], planned["recipe"], planned["search"]
-    lines.append(f"plan: {planned['train']} train, {planned['dev']} dev examples, {planned['heldout']} held-out cases")
+    heldout = f", {planned['heldout']} held-out cases" if planned["heldout"] else ""
+    lines.append(f"plan: {planned['train']} train, {planned['dev']} dev examples{heldout}")
     several = f"{measured['devices']} devices as " if measured.get("devices", 1) > 1 else ""
     lines.append(
-        f"  {several}{measured['device']}, {measured['precision']}: {_gigabytes(measured['peak_bytes'])} of "
-        f"{_gigabytes(measured['free_bytes'])} memory, {measured['step_s']:.2g} s a step"
+        f"  {several}{measured['device']}, {measured['precision']}: {gigabytes(measured['peak_bytes'])} of "
+        f"{gigabytes(measured['free_bytes'])} memory, {measured['step_s']:.2g} s a step"
     )
     lines.append(
         f"  recipe: r {recipe['rank']}, alpha {recipe['alpha']:g}, lr {recipe['lr']:g}, {recipe['epochs']:g} epochs, "
@@ -118,16 +133,18 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
         f", {search['folds']}-fold cross-validation of {len(search['lr_grid']) or 1} rates" if search["folds"] else ""
     )
     lines.append(
-        f"  {runs} seed{'s' if runs > 1 else ''}{trials}; training takes about {_duration(planned['training_s'])}"
+        f"  {runs} seed{'s' if runs > 1 else ''}{trials}; training takes about {duration(planned['training_s'])}"
     )
     return [*lines, *(f"  {decision}" for decision in planned["decisions"])]
 
 
-def _gigabytes(size_bytes: float) -> str:
+def gigabytes(size_bytes: float) -> str:
+    """A size as people read it."""
     return f"{size_bytes / 1e9:.1f} GB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people read them."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
@@ -139,6 +156,8 @@ def show_job(job: dict[str, Any]) -> None:
     verdict = f", {result['verdict']}" if result.get("verdict") else ""
     error = f": {job['error']}" if job["error"] else ""
     out().print(f"{job['job_id']} {job['kind']} {job['status']}{verdict}{error}", markup=False)
+    if result.get("fine_tuned_model"):
+        out().print(f"served as {result['fine_tuned_model']}", markup=False)
     if result.get("before") and result.get("after"):
         shown = Table("", Column("variant", overflow="fold"), "passed", "pass rate", "95%", "p50 ms")
         for name in ("before", "after"):

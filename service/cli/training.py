@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ import typer
 from service.cli.calling import client
 from service.cli.options import Json, Local, PromptOption
 
+ERROR_SHOWN = 100  # characters in the list of jobs; `turnout job ID` has all of it
 Watch = Annotated[bool, typer.Option("--watch", help="Stay and show progress until it has ended.")]
 
 
@@ -68,7 +71,7 @@ def finetune(
     }
     service = connect(project.settings, local=local)
     if examples is not None:
-        body["dataset"] = _dataset_of(service, examples, body["prompt"] or plan.prompt)
+        body["dataset"] = dataset_of(service, examples, body["prompt"] or plan.prompt)
     job = service.call("POST", "/api/finetunes", body={key: value for key, value in body.items() if value is not None})
     if local:
         return _work_here(service, job["job_id"], as_json)
@@ -79,13 +82,16 @@ def finetune(
 
 def jobs(as_json: Json = False, local: Local = False) -> int:
     """Jobs, newest first."""
+    from textwrap import shorten
+
     from service.cli.output import print_json, table
 
     found = client(local).call("GET", "/api/jobs")
     if as_json:
         print_json(found)
     else:
-        table(found, ("job_id", "kind", "status", "verdict", "created_at", "finished_at", "error"))
+        shown = [{**job, "error": shorten(job["error"] or "", ERROR_SHOWN, placeholder=" …")} for job in found]
+        table(shown, ("job_id", "kind", "status", "verdict", "created_at", "finished_at", "error"))
     return 0
 
 
@@ -94,21 +100,57 @@ def job(
     watch: Watch = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="Ask for its end.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Queue an ended job again; nothing is done twice.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option("--tensorboard", help="Write its curves as event files to this folder.")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option("--mlflow", help="Write its figures to this MLflow tracking server.")
+    ] = None,
     as_json: Json = False,
     local: Local = False,
 ) -> int:
     """One job: its state, its live progress, its end or its resumption."""
-    service = client(local)
+    from service.fine_tuning.names import own_job_id
+
+    service, job_id = client(local), own_job_id(_id_of_job(job_id))
     if cancel:
         service.call("POST", f"/api/jobs/{job_id}/cancel")
     if resume:
         service.call("POST", f"/api/jobs/{job_id}/resume")
+    if tensorboard is not None or mlflow is not None:
+        return _track(service, job_id, as_json, tensorboard, mlflow)
     if watch:
         return _watch(service, job_id, as_json)
     return _print_job(service.call("GET", f"/api/jobs/{job_id}"), as_json)
 
 
-def _dataset_of(service: Any, path: Path, prompt: str) -> str:
+def _id_of_job(text: str) -> str:
+    """An id as it may stand in a path. Raises BadInput."""
+    from prompts.errors import BadInput
+
+    if not text.replace("_", "").replace("-", "").isalnum():
+        fix = "an id is such as job_4f1c9a0b7d2e or ftjob-4f1c9a0b7d2e; `turnout jobs` lists them"
+        raise BadInput(f"job {text[:80]!r}: {fix}", param="job_id")
+    return text
+
+
+def _track(service: Any, job_id: str, as_json: bool, folder: Path | None, uri: str | None) -> int:
+    """Write a job's curves to its end, showing it meanwhile."""
+    from contextlib import ExitStack
+
+    from service.cli import trackers
+
+    job = service.call("GET", f"/api/jobs/{job_id}")
+    with ExitStack() as opened:
+        takes = []
+        if folder is not None:
+            takes.append(opened.enter_context(trackers.tensorboard(folder, job_id)))
+        if uri is not None:
+            takes.append(opened.enter_context(trackers.mlflow(uri, job)))
+        return _watch(service, job_id, as_json, takes=takes)
+
+
+def dataset_of(service: Any, path: Path, prompt: str) -> str:
     """The digest of the dataset that a file's examples are stored as."""
     from service.cli.project import read_text
 
@@ -131,26 +173,44 @@ def _recipe(given: list[str]) -> dict[str, Any]:
 
 
 def _work_here(service: Any, job_id: str, as_json: bool) -> int:
-    """Without a service: a worker process of our own does this one job."""
+    with own_worker(job_id) as is_alive:
+        return _watch(service, job_id, as_json, is_alive)
+
+
+@contextmanager
+def own_worker(job_id: str) -> Iterator[Callable[[], bool]]:
+    """Without a service a worker process of our own does one job; gives whether it still lives."""
     import subprocess
     import sys
 
     command = [sys.executable, "-P", "-m", "service.worker", "--job", job_id, "--with-parent"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:  # noqa: S603 - our own interpreter and module
         try:
-            return _watch(service, job_id, as_json, is_alive=lambda: process.poll() is None)
+            yield lambda: process.poll() is None
         finally:
             if process.stdin is not None:
                 process.stdin.close()
 
 
-def _watch(service: Any, job_id: str, as_json: bool, is_alive: Any = None) -> int:
+def _watch(service: Any, job_id: str, as_json: bool, is_alive: Any = None, takes: Sequence[Any] = ()) -> int:
+    """Show a job to its end; `takes` are given its events as well. An interrupt ends the watching alone."""
     from service.cli.client import follow
-    from service.cli.output import bar
-    from service.cli.progress import Narrator
+    from service.cli.live import watching
+    from service.cli.output import err
 
-    with bar("fine-tune") as advance:
-        ended = follow(service, job_id, Narrator(advance).narrate, is_alive)
+    try:
+        with watching("fine-tune") as watcher:
+
+            def on_event(event: dict[str, Any]) -> None:
+                for take in (watcher.show, *takes):
+                    take(event)
+
+            ended = follow(service, job_id, on_event, is_alive, None if is_alive else watcher.say)
+    except KeyboardInterrupt:
+        if is_alive is None:
+            said = f"the job goes on: `turnout job {job_id} --watch` shows it again, `--cancel` ends it"
+            err().print(said, markup=False)
+        raise
     return _print_job(ended, as_json)
 
 

@@ -106,9 +106,8 @@ def _check_start(weights: Path) -> None:
 
 def _check_manifest(folder: Path, base_folder: Path | None) -> manifests.Canary | None:
     manifest = manifests.verify(folder)
-    if base_folder is not None and manifest.base.digest != manifests.base_digest(base_folder):
-        why = f"it was trained on another base model ({manifest.base.name}, {manifest.base.digest})"
-        _refuse(folder, why, f"use it with that model, not with {base_folder}")
+    if base_folder is not None:
+        manifests.check_base(manifest, base_folder)
     return manifest.canary
 
 

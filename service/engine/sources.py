@@ -93,3 +93,14 @@ def _parsed(text: str) -> Source:
         " path:/folder or a path to a .gguf file",
         param="source",
     )
+
+
+def known_as(source: str) -> str:
+    """What others know the model of a source by: its name on the hub, or a file's or a folder's own."""
+    try:
+        found = Source.parse(source)
+    except BadInput:
+        return source
+    if found.kind == "pypi":
+        return WHEELS[found.place].instead.removeprefix("hf:")
+    return found.place if found.kind == "hf" else Path(found.place).name

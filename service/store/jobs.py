@@ -12,6 +12,7 @@ from service.store.session import Session, listed
 from service.store.tables import JOB, JOB_EVENT
 
 LIVE = ("queued", "running")
+_ALL = 2**31 - 1  # above every number of an event
 
 
 def add(session: Session, record: dict[str, Any]) -> dict[str, Any]:
@@ -29,6 +30,15 @@ def listing(session: Session, limit: int, kind: str | None = None) -> list[dict[
     if kind is None:
         return JOB.all(session, newest, limit=limit)
     return JOB.all(session, f"WHERE kind = :kind {newest}", kind=kind, limit=limit)
+
+
+def page(session: Session, kind: str, after: dict[str, Any] | None, limit: int) -> list[dict[str, Any]]:
+    """At most `limit` jobs of a kind that are older than the job `after`, newest first."""
+    where, values = "kind = :kind", {"kind": kind, "limit": limit}
+    if after is not None:
+        where = f"{where} AND (created_at, id) < (:at, :id)"
+        values |= {"at": after["created_at"], "id": after["id"]}
+    return JOB.all(session, f"WHERE {where} ORDER BY created_at DESC, id DESC LIMIT :limit", **values)
 
 
 def running(session: Session) -> list[dict[str, Any]]:
@@ -152,3 +162,17 @@ def events(session: Session, job_id: str, after: int = 0, limit: int = 1000) -> 
     where = "WHERE job_id = :id AND number > :after ORDER BY number LIMIT :limit"
     found = JOB_EVENT.all(session, where, id=job_id, after=after, limit=limit)
     return [without(event, "job_id") for event in found]
+
+
+def events_before(session: Session, job_id: str, before: int | None, limit: int) -> list[dict[str, Any]]:
+    """Events numbered below `before`, or all, newest first."""
+    where = "WHERE job_id = :id AND number < :before ORDER BY number DESC LIMIT :limit"
+    found = JOB_EVENT.all(session, where, id=job_id, before=_ALL if before is None else before, limit=limit)
+    return [without(event, "job_id") for event in found]
+
+
+def last_event(session: Session, job_id: str, *kinds: str, before: int | None = None) -> dict[str, Any] | None:
+    """The newest event of one of these kinds, numbered below `before` where that is given."""
+    among, values = listed("kind", kinds)
+    where = f"WHERE job_id = :id AND number < :before AND type IN {among} ORDER BY number DESC LIMIT 1"
+    return JOB_EVENT.first(session, where, id=job_id, before=_ALL if before is None else before, **values)

@@ -416,3 +416,43 @@ class Dataset(SQLModel, table=True):
     message: str | None = Field(default=None, sa_column=Column(Text))
     created_by: str
     created_at: str
+
+
+class StoredFile(SQLModel, table=True):
+    """A file of `/v1/files`. `status` is `receiving` until all of its chunks are written; nobody sees it before."""
+
+    __tablename__ = "stored_file"
+    __table_args__ = (Index("stored_file_by_time", "created_at", "id"),)
+    id: str = Field(primary_key=True)
+    purpose: str
+    filename: str
+    size_bytes: int = Field(sa_column=Column(_LARGE, nullable=False))
+    digest: str
+    status: str
+    status_details: str | None = Field(default=None, sa_column=Column(Text))
+    created_by: str
+    created_at: str
+    expires_at: str | None = None
+
+
+class FileChunk(SQLModel, table=True):
+    """A part of a stored file, deflated; the parts follow each other by their number."""
+
+    __tablename__ = "file_chunk"
+    file_id: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    content: bytes
+
+
+class TunedModel(SQLModel, table=True):
+    """An `ft:` name that applications are served under: a base model with an adapter. `step` is a checkpoint's, else None."""
+
+    __tablename__ = "tuned_model"
+    name: str = Field(primary_key=True)
+    job_id: str = Field(index=True)
+    adapter: str
+    base_model: str
+    step: int | None = None
+    metrics: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    created_by: str
+    created_at: str

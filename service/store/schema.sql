@@ -103,6 +103,12 @@ CREATE TABLE feedback (
 CREATE INDEX feedback_by_score ON feedback (metric, score);
 CREATE INDEX feedback_by_time ON feedback (at);
 CREATE INDEX feedback_on ON feedback (completion_id, metric, key_id);
+CREATE TABLE file_chunk (
+  file_id VARCHAR NOT NULL,
+  number INTEGER NOT NULL,
+  content BLOB NOT NULL,
+  PRIMARY KEY (file_id, number)
+);
 CREATE TABLE idempotency (
   principal VARCHAR NOT NULL,
   "key" VARCHAR NOT NULL,
@@ -255,6 +261,20 @@ CREATE TABLE run (
   PRIMARY KEY (id)
 );
 CREATE INDEX ix_run_suite ON run (suite);
+CREATE TABLE stored_file (
+  id VARCHAR NOT NULL,
+  purpose VARCHAR NOT NULL,
+  filename VARCHAR NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  digest VARCHAR NOT NULL,
+  status VARCHAR NOT NULL,
+  status_details TEXT,
+  created_by VARCHAR NOT NULL,
+  created_at VARCHAR NOT NULL,
+  expires_at VARCHAR,
+  PRIMARY KEY (id)
+);
+CREATE INDEX stored_file_by_time ON stored_file (created_at, id);
 CREATE TABLE suite_cases (
   digest VARCHAR NOT NULL,
   number INTEGER NOT NULL,
@@ -277,6 +297,18 @@ CREATE TABLE suite_version (
   UNIQUE (name, digest)
 );
 CREATE INDEX ix_suite_version_name ON suite_version (name);
+CREATE TABLE tuned_model (
+  name VARCHAR NOT NULL,
+  job_id VARCHAR NOT NULL,
+  adapter VARCHAR NOT NULL,
+  base_model VARCHAR NOT NULL,
+  step INTEGER,
+  metrics JSON NOT NULL,
+  created_by VARCHAR NOT NULL,
+  created_at VARCHAR NOT NULL,
+  PRIMARY KEY (name)
+);
+CREATE INDEX ix_tuned_model_job_id ON tuned_model (job_id);
 CREATE TABLE case_result (
   run_id VARCHAR NOT NULL,
   case_id VARCHAR NOT NULL,

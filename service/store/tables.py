@@ -303,3 +303,33 @@ DATASET = Table(
     key=("digest",),
     json=frozenset({"lineage"}),
 )
+
+STORED_FILE = Table(
+    name="stored_file",
+    columns=(
+        "id",
+        "purpose",
+        "filename",
+        "size_bytes",
+        "digest",
+        "status",
+        "status_details",
+        "created_by",
+        "created_at",
+        "expires_at",
+    ),
+    key=("id",),
+)
+
+FILE_CHUNK = Table(
+    name="file_chunk",
+    columns=("file_id", "number", "content"),
+    key=("file_id", "number"),
+)
+
+TUNED_MODEL = Table(
+    name="tuned_model",
+    columns=("name", "job_id", "adapter", "base_model", "step", "metrics", "created_by", "created_at"),
+    key=("name",),
+    json=frozenset({"metrics"}),
+)

@@ -10,9 +10,11 @@ import pydantic
 from prompts.errors import BadInput
 from prompts.names import Variant
 from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt
+from service.engine.sources import Source
 from service.registry import stored_suite
 from service.settings import FakeSpec, Settings
 from service.store import jobs, prompts, suites
+from service.store.database import Database
 from service.tuning.claim import Claim
 from suites.case import Suite
 from suites.policy import Budget
@@ -73,28 +75,37 @@ def material(claim: Claim, attempt: int = 1) -> Material:
     """The suite, the prompt version and the two variants of one attempt."""
     with claim.database.read() as session:
         job = jobs.get(session, claim.job_id)
-        assert job is not None  # noqa: S101 - for the type checker: a claimed job exists
-        spec = FinetuneSpec.model_validate(job["spec"])
+    assert job is not None  # noqa: S101 - for the type checker: a claimed job exists
+    spec = FinetuneSpec.model_validate(job["spec"])
+    return material_of(claim.database, spec, claim.short_id, attempt)
+
+
+def material_of(database: Database, spec: FinetuneSpec, short_id: str, attempt: int = 1) -> Material:
+    """What a spec names: suite, prompt version, and both variants; `short_id` is part of the adapter's name."""
+    with database.read() as session:
         record = suites.by_number(session, spec.suite, spec.suite_version)
         assert record is not None  # noqa: S101 - for the type checker: suite versions are never deleted
         version = prompts.by_number(session, record["prompt"], spec.prompt_version)
         assert version is not None  # noqa: S101 - for the type checker: prompt versions are never deleted
     prompt = compile_prompt(PromptContent.model_validate(version.content), version.digest)
-    name = f"{record['prompt'].rpartition('.')[2]}-{claim.short_id}" + (f"-{attempt}" if attempt > 1 else "")
+    name = f"{record['prompt'].rpartition('.')[2]}-{short_id}" + (f"-{attempt}" if attempt > 1 else "")
     return Material(
         attempt=attempt,
         spec=spec,
-        suite=stored_suite(claim.database, record),
+        suite=stored_suite(database, record),
         prompt=prompt,
         before=Variant(version.name, version.number, prompt.content.model),
         after=Variant(version.name, version.number, spec.base, name),
     )
 
 
-def model_source(settings: Settings, alias: str) -> str:
-    """Where the weights of a tunable model come from. Raises BadInput for one that cannot be tuned here."""
+def model_source(settings: Settings, alias: str) -> Source:
+    """Where the weights of a tunable model come from, with the chat template that it is served with.
+
+    Raises BadInput for one that cannot be tuned here.
+    """
     spec = settings.model(alias)
     if not spec.is_tunable or isinstance(spec, FakeSpec) or not spec.source:
         tunable = ", ".join(name for name, other in sorted(settings.models.items()) if other.is_tunable) or "none"
         raise BadInput(f"model {alias!r} cannot be tuned: tunable here are {tunable}", param="base")
-    return spec.source
+    return Source.parse(spec.source, getattr(spec, "chat_template", None))

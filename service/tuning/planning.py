@@ -79,9 +79,7 @@ def _draft(claim: Claim, work: Material, found: Examples) -> JobSpec:
     """All of the spec but what only a measured step can tell."""
     train, dev = _parts(found)
     model_spec = claim.settings.model(work.spec.base)
-    template = getattr(model_spec, "chat_template", None)  # the one that serving has: the same token ids
-    source = weights.Source.parse(model_source(claim.settings, work.spec.base), template)
-    base_folder = weights.pull(source, weights.default_cache_dir())
+    base_folder = weights.pull(model_source(claim.settings, work.spec.base), weights.default_cache_dir())
     return JobSpec(
         job_id=claim.job_id,
         base_folder=base_folder,

@@ -54,13 +54,24 @@ def test_a_changed_byte_is_refused(folder: Path):
 
 
 def test_a_missing_or_extra_file_is_refused(folder: Path):
-    (folder / "README.md").write_text("hello")
-    with pytest.raises(BadInput, match=r"README.md is not listed"):
+    (folder / "notes.md").write_text("hello")
+    with pytest.raises(BadInput, match=r"notes.md is not listed"):
         adapter.verify(folder)
-    (folder / "README.md").unlink()
+    (folder / "notes.md").unlink()
     (folder / adapter.WEIGHTS).unlink()
     with pytest.raises(BadInput, match=r"adapter_model.safetensors is missing"):
         adapter.verify(folder)
+
+
+def test_a_card_may_be_written_anew(folder: Path, tmp_path: Path):
+    adapter.write_card(folder, "# first\n")
+    adapter.write_card(folder, "# second\n")
+    assert adapter.verify(folder).name == "triage"
+    assert (folder / "README.md").read_text() == "# second\n"
+    installed = adapter.install(folder, tmp_path / "shelf", "triage")
+    assert adapter.install(folder, tmp_path / "shelf", "triage") == installed
+    assert not (installed / "README.md").exists()  # it says what was known elsewhere
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "shelf"]
 
 
 def test_a_folder_without_manifest_is_not_complete(folder: Path):

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),  # peft 0.21's call
 ]
 MakeSpec = Callable[..., JobSpec]
-TIMES = {"seconds", "tokens_per_s", "tokens_per_cpu_s"}
+MEASURED = {"seconds", "tokens_per_s", "tokens_per_cpu_s", "memory_bytes"}  # what the machine decides
 NAMES = ("adapter_model.safetensors", "adapter_config.json", "turnout-adapter.json")
 
 
@@ -80,7 +80,7 @@ def killed(spec: JobSpec, patch: pytest.MonkeyPatch, is_fatal: Callable[[str], b
     with patch.context() as inside:
         inside.setattr(Events, "tell", fatal(Events.tell, lambda events, kind: kind))
         inside.setattr(durable, "_write_through", fatal(durable._write_through, lambda path, content: path.name))
-        inside.setattr(durable, "_flush_folder", fatal(durable._flush_folder, lambda folder: folder.name))
+        inside.setattr(durable, "flush_folder", fatal(durable.flush_folder, lambda folder: folder.name))
         try:
             assert run_here(spec) == 0
         except Killed:
@@ -91,7 +91,7 @@ def killed(spec: JobSpec, patch: pytest.MonkeyPatch, is_fatal: Callable[[str], b
 def story(spec: JobSpec) -> list[dict[str, Any]]:
     """What a job told, without how long it took and that it was resumed."""
     kept = [event for event in events_of(spec) if event["type"] != "resumed"]
-    return [{name: value for name, value in event.items() if name not in TIMES} for event in kept]
+    return [{name: value for name, value in event.items() if name not in MEASURED} for event in kept]
 
 
 def assert_same(broken: JobSpec, whole: JobSpec) -> None:

@@ -96,6 +96,17 @@ def test_a_failing_suite_trains_an_adapter_that_takes_the_traffic_and_undo_gives
     code, evidence = service.turnout("evidence", job["evidence_id"])
     assert (code, evidence["kind"], evidence["recomputed_equal"]) == (0, "promotion", True)
 
+    code, shown = service.turnout("adapters", "show", job["adapter"])
+    assert (code, shown["heldout"]["evidence_id"]) == (0, job["evidence_id"])
+    shelf = service.home.settings.adapters_dir / job["adapter"]
+    assert job["evidence_id"] in (shelf / "README.md").read_text()
+    out = service.home.settings.home / "exported"
+    code, exported = service.turnout("export", job["adapter"], "--to", str(out), "--base-name", "org/tiny")
+    assert (code, exported["adapter"]["digest"]) == (0, shown["digest"])
+    assert (out / "adapter_model.safetensors").read_bytes() == (shelf / "adapter_model.safetensors").read_bytes()
+    code, refused = service.turnout("adapters", "rm", job["adapter"])
+    assert (code, "route" in str(refused)) == (2, True)
+
     code, route = service.turnout("route", PROMPT, "undo")
     assert (code, route["revision"], route["variants"]) == (0, 3, [{"variant": f"{PROMPT}@1+tiny", "percent": 100.0}])
     assert service.ask(PROMPT, ticket(300)).turnout["variant"] == f"{PROMPT}@1+tiny"

@@ -21,12 +21,12 @@ ROOT = Path(__file__).parents[2]
 STATUSES: dict[str, int] = {
     "BadInput": 400, "BadFile": 400, "BadName": 400, "BadSetting": 400, "RenderError": 400, "MissingVariable": 400,
     "UnexpectedVariable": 400, "InvalidVariable": 400, "TemplateRefused": 400, "BudgetExceeded": 400,
-    "IncludeError": 400,
+    "IncludeError": 400, "ModelNotAvailable": 400,
     "TooLarge": 413,
     "Unauthenticated": 401,
     "Forbidden": 403, "NeedsEvidence": 403,
     "RateLimited": 429,
-    "NotFound": 404,
+    "NotFound": 404, "NoSuchFile": 404, "FineTuneNotFound": 404, "NotServed": 404,
     "Conflict": 409, "IdempotencyMismatch": 409, "RevisionMismatch": 412,
     "ModelError": 502, "ModelUnavailable": 502, "ModelRefused": 502, "EngineFailed": 502, "SchemaMismatch": 502,
     "ModelOverloaded": 429,
@@ -37,7 +37,9 @@ STATUSES: dict[str, int] = {
 EXITS: dict[str, int] = {
     "BadInput": 2, "BadFile": 2, "BadName": 2, "BadSetting": 2, "TooLarge": 2, "RenderError": 2, "MissingVariable": 2,
     "UnexpectedVariable": 2, "InvalidVariable": 2, "TemplateRefused": 2, "BudgetExceeded": 2, "IncludeError": 2,
-    "NotFound": 2, "Conflict": 2, "IdempotencyMismatch": 2, "RevisionMismatch": 2, "NeedsEvidence": 2,
+    "ModelNotAvailable": 2,
+    "NotFound": 2, "NoSuchFile": 2, "FineTuneNotFound": 2, "NotServed": 2,
+    "Conflict": 2, "IdempotencyMismatch": 2, "RevisionMismatch": 2, "NeedsEvidence": 2,
     "Unauthenticated": 4, "Forbidden": 2, "ModelError": 4, "ModelUnavailable": 4, "ModelRefused": 4, "EngineFailed": 4,
     "SchemaMismatch": 4, "RateLimited": 4,
     "ModelOverloaded": 4, "ModelTimeout": 4, "StorageFailed": 4, "CannotRun": 4, "TurnoutError": 4,
@@ -59,7 +61,7 @@ def instance(kind: type[TurnoutError]) -> TurnoutError:
         return BadFile([Fault("a.yml", 3, "unknown key", "remove it")])
     if kind is RateLimited:
         return RateLimited("what was wrong", retry_after_s=2.0)
-    return NotFound("prompt", "a") if kind is NotFound else kind("what was wrong")
+    return kind("prompt", "a") if issubclass(kind, NotFound) else kind("what was wrong")
 
 
 def test_the_tree_is_the_one_that_is_drawn() -> None:

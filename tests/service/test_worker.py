@@ -106,6 +106,15 @@ def test_a_worker_that_is_killed_is_followed_by_another_that_asks_nothing_twice(
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_a_worker_for_one_job_waits_while_another_does_it(place: Place) -> None:
+    job_id = place.submit()
+    with place.worker():
+        place.wait_for(lambda: place.jobs.show(job_id)["status"] == "running")
+        with place.worker("--job", job_id) as second:
+            assert second.wait(60) == 0
+    assert place.jobs.show(job_id)["status"] == "succeeded"
+
+
 def test_a_job_that_is_cancelled_while_it_runs_ends_soon(place: Place) -> None:
     job_id = place.submit(model="endless")
     with place.worker("--job", job_id) as worker:

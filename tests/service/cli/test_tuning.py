@@ -84,6 +84,12 @@ def test_a_prompt_file_that_several_suites_test_is_refused_by_their_names(projec
     assert (code, "name the file of one of support.refunds, support.triage" in " ".join(err.split())) == (2, True)
 
 
+@pytest.mark.parametrize("given", ["", "../jobs", "job 1", "job_1?after=2"])
+def test_what_is_no_id_of_a_job_is_refused(project: Project, given: str) -> None:
+    code, _, err = project.run("job", given, "--local")
+    assert (code, "an id is such as job_4f1c9a0b7d2e" in " ".join(err.split())) == (2, True)
+
+
 # ---------------------------------------------------------------------------- what is shown of a job
 
 
@@ -135,6 +141,12 @@ def test_jobs_lists_what_each_came_to(project: Project) -> None:
         job = jobs.claim(session, "w", "2026-01-01T00:00:00", jobs.Free((), "2000", "job_1"))
         assert job is not None
         jobs.finish(session, "job_1", job["token"], {"status": "succeeded", "result": {"verdict": "refused"}})
+    Jobs(database).submit("run", {}, LOCAL_ADMIN, "job_3")
+    with database.write() as session:
+        job = jobs.claim(session, "w", "2026-01-01T00:00:00", jobs.Free((), "2000", "job_3"))
+        assert job is not None
+        jobs.finish(session, "job_3", job["token"], {"status": "failed", "error": "line 3: no object; " * 20})
     database.close()
+    assert project.run("jobs", "--local")[1].count("no object") == 5
     listed = {each["job_id"]: (each["verdict"], each["result"]) for each in project.json("jobs", "--local")}
-    assert listed == {"job_1": ("refused", None), "job_2": (None, None)}
+    assert listed == {"job_1": ("refused", None), "job_2": (None, None), "job_3": (None, None)}
