@@ -51,11 +51,6 @@ def binomial_at_least(successes: int, trials: int, probability: float = 0.5) -> 
     return _any_tail(successes, trials, probability)
 
 
-def binomial_at_most(successes: int, trials: int, probability: float = 0.5) -> float:
-    """P(Bin(trials, probability) ≤ successes): the lower tail, `successes` itself included."""
-    return binomial_at_least(trials - successes, trials, 1 - probability)
-
-
 def _fair_tail(successes: int, trials: int) -> float:
     """The upper tail of a fair coin in whole numbers; the division is the only rounding."""
     term = ways = math.comb(trials, successes)

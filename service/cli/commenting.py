@@ -37,10 +37,6 @@ class Told:
     evidence_ids: tuple[str, ...]
     text: str
 
-    @property
-    def is_decided(self) -> bool:
-        return self.verdict in ("pass", "fail", "inconclusive")
-
 
 def comment(
     file: Annotated[Path, typer.Argument(help="What `gate --markdown` wrote.", metavar="FILE")],

@@ -15,6 +15,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from heapq import heappop, heappush
+from itertools import count
 
 import torch
 
@@ -38,7 +40,8 @@ _LOG = logging.getLogger(__name__)
 SAFETY = 4.0  # a flip needs two logits off by half their distance each: twice the noise; twice that for the unmeasured
 IDLE_S = 0.5
 _HELD_CHOICES = 64
-_Arrival = tuple[Ask, Future[Answer], Listener | None]
+_TAKING_IN_S = 0.02  # a turn: those who are being answered wait no longer for texts of others to become tokens
+_Arrival = tuple[int, int, Ask, Future[Answer], Listener | None]  # by priority, then in turn
 _Steps = Callable[[], Iterator[None]]
 
 
@@ -56,8 +59,8 @@ class Generator:
         self._guides: Guides | None = None
         self._vocabulary: Vocabulary | None = None
         self._choices: OrderedDict[tuple[str, ...], list[list[int]]] = OrderedDict()
-        self._arrivals = 0
-        self._arrived: deque[_Arrival] = deque()
+        self._arrivals = count(1)
+        self._arrived: list[_Arrival] = []  # a heap
         self._commands: deque[tuple[_Steps, Future[None], str | None]] = deque()
         self._doing: tuple[Iterator[None], Future[None]] | None = None
         self._held_answers = 0
@@ -111,7 +114,7 @@ class Generator:
             self._refuse_if_full(ask)
             self._held_answers += ask.n
             self._held_bytes += ask.size_bytes
-            self._arrived.append((ask, future, listener))
+            heappush(self._arrived, (ask.priority, next(self._arrivals), ask, future, listener))
             self._wake.notify()
         future.add_done_callback(lambda _: self._let_go(ask))
         return future
@@ -207,13 +210,15 @@ class Generator:
     # ---------------------------------------------------------------------------- requests in
 
     def _take_in(self) -> None:
-        while self._arrived:
-            ask, future, listener = self._arrived.popleft()
+        until = time.monotonic() + _TAKING_IN_S
+        while self._arrived and (time.monotonic() < until or not self._schedule.is_busy):
+            with self._wake:
+                _, arrival, ask, future, listener = heappop(self._arrived)
             if future.cancelled():
                 self.counters.cancelled += 1
                 continue
             try:
-                request = self._make_request(ask, future, listener)
+                request = self._make_request(arrival, ask, future, listener)
                 jobs = request.jobs()
             except Exception as error:  # noqa: BLE001  # the one who asked gets it, whatever a tokenizer raises
                 self.counters.failed += 1
@@ -224,7 +229,7 @@ class Generator:
             for job in jobs:
                 self._schedule.waiting.add(job)
 
-    def _make_request(self, ask: Ask, future: Future[Answer], listener: Listener | None) -> Request:
+    def _make_request(self, arrival: int, ask: Ask, future: Future[Answer], listener: Listener | None) -> Request:
         if ask.adapter is not None and ask.adapter not in self._files:
             raise UnknownAdapter(
                 f"adapter {ask.adapter!r} is not loaded; loaded are: {', '.join(self._files) or 'none'}"
@@ -239,14 +244,13 @@ class Generator:
                 f" model's context of {self._model.context}; shorten the messages or lower max_tokens",
                 param="messages" if room < 1 else "max_tokens",
             )
-        self._arrivals += 1
         return Request(
             ask,
             ids,
             future,
             most_tokens=ask.max_tokens or min(room, DEFAULT_ANSWER_TOKENS),
             seed=secrets.randbits(63) if ask.seed is None else ask.seed,
-            arrival=self._arrivals,
+            arrival=arrival,
             words=self,
             make_guide=lambda: self._guide(ask.guide),
             listener=listener,
@@ -262,6 +266,7 @@ class Generator:
             return
         answer = done.result()
         counters.answered += 1
+        counters.with_asked_again += answer.asked_again
         counters.prompt_tokens += answer.prompt_tokens
         counters.completion_tokens += answer.completion_tokens
         counters.cached_tokens += answer.cached_tokens

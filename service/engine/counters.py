@@ -18,7 +18,8 @@ class Counters:
     cancelled: int = 0
     late: int = 0
     refused: int = 0
-    asked_again: int = 0
+    asked_again: int = 0  # rows
+    with_asked_again: int = 0  # answered requests that have such a row
     guided: dict[str, int] = field(default_factory=dict)
     batch_sizes: dict[int, int] = field(default_factory=dict)
     prompt_tokens: int = 0

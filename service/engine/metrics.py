@@ -44,8 +44,8 @@ def _of_requests(counters: Counters) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "turnout_engine_asked_again", "Rows answered alone as too close to call", counters.asked_again
     )
-    share = counters.asked_again / counters.answered if counters.answered else 0.0
-    yield GaugeMetricFamily("turnout_engine_asked_again_share", "Of answered requests", share)
+    share = counters.with_asked_again / counters.answered if counters.answered else 0.0
+    yield GaugeMetricFamily("turnout_engine_asked_again_share", "Of answered requests, those with such a row", share)
     answered = counters.answered
     yield SummaryMetricFamily("turnout_engine_wait_seconds", "In the queue", answered, counters.waited_s)
     yield SummaryMetricFamily("turnout_engine_first_token_seconds", "To a token", answered, counters.first_token_s)

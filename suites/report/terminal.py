@@ -9,34 +9,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from suites.report.views import CaseView
-from suites.results import RunSummary
-from suites.verdicts import GateDecision, PromotionDecision, Verdict
+from suites.verdicts import GateDecision, Verdict
 
 MAX_QUARANTINED = 10  # of a suite
 LINES_OF_A_CELL = 3  # of a case that changed
 _LEAST_WIDTH = 12  # characters of a column of texts
 
 _STYLES: dict[Verdict, str] = {"pass": "green", "fail": "red", "inconclusive": "yellow", "could_not_run": "red"}
-
-
-def print_run(console: Console, variant: str, summary: RunSummary) -> None:
-    """One run: its counts, pass rate, latency, cost and metrics."""
-    table = Table("variant", "passed", "failed", "errored", "skipped", "pass rate", "95%", "p50 ms", "p95 ms", "USD/1k")
-    counts = (summary.passed, summary.failed, summary.errored, summary.skipped)
-    figures = (summary.p50_ms, summary.p95_ms, summary.cost_per_1k_usd)
-    cells = [variant, *map(str, counts), percent(summary.pass_rate), interval(summary.ci95), *map(number, figures)]
-    table.add_row(*map(Text, cells))
-    console.print(table)
-    if summary.metrics:
-        metrics = Table("metric", "score", "passed", "total", "errored")
-        for name, metric in summary.metrics.items():
-            cells = [name, number(metric.score), str(metric.passed), str(metric.total), str(metric.errored)]
-            metrics.add_row(*map(Text, cells))
-        console.print(metrics)
-    if summary.flaky:
-        console.print(Text(f"{len(summary.flaky)} cases are flaky: their repeats disagree", style="yellow"))
-    if summary.stopped or summary.first_error:
-        console.print(Text(summary.stopped or f"first error: {summary.first_error}", style="red"))
 
 
 def print_gate(console: Console, decisions: Sequence[GateDecision]) -> None:
@@ -104,15 +83,6 @@ def _print_thresholds(console: Console, decisions: Sequence[GateDecision]) -> No
             met = Text("met" if row.met else "missed", style="green" if row.met else "red")
             table.add_row(Text(suite), Text(row.name), f"{row.bound:g}", row.shown, met)
         console.print(table)
-
-
-def print_promotion(console: Console, decision: PromotionDecision) -> None:
-    """Whether a candidate takes the traffic, why, and what is left of α."""
-    head = "promoted" if decision.promote else f"not promoted ({decision.verdict.replace('_', ' ')})"
-    console.print(Text(f"{decision.candidate}: {head}", style=_STYLES[decision.verdict]))
-    for reason in decision.reasons:
-        console.print(Text(f"  {reason}"))
-    console.print(Text(f"  look {decision.look} at α = {decision.alpha_look:.4f}; {decision.alpha_left:.4f} left"))
 
 
 def percent(share: float | None) -> str:

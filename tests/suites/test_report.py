@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from suites.case import GateSettings, Thresholds
-from suites.gate import decide, decide_promotion
+from suites.gate import decide
 from suites.judge import Judged
 from suites.report.html import Shown, render_html
 from suites.report.junit import render_junit, xml_text
 from suites.report.markdown import MARKER, Told, code, escape, render_markdown
-from suites.report.terminal import print_changes, print_gate, print_promotion, print_run
+from suites.report.terminal import print_changes, print_gate
 from suites.report.views import CaseView
-from suites.results import CaseResult, Tally
+from suites.results import CaseResult
 from suites.rows import Place
 from suites.verdicts import GateInput, Side
 
@@ -126,28 +126,11 @@ def test_a_gate_on_a_terminal_names_its_figures():
 
 
 def test_texts_of_others_are_not_read_as_markup_of_the_terminal():
-    tally = Tally()
-    tally.add(
-        CaseResult(
-            "a", 0, 0, "errored", outcomes=(Judged("equals", "[red]m", 1.0, "errored", None, ""),), error="[bold]x"
-        )
+    text = printed(
+        print_gate, [decision(pass_rate=0.9).model_copy(update={"suite": "[red]s", "reasons": ("[bold]x",)})]
     )
-    text = printed(print_run, "[link=x]v", tally.summary(1.0))
-    assert "[link=x]v" in text
+    assert "[red]s" in text
     assert "[bold]x" in text
-    assert "[red]m" in text
-
-
-def test_a_promotion_on_a_terminal_shows_the_alpha_that_is_left():
-    ids = [f"c{i}" for i in range(20)]
-    given = GateInput(
-        suite="s",
-        candidate=Side(variant="s@1+m+a", outcomes=dict.fromkeys(ids, "passed")),
-        baseline=Side(variant="s@1+m", outcomes=dict.fromkeys(ids, "failed")),
-    )
-    text = printed(print_promotion, decide_promotion(given, 1))
-    assert "s@1+m+a: promoted" in text
-    assert "0.0196 left" in text
 
 
 @pytest.mark.parametrize(("verdict_of", "sign"), [({}, "❌"), ({"broken": 0}, "✅"), ({"broken": 3, "mended": 0}, "⚠️")])
