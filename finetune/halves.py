@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812  torch's documentation and users c
 from torch.autograd.function import once_differentiable
 
 from finetune.attention import Block, attend, attend_backward
+from finetune.products import added_product, product
 
 Tensor = torch.Tensor
 
@@ -225,9 +226,9 @@ def _lows(h: Tensor, linears: Sequence[Linear]) -> list[Tensor]:
 def _linear(x: Tensor, low: Tensor, one: Linear, scaling: float, residual: Tensor | None = None) -> Tensor:
     """residual + x Wᵀ + bias + scaling · low Bᵀ."""
     if residual is None:
-        out = F.linear(x, one.weight, one.bias)
+        out = product(x, one.weight, one.bias)
     else:
-        out = torch.addmm(residual, x, one.weight.t())
+        out = added_product(residual, x, one.weight)
         out = out if one.bias is None else out.add_(one.bias)
     return out.addmm_(low, one.lora_b.t(), alpha=scaling)
 
@@ -242,9 +243,9 @@ def _input_gradient(
     grads: Sequence[Tensor], backs: Sequence[Tensor], linears: Sequence[Linear], scaling: float
 ) -> Tensor:
     """Σ grad W + scaling · back A over layers of one input."""
-    total = grads[0] @ linears[0].weight
+    total = product(grads[0], linears[0].weight.t())
     for grad, one in zip(grads[1:], linears[1:], strict=True):
-        total.addmm_(grad, one.weight)
+        total = added_product(total, grad, one.weight.t(), reuse=True)
     return total.addmm_(torch.cat(list(backs), 1), torch.cat([one.lora_a for one in linears]), alpha=scaling)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812  torch's documentation and users call it so
 from peft.tuners.lora.layer import Linear
 from torch.autograd.function import once_differentiable
+
+from finetune.products import product
 
 _ADAPTER = "default"  # the name under which peft keeps the one that is trained
 
@@ -41,7 +42,7 @@ class _LeanLora(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, lora_a: Any, lora_b: Any, scaling: float) -> torch.Tensor:
         low = x @ lora_a.t()  # (T, r)
-        out = F.linear(x, weight, bias)
+        out = product(x, weight, bias)
         out.addmm_(low, lora_b.t(), alpha=scaling)
         ctx.save_for_backward(x, low, weight, lora_a, lora_b)
         ctx.scaling = scaling
@@ -54,7 +55,7 @@ class _LeanLora(torch.autograd.Function):
         back = grad @ lora_b  # (T, r)
         grad_x = None
         if ctx.needs_input_grad[0]:  # not where the embeddings, which are frozen, come in
-            grad_x = (grad @ weight).addmm_(back, lora_a, alpha=ctx.scaling)
+            grad_x = product(grad, weight.t()).addmm_(back, lora_a, alpha=ctx.scaling)
         grad_a, grad_b = (back.t() @ x).mul_(ctx.scaling), (grad.t() @ low).mul_(ctx.scaling)
         return grad_x, None, None, grad_a, grad_b, None
 

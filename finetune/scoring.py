@@ -14,6 +14,7 @@ from finetune import layers, ranks
 from finetune.attention import takes_spans
 from finetune.encoding import EncodedRow
 from finetune.packing import Pack, packs, shared_prefix
+from finetune.products import frozen_product
 
 _HEAD_CHUNK = 512  # labelled positions whose logits exist at once: 512 × 150,000 words in fp32 are 300 MB
 _EVAL_OWN_TOKENS = 512  # where attention takes T² on a CPU: beyond, that costs more than computing the prefix again
@@ -47,7 +48,9 @@ def _given(model: Any, seen: torch.Tensor) -> torch.Tensor:
 def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     """(N, D) to logits (N, V), with the scalings that some families put after their head."""
     config = model.config.get_text_config()
-    logits: torch.Tensor = model.get_output_embeddings()(hidden)
+    layer = model.get_output_embeddings()
+    is_plain = type(layer) is torch.nn.Linear and not layer.weight.requires_grad and hidden.device.type == "cpu"
+    logits: torch.Tensor = frozen_product(hidden, layer.weight, layer.bias) if is_plain else layer(hidden)
     if scale := getattr(config, "logit_scale", None):  # Cohere
         logits = logits * scale
     if scaling := getattr(config, "logits_scaling", None):  # Granite

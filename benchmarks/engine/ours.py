@@ -84,7 +84,7 @@ def summed(passes: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def request(messages: Messages, parameters: dict[str, Any], adapter: str | None) -> CompletionRequest:
     turns = tuple(Message(m["role"], m["content"]) for m in messages)  # type: ignore[arg-type]  # roles are our own
-    return CompletionRequest(turns, parameters, adapter=adapter, timeout_s=3600)
+    return CompletionRequest(turns, parameters, adapter=adapter, timeout_s=3600, is_urgent=False)  # as suites ask
 
 
 def write_adapter(folder: Path, into: Path) -> None:

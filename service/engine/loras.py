@@ -77,5 +77,5 @@ def _pair(files: AdapterFiles, one: Linear, weights: Mapping[str, Tensor]) -> tu
                 param="lora_path",
             )
     scaling = files.alpha / (math.sqrt(files.rank) if files.rank_stabilized else files.rank)
-    a, b = a.to(one.weight), b.to(one.weight)
+    a, b = (each.to(one.weight.device, one.weight.dtype) for each in (a, b))
     return a.t(), (b * scaling).t().contiguous()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune import memory
 from finetune.plan.reach import context_tokens
 from prompts.chat import encode_prompt, end_of_turn
 from service.engine.adapters import AdapterFiles
@@ -19,6 +20,8 @@ from service.engine.own import OwnForward
 from service.engine.whole import WholeForward
 from service.engine.windows import Windows
 from service.errors import CannotRun
+
+_PACKING_LEAVES = 4  # times what the packed weights take: the rest is for answers, and for whoever else is here
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -65,7 +68,7 @@ class LoadedModel:
     @property
     def weights_bytes(self) -> int:
         """Of the base model, tied weights counted once, and of PEFT's layers where adapters are such."""
-        return sum(weight.numel() * weight.element_size() for weight in self.network.parameters())
+        return _weights_bytes(self.network)
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -92,8 +95,15 @@ def choose_forward(network: Any, windows: Windows) -> Forward[Any]:
     Our own have no kernel of a GPU behind them: they compute there, too, but more slowly than those of transformers.
     """
     if network.device.type == "cpu" and windows.window is None and is_known(network):
-        return OwnForward(Decoder(network))
+        decoder = Decoder(network)
+        if _weights_bytes(network) <= memory.free_bytes(network.device) // _PACKING_LEAVES:
+            decoder.pack()
+        return OwnForward(decoder)
     return WholeForward(network, windows)
+
+
+def _weights_bytes(network: Any) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in network.parameters())
 
 
 def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from finetune import products
 from finetune.adapter import base_digest
 from service.engine import decoding
 from service.engine.adapters import AdapterFiles
@@ -82,8 +83,9 @@ def _told(files: AdapterFiles | None) -> list[Any]:
 
 def _code_digest() -> str:
     total = hashlib.sha256()
-    for name in _CODE:
-        total.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    of_engine = [Path(__file__).parent / f"{name}.py" for name in _CODE]
+    for path in (*of_engine, Path(products.__file__)):
+        total.update(path.read_bytes())
     return total.hexdigest()
 
 

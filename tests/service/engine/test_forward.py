@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from finetune import memory, products  # noqa: E402
 from service.engine.adapters import AdapterFiles  # noqa: E402
 from service.engine.cache import NO_PREFIX, Prefix  # noqa: E402
 from service.engine.layers import Decoder, is_known  # noqa: E402
+from service.engine.model import choose_forward  # noqa: E402
 from service.engine.own import OwnForward  # noqa: E402
 from service.engine.whole import WholeForward  # noqa: E402
 from service.engine.windows import Windows  # noqa: E402
@@ -79,6 +82,31 @@ def test_rows_of_any_length_compute_what_transformers_computes_for_each(network:
     check_rows(network, rows, texts)
 
 
+def test_weights_laid_out_anew_give_the_same(network: Any) -> None:
+    narrow = copy.deepcopy(network).float()
+    decoder = Decoder(narrow)
+    own = decoder.head.weight
+    decoder.pack()
+    assert (decoder.head.weight is own) == (products.packed(own) is own)  # where oneDNN is not asked it stays
+    forward = OwnForward(decoder)
+    prefix = forward.prefix_of(forward.prefill(None, [SHARED], NO_PREFIX), SHARED)
+    rows = forward.advance(forward.prefill(None, OWN, prefix), [1, 2, 3, 4])
+    texts = [[*SHARED, *begun, token] for token, begun in enumerate(OWN, start=1)]
+    expected = torch.stack([whole_logits(network, text)[-1] for text in texts]).float()
+    torch.testing.assert_close(rows.logits, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("free", "packs"), [(1 << 40, True), (1 << 10, False)])
+def test_weights_are_laid_out_anew_where_memory_allows(
+    network: Any, monkeypatch: pytest.MonkeyPatch, free: int, packs: bool
+) -> None:
+    told = []
+    monkeypatch.setattr(memory, "free_bytes", lambda _: free)
+    monkeypatch.setattr(Decoder, "pack", lambda _: told.append(True))
+    assert isinstance(choose_forward(network, Windows()), OwnForward)
+    assert told == [True] * packs
+
+
 def test_rows_kept_forked_and_joined_go_on_as_before(network: Any) -> None:
     forward = OwnForward(Decoder(network))
     prefix = forward.prefix_of(forward.prefill(None, [SHARED], NO_PREFIX), SHARED)
@@ -116,8 +144,6 @@ def test_both_passes_give_the_same(network: Any) -> None:
 @pytest.fixture
 def tuned(network: Any, tmp_path: Path) -> tuple[list[Any], list[AdapterFiles]]:
     """PEFT's models of two adapters, and their files."""
-    import copy
-
     from service.engine.adapters import read_adapter
 
     models = []
