@@ -30,7 +30,7 @@ serve: $(STAMP) ## Start the service on http://127.0.0.1:8600
 
 test: $(STAMP) ## Unit tests, then the tests with real child processes and databases
 	$(PYTEST) -n 2 --dist worksteal -m "not integration and not model and not gpu" $(ARGS)
-	$(PYTEST) -n 4 --dist worksteal -m "integration and not model and not gpu" $(ARGS)
+	$(PYTEST) -n 5 --dist worksteal -m "integration and not model and not gpu" $(ARGS)
 
 test-all: test ## The same, and the tests that need the real SmolLM2 (fetched once)
 	$(PYTEST) -m "model" $(ARGS)

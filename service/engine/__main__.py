@@ -13,6 +13,7 @@ from service import arenas
 from service.engine.spec import StartFile
 
 _COLLECT_AFTER = (100_000, 20, 20)  # objects: Python's 700 cost a fifth of the start, which makes no garbage
+_KEPT_PRODUCTS = 512  # that oneDNN has made: a quarter of a megabyte each, six for each number of rows
 _KEPT_BYTES = 128 << 20  # of what a batch freed: the next one takes it up
 
 
@@ -34,6 +35,7 @@ def main(arguments: list[str]) -> int:
         return 2
     # Read by OpenMP when torch is first imported: waiting threads sleep in place of spinning beside other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KEPT_PRODUCTS))
     gc.set_threshold(*_COLLECT_AFTER)
     arenas.use_one_and_keep(_KEPT_BYTES)
     try:
