@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import sys
 from pathlib import Path
 
 import torch
 
-_STATUS, _MEMINFO, _REFS = Path("/proc/self/status"), Path("/proc/meminfo"), Path("/proc/self/clear_refs")
-_LIMITS = (  # of the control group that a container or a unit of systemd runs in: version 2, then 1
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
+from finetune.plan import main_memory
+
+_STATUS, _REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def device_count(device: torch.device) -> int:
@@ -26,7 +23,7 @@ def held_bytes(device: torch.device) -> int:
     """What the process holds now: torch's tensors on CUDA, else all that is resident."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    return _proc_bytes(_STATUS, "VmRSS") or _highest_bytes()
+    return main_memory.proc_bytes(_STATUS, "VmRSS") or _highest_bytes()
 
 
 def forget_peak(device: torch.device) -> None:
@@ -42,7 +39,7 @@ def peak_bytes(device: torch.device) -> int:
     """The most that the process held since `forget_peak`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _proc_bytes(_STATUS, "VmHWM") or _highest_bytes()
+    return main_memory.proc_bytes(_STATUS, "VmHWM") or _highest_bytes()
 
 
 def free_bytes(device: torch.device) -> int:
@@ -50,25 +47,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    machine = _proc_bytes(_MEMINFO, "MemAvailable") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return min([machine, *_group_bytes()])
-
-
-def _group_bytes() -> list[int]:
-    free = []
-    for limit, used in _LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # not there, or "max": no limit
-            free.append(max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))
-    return free
-
-
-def _proc_bytes(file: Path, name: str) -> int:
-    """The kilobytes of one line of a file of proc(5), in bytes; 0 where there is none."""
-    with contextlib.suppress(OSError):
-        for line in file.read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    return 0
+    return main_memory.free_bytes()
 
 
 def _highest_bytes() -> int:

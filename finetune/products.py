@@ -2,8 +2,9 @@
 
 The BLAS that torch's wheels bring for fp32 packs the weights at each call and is not made for every processor. On two cores
 of an AMD EPYC with AVX-512 oneDNN takes 0.8 to 0.95 of its time at hundreds of rows, half at four, and a fifth for the head
-of a vocabulary of 49,152 at two; with weights `packed` for it another fifth less. torch has no public name for it: one that
-has no such operator, or whose operator does not give what `linear` gives, goes the public way.
+of a vocabulary of 49,152 at two. torch has no public name for it: one that has no such operator, or whose operator does not
+give what `linear` gives, goes the public way. The embedded engine has its own (`service/engine/products.py`), with weights
+laid out anew and without derivatives.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import torch.nn.functional as F  # noqa: N812  torch's documentation and users c
 from torch.autograd.function import once_differentiable
 
 Tensor = torch.Tensor
-_ROWS = 64  # that weights are packed for; they serve any number
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -31,15 +31,6 @@ def added_product(to: Tensor, x: Tensor, weight: Tensor, *, reuse: bool = False)
     if _is_for_onednn(x, weight):
         return _onednn()(x, to, weight, None, "add")  # type: ignore[no-any-return]  # operators are untyped
     return to.addmm_(x, weight.t()) if reuse else torch.addmm(to, x, weight.t())
-
-
-def packed(weight: Tensor) -> Tensor:
-    """A copy of a weight in the order in which oneDNN reads it, for these functions alone; itself where they go another way.
-
-    Only for what is computed without derivatives.
-    """
-    with torch.no_grad():
-        return _pack(weight) if _is_for_onednn(weight, weight) else weight
 
 
 def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -66,10 +57,6 @@ def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
     return is_fp32 and x.device.type == "cpu" and not torch.is_grad_enabled() and _onednn() is not None
 
 
-def _pack(weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)  # type: ignore[no-any-return]  # operators are untyped
-
-
 @cache
 def _onednn() -> Any:
     """The operator, or None where it is not there or gives something else."""
@@ -82,8 +69,7 @@ def _onednn() -> Any:
         plain = operator(x, weight, None, "none", [], "")
         transposed = operator(x, weight.t().contiguous().t(), None, "none", [], "")
         added = operator(x, to, weight, None, "add")
-        of_packed = operator(x, _pack(weight), None, "none", [], "")
-    except (AttributeError, RuntimeError, TypeError):
+    except (RuntimeError, TypeError):
         return None
-    found = (plain, transposed, added - 0.5, of_packed)
+    found = (plain, transposed, added - 0.5)
     return operator if all(torch.equal(one, wanted) for one in found) else None

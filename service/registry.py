@@ -129,7 +129,7 @@ class Registry:
             name, number = selector.name, selector.version
             record = suites.by_number(session, name, number) if number else suites.newest(session, name)
         if record is None:
-            raise NotFound("suite", text, "push it, or name its file")
+            raise NotFound("suite", text, "push it; run, gate and check read its file without that")
         return record
 
     def suites(self) -> list[dict[str, Any]]:

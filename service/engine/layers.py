@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  torch's documentation and users call it so
 from torch import Tensor
 
-from finetune.products import added_product, packed, product
+from service.engine.products import added_product, packed, product
 
 _FAMILIES = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"}
 _STATIC_POSITIONS = {"default", "linear", "llama3", "yarn"}  # others depend on how long the longest row is
@@ -206,7 +206,7 @@ def products(x: Tensor, block: Block, laid: Iterable[Laid]) -> list[Tensor]:
 
 def add_product(into: Tensor, x: Tensor, of: Linear, laid: Iterable[Laid]) -> Tensor:
     """The same of one layer added to `into`, which is not to be read again."""
-    out = added_product(into, x, of.weight, reuse=True)
+    out = added_product(into, x, of.weight)
     if of.bias is not None:
         out.add_(of.bias)
     _lay([out], x, (of,), laid)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune import memory
+from finetune.plan import main_memory
 from finetune.plan.reach import context_tokens
 from prompts.chat import encode_prompt, end_of_turn
 from service.engine.adapters import AdapterFiles
@@ -96,7 +96,7 @@ def choose_forward(network: Any, windows: Windows) -> Forward[Any]:
     """
     if network.device.type == "cpu" and windows.window is None and is_known(network):
         decoder = Decoder(network)
-        if _weights_bytes(network) <= memory.free_bytes(network.device) // _PACKING_LEAVES:
+        if _weights_bytes(network) <= main_memory.free_bytes() // _PACKING_LEAVES:
             decoder.pack()
         return OwnForward(decoder)
     return WholeForward(network, windows)

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from finetune import products
 from finetune.adapter import base_digest
 from service.engine import decoding
 from service.engine.adapters import AdapterFiles
@@ -27,7 +26,19 @@ from service.engine.model import LoadedModel
 
 _LOG = logging.getLogger(__name__)
 _MOST_KEPT = 256
-_CODE = ("attention", "cache", "decoding", "forward", "layers", "loras", "own", "peft_layers", "whole", "windows")
+_CODE = (
+    "attention",
+    "cache",
+    "decoding",
+    "forward",
+    "layers",
+    "loras",
+    "own",
+    "peft_layers",
+    "products",
+    "whole",
+    "windows",
+)
 
 
 class Noises:
@@ -83,9 +94,8 @@ def _told(files: AdapterFiles | None) -> list[Any]:
 
 def _code_digest() -> str:
     total = hashlib.sha256()
-    of_engine = [Path(__file__).parent / f"{name}.py" for name in _CODE]
-    for path in (*of_engine, Path(products.__file__)):
-        total.update(path.read_bytes())
+    for name in _CODE:
+        total.update((Path(__file__).parent / f"{name}.py").read_bytes())
     return total.hexdigest()
 
 

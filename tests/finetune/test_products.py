@@ -7,6 +7,7 @@ pytestmark = pytest.mark.integration  # torch
 torch = pytest.importorskip("torch")
 
 from finetune import products  # noqa: E402  needs torch
+from service.engine import products as engine_products  # noqa: E402
 
 
 def given(dtype=torch.float32, *, transposed: bool = False):
@@ -96,3 +97,19 @@ def test_an_operator_that_fails_or_gives_something_else_is_not_used(monkeypatch,
         assert products._onednn() is None
     finally:
         products._onednn.cache_clear()
+
+
+# ------------------------------------------------------------------------------------------------ the engine's
+
+
+def test_the_engines_products_are_the_same_packed_or_not(monkeypatch):
+    x, weight, bias, to = given()
+    for onednn in (engine_products._onednn(), None):
+        monkeypatch.setattr(engine_products, "_onednn", lambda operator=onednn: operator)
+        laid = engine_products.packed(weight)
+        assert laid.is_mkldnn == (onednn is not None)
+        with torch.no_grad():
+            wanted = products.product(x, weight, bias)
+            assert torch.allclose(engine_products.product(x, laid, bias), wanted, rtol=0, atol=1e-5)
+            added = engine_products.added_product(to.clone(), x, laid)
+            assert torch.allclose(added, products.added_product(to, x, weight), rtol=0, atol=1e-5)

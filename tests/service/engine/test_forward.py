@@ -12,7 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from finetune import memory, products  # noqa: E402
+from finetune.plan import main_memory  # noqa: E402
+from service.engine import products  # noqa: E402
 from service.engine.adapters import AdapterFiles  # noqa: E402
 from service.engine.cache import NO_PREFIX, Prefix  # noqa: E402
 from service.engine.layers import Decoder, is_known  # noqa: E402
@@ -101,7 +102,7 @@ def test_weights_are_laid_out_anew_where_memory_allows(
     network: Any, monkeypatch: pytest.MonkeyPatch, free: int, packs: bool
 ) -> None:
     told = []
-    monkeypatch.setattr(memory, "free_bytes", lambda _: free)
+    monkeypatch.setattr(main_memory, "free_bytes", lambda: free)
     monkeypatch.setattr(Decoder, "pack", lambda _: told.append(True))
     assert isinstance(choose_forward(network, Windows()), OwnForward)
     assert told == [True] * packs
