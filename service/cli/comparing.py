@@ -208,6 +208,7 @@ def trend(
 def _points(name: str, label: str | None, local: bool) -> list[Point]:
     """Runs of a suite, oldest first: all, or those of the version that `label` pointed to when they started."""
     from service.cli.calling import client
+    from service.errors import NotFound
     from suites.trend import on_label, points_of
 
     service = client(local)
@@ -215,7 +216,11 @@ def _points(name: str, label: str | None, local: bool) -> list[Point]:
     if label is None:
         return [*found][::-1]
     prompt = service.call("GET", f"/api/suites/{name}")["prompt"]
-    moves = service.call("GET", f"/api/prompts/{prompt}/labels/{label}/history")
+    try:
+        moves = service.call("GET", f"/api/prompts/{prompt}/labels/{label}/history")
+    except NotFound as error:  # as where CI alone runs the suite
+        fix = f"--all shows the runs of every variant, `turnout label {prompt} {label} N` sets it"
+        raise NotFound("label", f"{prompt}@{label}", fix) from error
     return [*on_label(found, moves)][::-1]
 
 

@@ -190,6 +190,16 @@ def test_a_trend_is_of_the_runs_on_production(project: Project, two_runs: tuple[
     assert "<svg" in page.read_text("utf-8")
 
 
+def test_a_trend_on_a_label_that_is_not_there_says_how_to_see_all_runs(
+    project: Project, two_runs: tuple[str, str]
+) -> None:
+    code, _, err = project.run("trend", "say", "--label", "staging", "--local")
+    assert code == 2
+    assert "'say@staging'" in err
+    assert "--all" in err
+    assert "turnout label say staging N" in err
+
+
 def test_a_trend_without_runs_says_what_to_run(project: Project) -> None:
     code, _, err = project.run("trend", "say", "--local")
     assert code == 2
