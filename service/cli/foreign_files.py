@@ -205,6 +205,9 @@ class _Planning:
             if len(each.models) > 1:
                 others = " ".join(f"--model {alias}" for alias in each.models)
                 why = f"a prompt names one model: compare by `turnout run suites/{each.name.replace('.', '/')}{SUITE} {others}`"
+                lacking = [alias for alias in each.models if alias not in self.asked.project.settings.models]
+                if lacking:
+                    why += f", once turnout.yaml has {', '.join(lacking)}"
                 self.left_out.append(LeftOut(shown, f"{len(each.models) - 1} more providers", why))
 
     def _suite(self, each: ForeignSuite, shown: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -111,7 +111,7 @@ def _rows(
     for values in combinations(axes):
         try:
             filled = {name: _as_printed(name, value, group) for name, value in resolved(values).items()}
-            row = _row(test, group, replace(around, values=filled))
+            row = _row(test, group, replace(around, values=filled), tell)
             if row["assert"] == [ANY_ANSWER]:
                 tell(NotHere("test without an assertion that could fail", "any answer passes it, as in promptfoo"))
             yield row
@@ -121,10 +121,10 @@ def _rows(
             yield _set_aside(_apart(values, group)[0], test, reason)
 
 
-def _row(test: Mapping[str, Any], group: Group, around: Around) -> dict[str, Any]:
-    """One case; raises NotHere where something of it cannot be had."""
+def _row(test: Mapping[str, Any], group: Group, around: Around, tell: Callable[[NotHere], None]) -> dict[str, Any]:
+    """One case; raises NotHere where something of it cannot be had, having told what else of its assertions cannot."""
     _refuse_unread(test)
-    asserts = [assertion_of(given, around) for given in test["assert"]] or [ANY_ANSWER]
+    asserts = _asserts(test["assert"], around, tell) or [ANY_ANSWER]
     values, facts = _apart(around.values, group)
     row = {**_about(test), "vars": values, "assert": asserts}
     if facts:
@@ -141,6 +141,20 @@ def _row(test: Mapping[str, Any], group: Group, around: Around) -> dict[str, Any
         first: Any = error.errors(include_url=False)[0]
         raise NotHere(f"test with {'.'.join(map(str, first['loc']))}", first["msg"][:160]) from error
     return row
+
+
+def _asserts(given: Sequence[Any], around: Around, tell: Callable[[NotHere], None]) -> list[dict[str, Any]]:
+    made, refused = [], []
+    for one in given:
+        try:
+            made.append(assertion_of(one, around))
+        except NotHere as why:
+            refused.append(why)
+    for other in refused[1:]:
+        tell(other)
+    if refused:
+        raise refused[0]
+    return made
 
 
 def _apart(values: Mapping[str, Any], group: Group) -> tuple[dict[str, Any], dict[str, Any]]:

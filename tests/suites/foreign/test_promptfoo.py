@@ -192,6 +192,13 @@ def test_what_cannot_be_asked_is_set_aside_and_told(test, what):
     assert found.suites[0].suite["tests"][0]["skip"].startswith(what)
 
 
+def test_a_test_that_is_set_aside_tells_every_assertion_that_cannot_be_had():
+    tests = [{"vars": {"q": "x"}, "assert": [{"type": "moderation"}, {"type": "icontains", "value": "y"},
+                                             {"type": "no-such-kind"}]}]  # fmt: skip
+    found = converted({"tests": tests}).left_out
+    assert [note.what for note in found] == ["assertion no-such-kind", "assertion moderation"]
+
+
 def test_what_is_left_out_is_counted_by_its_reason():
     tests = [{"vars": {"word": word}, "assert": [{"type": "moderation"}]} for word in "abc"]
     assert counted(converted({"tests": tests}).left_out)[0].startswith("3 × assertion moderation (write `llm-rubric`")
