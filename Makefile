@@ -28,11 +28,12 @@ demo: $(STAMP) ## The whole loop on a real small model: a suite fails, a LoRA is
 serve: $(STAMP) ## Start the service on http://127.0.0.1:8600
 	$(BIN)/turnout serve $(ARGS)
 
-test: $(STAMP) ## Unit tests, then the tests with real child processes and databases
-	$(PYTEST) -n 2 --dist worksteal -m "not integration and not model and not gpu" $(ARGS)
-	$(PYTEST) -n 5 --dist worksteal -m "integration and not model and not gpu" $(ARGS)
+test: $(STAMP) ## Unit tests, then the tests of the service and those with real child processes and databases
+	$(PYTEST) -n 2 --dist worksteal -m "not service and not integration and not model and not gpu" $(ARGS)
+	$(PYTEST) -n 5 --dist worksteal -m "(service or integration) and not slow and not model and not gpu" $(ARGS)
 
-test-all: test ## The same, and the tests that need the real SmolLM2 (fetched once)
+test-all: test ## The same, the slow ones, and those that need the real SmolLM2 (fetched once)
+	$(PYTEST) -n 2 --dist worksteal -m "slow and not gpu" $(ARGS)
 	$(PYTEST) -m "model" $(ARGS)
 
 lint: $(STAMP) type ## ruff (style, format) and mypy

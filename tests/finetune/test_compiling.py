@@ -62,6 +62,7 @@ def test_a_trial_that_took_too_long_is_no_reason_to_compile():
     assert found.decisions[-1].endswith("the trial with compiled ones gave nothing, given up after 60 s")
 
 
+@pytest.mark.slow
 def test_a_job_with_compiled_layers_trains_the_same_adapter(make_spec: MakeSpec):
     import safetensors.torch
     import torch

@@ -136,6 +136,7 @@ def test_killed_around_each_kind_of_moment_a_job_ends_the_same(make_spec: MakeSp
     assert_same(broken, whole)
 
 
+@pytest.mark.slow
 def test_really_killed_in_a_search_a_job_ends_the_same(make_spec: MakeSpec):
     whole, broken = searching(make_spec, "whole"), searching(make_spec, "broken")
     assert run_job(whole) == 0

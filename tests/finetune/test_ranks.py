@@ -83,6 +83,7 @@ def test_two_ranks_train_the_adapter_of_one_process(make_spec: MakeSpec):
 
 
 @pytest.mark.timeout(600)  # ten processes, one after another, each of which imports torch
+@pytest.mark.slow
 def test_whichever_rank_is_killed_the_job_ends_the_same_and_no_process_is_left(make_spec: MakeSpec):
     whole = searching(make_spec, "whole").model_copy(update={"devices": 2})
     broken = searching(make_spec, "broken").model_copy(update={"devices": 2})
@@ -138,6 +139,7 @@ def test_where_memory_runs_out_on_a_rank_all_begin_again_with_smaller_passes(mak
     assert ranks.room(spec) == raised.value.pack_tokens < whole.packed_tokens
 
 
+@pytest.mark.slow
 def test_ranks_take_as_many_passes_as_the_one_that_needs_most(make_spec: MakeSpec):
     from finetune import ranks
 

@@ -17,6 +17,7 @@ from tests.integration.conftest import PROMPT, Home, processes_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
 TIMEOUT_S = 240.0
+SLOW = ("before and while it trains", "while it decides", "after a while")
 
 Moment = tuple[str, str]  # who is killed, and after which event of the job
 SCRIPTS: dict[str, list[Moment]] = {
@@ -57,7 +58,9 @@ def test_there_are_at_least_twenty_different_moments():
     assert len({moment for script in SCRIPTS.values() for moment in script}) >= 20
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in SCRIPTS]
+)
 def test_a_killed_fine_tune_ends_as_if_nothing_had_happened(make_home: Callable[..., Home], script: str):
     undisturbed = make_home("undisturbed")
     _work(undisturbed, [], "worker")

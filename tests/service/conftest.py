@@ -25,6 +25,15 @@ from tests.service.postgres import Postgres, running_postgres
 hypothesis_settings.register_profile("shared-machine", deadline=None)
 hypothesis_settings.load_profile("shared-machine")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All below this folder is marked: most tests here open a database and build the app, so none counts as a unit test."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("service")
+
+
 ADMIN = Principal("key_admin", "admin")
 AUTHOR = Principal("key_author", "author")
 MODELS: dict[str, Any] = {
