@@ -84,6 +84,7 @@ concurrency:
   cancel-in-progress: true
 jobs:
   gate:
+    name: gate
     runs-on: ubuntu-latest
     timeout-minutes: 30
     env:

@@ -112,7 +112,7 @@ def test_the_workflow_is_one_that_github_reads(engine: Engine) -> None:
     assert data["on"] == {"pull_request": None, "merge_group": None}
     assert data["permissions"] == {"contents": "read"}
     [job] = data["jobs"].values()
-    assert job.keys() == {"runs-on", "timeout-minutes", "env", "steps"}
+    assert job.keys() == {"name", "runs-on", "timeout-minutes", "env", "steps"}
     for step in job["steps"]:
         assert step.keys() <= {"uses", "with", "run", "if"}
         assert ("uses" in step) != ("run" in step)
