@@ -18,6 +18,8 @@ from finetune.encoding import EncodedRow, RefusedError
 from finetune.lora import make_lean
 from finetune.packing import pack
 from finetune.plan import JobSpec, reach
+from finetune.plan.loading import lacking_weights
+from prompts.errors import BadInput
 
 _SAME_FP32 = 1e-3  # how far packed hidden states may be from the same rows alone, as a share of their norm
 _SAME_BF16 = 0.05
@@ -41,15 +43,18 @@ def load(spec: JobSpec, device: torch.device, dtype: torch.dtype | None = None) 
     as transformers and peft have it: what computes by other ways than a layer's own call would find its weights in shards.
     """
     dtype = dtype or weights_dtype(device)
-    base = transformers.AutoModelForCausalLM.from_pretrained(
+    base, found = transformers.AutoModelForCausalLM.from_pretrained(
         spec.base_folder,
         dtype=dtype,
         attn_implementation=_attention(spec.base_folder),
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
+        output_loading_info=True,
         **(quantize.load_options(device, dtype) if spec.four_bit else {}),
     )
+    if lacking := lacking_weights(found):
+        raise BadInput(f"{spec.base_folder} cannot be trained: its weights lack {lacking}; get the model anew")
     if spec.four_bit:
         quantize.keep_one_format(base)
     ours = device.type == "cpu" and spec.devices == 1 and not spec.compile

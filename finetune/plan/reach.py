@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")  # older families name it otherwise
 _BY_LENGTH = ("longrope", "su", "yarn_dynamic", "dynamic")
 
 
@@ -22,7 +23,7 @@ def context_tokens(config: Mapping[str, Any]) -> int:
     another model: such a model is used up to that length, where every way of computing it agrees.
     """
     text = text_config(config)
-    most = int(text.get("max_position_embeddings") or 0)
+    most = next((int(text[name]) for name in _LENGTHS if text.get(name)), 0)
     ends = [_first_length(rope, text) for rope in _ropes(text) if _rope_type(rope) in _BY_LENGTH]
     return min([most, *(end for end in ends if end)])
 

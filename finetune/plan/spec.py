@@ -12,6 +12,8 @@ from finetune.plan.recipe import Recipe
 from finetune.plan.search import Search, Split
 from prompts.errors import BadInput
 
+_ADDED = ("splits", "snapshots", "ships")  # after the first release: jobs without them keep the digest they had
+
 
 class Row(BaseModel):
     """One rendered example: the messages as the model will see them, and the answer that it should give."""
@@ -66,8 +68,8 @@ class JobSpec(BaseModel):
     @property
     def digest(self) -> str:
         """`sha256:…` of all that decides the result; the folder it is written to does not."""
-        left_out = {"output_dir"} if self.splits else {"output_dir", "splits"}  # jobs without keep the digest they had
-        return durable.sha256_of_bytes(self.model_dump_json(exclude=left_out).encode())
+        unused = (name for name in _ADDED if getattr(self, name) == type(self).model_fields[name].default)
+        return durable.sha256_of_bytes(self.model_dump_json(exclude={"output_dir", *unused}).encode())
 
     @model_validator(mode="after")
     def _fits_together(self) -> JobSpec:

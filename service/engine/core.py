@@ -41,7 +41,7 @@ SAFETY = 4.0  # a flip needs two logits off by half their distance each: twice t
 IDLE_S = 0.5
 _HELD_CHOICES = 64
 _TAKING_IN_S = 0.02  # a turn: those who are being answered wait no longer for texts of others to become tokens
-_Arrival = tuple[int, int, Ask, Future[Answer], Listener | None]  # by priority, then in turn
+_Arrival = tuple[int, int, float, Ask, Future[Answer], Listener | None]  # by priority, then in turn
 _Steps = Callable[[], Iterator[None]]
 
 
@@ -114,7 +114,7 @@ class Generator:
             self._refuse_if_full(ask)
             self._held_answers += ask.n
             self._held_bytes += ask.size_bytes
-            heappush(self._arrived, (ask.priority, next(self._arrivals), ask, future, listener))
+            heappush(self._arrived, (ask.priority, next(self._arrivals), time.monotonic(), ask, future, listener))
             self._wake.notify()
         future.add_done_callback(lambda _: self._let_go(ask))
         return future
@@ -122,6 +122,9 @@ class Generator:
     def prepare(self) -> Future[Guides]:
         """What compiles guides, which takes too long for the model's thread: `Guides.compile` may be called in any."""
         ready: Future[Guides] = Future()
+        if self._guides is not None:  # no turn of the model's thread for it: requests would come in one by one
+            ready.set_result(self._guides)
+            return ready
 
         def steps() -> Iterator[None]:
             try:
@@ -129,7 +132,7 @@ class Generator:
             except Exception as error:
                 ready.set_exception(error)
                 raise
-            yield
+            yield from ()
 
         self._command(steps, None)
         return ready
@@ -213,12 +216,12 @@ class Generator:
         until = time.monotonic() + _TAKING_IN_S
         while self._arrived and (time.monotonic() < until or not self._schedule.is_busy):
             with self._wake:
-                _, arrival, ask, future, listener = heappop(self._arrived)
+                _, arrival, born, ask, future, listener = heappop(self._arrived)
             if future.cancelled():
                 self.counters.cancelled += 1
                 continue
             try:
-                request = self._make_request(arrival, ask, future, listener)
+                request = self._make_request(arrival, born, ask, future, listener)
                 jobs = request.jobs()
             except Exception as error:  # noqa: BLE001  # the one who asked gets it, whatever a tokenizer raises
                 self.counters.failed += 1
@@ -229,7 +232,9 @@ class Generator:
             for job in jobs:
                 self._schedule.waiting.add(job)
 
-    def _make_request(self, arrival: int, ask: Ask, future: Future[Answer], listener: Listener | None) -> Request:
+    def _make_request(
+        self, arrival: int, born: float, ask: Ask, future: Future[Answer], listener: Listener | None
+    ) -> Request:
         if ask.adapter is not None and ask.adapter not in self._files:
             raise UnknownAdapter(
                 f"adapter {ask.adapter!r} is not loaded; loaded are: {', '.join(self._files) or 'none'}"
@@ -251,6 +256,7 @@ class Generator:
             most_tokens=ask.max_tokens or min(room, DEFAULT_ANSWER_TOKENS),
             seed=secrets.randbits(63) if ask.seed is None else ask.seed,
             arrival=arrival,
+            born=born,
             words=self,
             make_guide=lambda: self._guide(ask.guide),
             listener=listener,
@@ -314,7 +320,7 @@ class Generator:
         if self._doing is None:
             for _ in range(len(self._commands)):
                 steps, future, unused = self._commands.popleft()
-                if unused is None or not self._schedule.uses(unused):
+                if unused is None or not self._uses(unused):
                     self._doing = steps(), future
                     break
                 self._commands.append((steps, future, unused))
@@ -332,6 +338,12 @@ class Generator:
             _LOG.warning("refused: %s", error)
             with suppress(InvalidStateError):
                 future.set_exception(error)
+
+    def _uses(self, adapter: str) -> bool:
+        """Whether anything that was asked for needs `adapter`, also what was not taken in yet."""
+        with self._wake:
+            has_come = any(ask.adapter == adapter for _, _, _, ask, _, _ in self._arrived)
+        return has_come or self._schedule.uses(adapter)
 
     def _load(self, name: str, files: AdapterFiles) -> Iterator[None]:
         if name in self._files:

@@ -91,11 +91,14 @@ def _schema(param: str, value: Any) -> str:
     """As JSON, its keys in the order in which they were given: that of the properties is that of the answer."""
     try:
         schema = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError) as error:
+        text = json.dumps(schema)
+    except RecursionError as error:
+        raise BadInput(f"{param} is nested too deep: flatten it", param=param) from error
+    except ValueError as error:
         raise BadInput(f"{param} is no JSON: {error}", param=param) from error
     if not isinstance(schema, dict | bool):
         raise BadInput(f"{param}: a JSON Schema is needed, an object", param=param)
-    return json.dumps(schema)
+    return text
 
 
 def _cannot(param: str, fix: str) -> BadInput:

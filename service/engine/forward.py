@@ -41,6 +41,11 @@ class Forward(Protocol[_Rows]):
     """One copy of a model's weights, and the adapters laid beside it. Used by one thread only."""
 
     @property
+    def kind(self) -> str:
+        """How it computes, in words: another kind adds in another order."""
+        ...
+
+    @property
     def adapters(self) -> tuple[str, ...]: ...
 
     def add_adapter(self, name: str, files: AdapterFiles) -> None:

@@ -23,6 +23,7 @@ from service.engine.downloading import DownloadRefused, download
 from service.engine.model_files import (
     EXPANSION,
     PICKLES,
+    TOKENIZERS,
     check_model_folder,
     need_room,
     sha256_of,
@@ -100,6 +101,10 @@ def chosen(source: Source, files: Sequence[HubFile]) -> list[HubFile]:
     weights = weights or [file for file in top if file.name.endswith(".safetensors")]
     if not weights or not any(file.name == "config.json" for file in top):
         raise BadInput(f"{source} holds {_held(files, bool(weights))}", param="source")
+    if not any(file.name in TOKENIZERS for file in top):
+        raise BadInput(
+            f"{source} holds no tokenizer ({', '.join(TOKENIZERS)}): take the model it was made of", param="source"
+        )
     return [file for file in top if any(fnmatch(file.name, pattern) for pattern in _TAKEN)] + weights
 
 

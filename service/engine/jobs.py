@@ -32,7 +32,8 @@ class Diverged(TurnoutError):
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One request. `seed` is its own or one drawn for it; the future is done when all its `n` answers are."""
+    """One request, which came at `born` (of the monotonic clock). `seed` is its own or one drawn for it; the future is
+    done when all its `n` answers are."""
 
     ask: Ask
     ids: Ids
@@ -40,10 +41,10 @@ class Request:
     most_tokens: int
     seed: int
     arrival: int
+    born: float
     words: Words
     make_guide: Callable[[], Guide | None]
     listener: Listener | None = None
-    born: float = field(default_factory=time.monotonic)
     begun_at: float | None = None
     first_token_at: float | None = None
     cached_tokens: int | None = None

@@ -113,6 +113,7 @@ class Decoder:
         self.head = Linear("lm_head", network.lm_head.weight, network.lm_head.bias)
         self.norm: Tensor = body.norm.weight
         self.embeddings: Tensor = body.embed_tokens.weight
+        self.is_packed = False
         self._rotary = body.rotary_emb
 
     @property
@@ -124,6 +125,7 @@ class Decoder:
         """Lay the linear layers' weights out anew, as products read them fastest: as much memory again, of our own."""
         self.layers = [_packed_layer(layer) for layer in self.layers]
         self.head = _packed(self.head)
+        self.is_packed = True
 
     def turns(self, positions: Tensor) -> Turns:
         """Of the positions [T] of packed tokens."""

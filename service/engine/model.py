@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from finetune.plan import main_memory
+from finetune.plan.loading import lacking_weights
 from finetune.plan.reach import context_tokens
 from prompts.chat import encode_prompt, end_of_turn
 from service.engine.adapters import AdapterFiles
@@ -41,7 +42,8 @@ def choose_device(wanted: str) -> torch.device:
 class LoadedModel:
     """The base model, its tokenizer and its adapters. Used by one thread only.
 
-    `stop_ids` end an answer, `context` is the most tokens that prompt and answer may have together.
+    `stop_ids` end an answer, `context` is the most tokens that prompt and answer may have together, `bytes_per_token` are
+    those of keys and values over all layers.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -53,17 +55,16 @@ class LoadedModel:
         self.windows = Windows.of(config, str(folder))
         self.layers = int(config.num_hidden_layers)
         self.context = context_tokens(config.to_dict())
+        if not self.context:
+            raise CannotRun(
+                f"{folder / 'config.json'} does not say how many tokens the model reads: set its"
+                " max_position_embeddings"
+            )
         self.vocabulary = int(config.vocab_size)
         self.stop_ids = _stop_ids(self.tokenizer, self.network)
         self.end_of_turn = end_of_turn(self.tokenizer)
+        self.bytes_per_token = 2 * self.layers * _keys_width(config) * self.dtype.itemsize
         self.forward = choose_forward(self.network, self.windows)
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Of keys and values, over all layers."""
-        config = self.network.config
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return int(2 * self.layers * config.num_key_value_heads * head_dim * self.dtype.itemsize)
 
     @property
     def weights_bytes(self) -> int:
@@ -102,11 +103,19 @@ def choose_forward(network: Any, windows: Windows) -> Forward[Any]:
     return WholeForward(network, windows)
 
 
+def _keys_width(config: Any) -> int:
+    """Of one layer's keys of a token, over all heads that have their own; older families have them all."""
+    heads = int(config.num_attention_heads)
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return int((getattr(config, "num_key_value_heads", None) or heads) * width)
+
+
 def _weights_bytes(network: Any) -> int:
     return sum(weight.numel() * weight.element_size() for weight in network.parameters())
 
 
 def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
@@ -114,9 +123,13 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Any, 
     safe = {"trust_remote_code": False, "local_files_only": True}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
-        network = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **safe)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        network, found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **safe
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise CannotRun(f"the model in {folder} cannot be loaded: {error}") from error
+    if lacking := lacking_weights(found):
+        raise CannotRun(f"the model in {folder} cannot be loaded: its weights lack {lacking}; get it anew")
     network.eval().requires_grad_(False)
     return tokenizer, network.to(device)
 

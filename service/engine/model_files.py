@@ -16,6 +16,7 @@ from service.errors import CannotRun
 
 MANIFEST = "turnout-model.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
 _HEAD_LINES = 500
 EXPANSION = 12  # bytes on disk for each of a 4-bit GGUF: itself, fp32 weights at eight times, and some room
 
@@ -30,6 +31,11 @@ def check_model_folder(folder: Path) -> Path:
         raise BadInput(f"model folder {folder} holds {held}: save it as safetensors", param="source")
     if not (folder / "config.json").is_file():
         raise BadInput(f"model folder {folder} holds no config.json: save it with save_pretrained", param="source")
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise BadInput(
+            f"model folder {folder} holds no tokenizer ({', '.join(TOKENIZERS)}): save it there with save_pretrained",
+            param="source",
+        )
     return folder
 
 

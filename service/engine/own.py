@@ -130,6 +130,10 @@ class OwnForward:
         self._loras: dict[str, Lora] = {}
 
     @property
+    def kind(self) -> str:
+        return "own, packed" if self._decoder.is_packed else "own"
+
+    @property
     def adapters(self) -> tuple[str, ...]:
         return tuple(sorted(self._loras))
 

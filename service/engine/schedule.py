@@ -235,9 +235,11 @@ class Schedule:
         return after
 
     def _step_fewer(self, live: Sequence[Job]) -> None:
-        """A step ran out of memory, and its rows are lost: half as many are begun anew, the others after them."""
-        is_alone = len(self._computed()) == 1
-        self._make_room(len(live) // 2)
+        """A step ran out of memory, and its rows are lost: half as many are begun anew, the others after them. A row that
+        is asked again alone waits for those beside it, which go on."""
+        beside = len(self._computed()) - len(live)
+        is_alone = len(live) == 1 and not beside
+        self._make_room(beside if beside and live[0].alone else len(live) // 2)
         if is_alone:
             _fail(live, OutOfMemory("this answer takes more memory than there is: lower max_tokens"))
         for job in reversed([job for job in live if not job.request.is_over]):

@@ -11,7 +11,8 @@ class Writer:
     """Puts tokens together to text, and finds where it has to stop.
 
     Two windows of tokens are decoded at each step, so that a tokenizer that writes a word's blank only behind another
-    word is read right. At most the last character can still be incomplete: UTF-8 is read from left to right.
+    word is read right. What is incomplete at the end is held back: a decoder shows it as one replacement character, or, of
+    a tokenizer that falls back to bytes, as one for each of them.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = ()) -> None:
@@ -31,7 +32,7 @@ class Writer:
         self._tokens.append(token)
         before = self._decode(self._tokens[self._start : self._read])
         now = self._decode(self._tokens[self._start :])
-        settled = now.removesuffix(_INCOMPLETE)[len(before) :] if now.endswith(_INCOMPLETE) else now[len(before) :]
+        settled = now.rstrip(_INCOMPLETE)[len(before) :]
         searched = max(0, len(self.text) - self._longest + 1)
         self.text = self._base + settled
         if not now.endswith(_INCOMPLETE):

@@ -1,7 +1,7 @@
 """How far logits of a batch are from those computed alone, kept between starts: measuring it takes two CPU seconds.
 
-The difference follows from the weights, the adapter, torch, the device and our code. Each is in the key, so that a
-change of any of them measures anew.
+The difference follows from the weights and how they are laid out, the adapter, the libraries that compute, the device
+and our code. Each is in the key, so that a change of any of them measures anew.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ class Noises:
         model = self._model
         cuda = model.device.type == "cuda"
         device = torch.cuda.get_device_name(model.device) if cuda else torch.backends.cpu.get_cpu_capability()
-        precision = [str(model.dtype), torch.get_num_threads(), os.cpu_count(), type(model.forward).__name__]
-        return [base_digest(model.folder), torch.__version__, str(model.device), device, *precision, _code_digest()]
+        precision = [str(model.dtype), torch.get_num_threads(), os.cpu_count(), model.forward.kind]
+        libraries = [version(name) for name in ("torch", "transformers", "peft")]
+        return [base_digest(model.folder), *libraries, str(model.device), device, *precision, _code_digest()]
 
     def _keep(self, path: Path, key: str, noise: float) -> None:
         """Another engine may write at the same time: whoever is last wins, and what is lost is measured once more."""

@@ -97,6 +97,8 @@ class Waiting(Generic[One]):
             self._lines[key] = deque(job for job in line if not is_gone(job))
             if not self._lines[key]:
                 del self._lines[key]
+        if not self._lines:  # who comes now has been waiting for nobody, and nobody is held back for earlier use
+            self._now = max(self._clocks.values(), default=self._now)
         live = {key[1:] for key in self._lines}
         self._clocks = {key: clock for key, clock in self._clocks.items() if key in live or clock > self._now}
 

@@ -77,6 +77,10 @@ class WholeForward:
         self._over = PeftLayers(network)
 
     @property
+    def kind(self) -> str:
+        return "whole"
+
+    @property
     def adapters(self) -> tuple[str, ...]:
         return tuple(sorted(self._over.names))
 

@@ -64,7 +64,14 @@ def test_a_split_names_rows_that_there_are(make_spec: MakeSpec):
         make_spec(splits=(Split(name="full-0", train=(0,), left_out=(99,)),))
 
 
-def test_a_job_without_splits_keeps_the_digest_that_it_had(make_spec: MakeSpec):
-    assert '"splits"' not in make_spec().model_dump_json(exclude={"output_dir", "splits"})
-    spec = make_spec(splits=SPLITS)
-    assert spec.digest != spec.model_copy(update={"splits": ()}).digest
+def test_a_job_that_uses_nothing_new_keeps_the_digest_that_it_had():
+    row = {"messages": ({"role": "user", "content": "hello"},), "answer": "ok"}
+    spec = JobSpec.model_validate(
+        {"job_id": "job-1", "base_folder": "/models/tiny", "output_dir": "/jobs/1", "train": (row,), "threads": 1}
+    )
+    assert (
+        spec.digest == "sha256:59244f3076576f5f18976142ab25227f1677f1fb66fb8e158e7ad9abcf21e93c"
+    )  # before there were any
+    changes = {"splits": SPLITS, "snapshots": 2, "ships": "last"}
+    digests = [spec.model_copy(update={name: value}).digest for name, value in changes.items()]
+    assert len({spec.digest, *digests}) == 4

@@ -41,6 +41,7 @@ def own(tmp_path: Path) -> Path:
     folder.mkdir()
     write_safetensors(folder / "model.safetensors", a=[10, 20], b=[5, 2])
     (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "tokenizer.json").write_text("{}")
     (folder / "README.md").write_text(CARD)
     return folder
 

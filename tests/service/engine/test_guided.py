@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -214,3 +215,17 @@ def test_hostile_patterns_are_bounded(generator: Any) -> None:
         error = future.exception(60)
         assert error is None or "cannot guide an answer" in str(error)
     assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_schema_nested_too_deep_is_refused_before_anything_reads_it(as_text: bool) -> None:
+    from service.engine.forms import read_guide
+
+    nested: Any = {}
+    for _ in range(5000):
+        nested = {"items": nested}
+    schema = '{"items":' * 5000 + "{}" + "}" * 5000 if as_text else nested
+    unasked = {"response_format": None, "guided_choice": None, "guided_regex": None, "guided_grammar": None}
+    body: Any = SimpleNamespace(**unasked, guided_json=schema, structured_outputs=None)
+    with pytest.raises(BadInput, match="guided_json is nested too deep: flatten it"):
+        read_guide(body)

@@ -100,7 +100,15 @@ def handler_of(state: Hub) -> type[BaseHTTPRequestHandler]:
 @pytest.fixture
 def hub_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     constants = pytest.importorskip("huggingface_hub.constants")
-    state = Hub({"config.json": b"{}", "model.safetensors": WEIGHTS, "README.md": b"---\n---\n", "a/b.json": b"{}"})
+    state = Hub(
+        {
+            "config.json": b"{}",
+            "tokenizer.json": b"{}",
+            "model.safetensors": WEIGHTS,
+            "README.md": b"---\n---\n",
+            "a/b.json": b"{}",
+        }
+    )
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(state))
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
@@ -118,7 +126,7 @@ def test_a_model_of_the_hub_is_taken_checked_and_kept(tmp_path: Path, hub_of: Hu
     folder = pull(TINY, tmp_path, lambda stage, share: shares.append(share))
     assert find(TINY, tmp_path) == folder
     assert sorted(path.name for path in folder.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "turnout-model.json",
+        "README.md", "config.json", "model.safetensors", "tokenizer.json", "turnout-model.json",
     ]  # fmt: skip
     manifest = json.loads((folder / "turnout-model.json").read_text())
     assert manifest["licence"] == "apache-2.0"
@@ -206,8 +214,16 @@ def listed(*names: str) -> list[HubFile]:
 
 
 def test_of_a_repository_only_what_a_model_needs_is_taken() -> None:
-    names = ["model-1.safetensors", "consolidated.safetensors", "config.json", "x.py", "a.bin", "onnx/model.onnx"]
-    assert [file.name for file in chosen(TINY, listed(*names))] == ["config.json", "model-1.safetensors"]
+    names = [
+        "model-1.safetensors",
+        "consolidated.safetensors",
+        "config.json",
+        "vocab.json",
+        "x.py",
+        "a.bin",
+        "onnx/model.onnx",
+    ]
+    assert [file.name for file in chosen(TINY, listed(*names))] == ["config.json", "vocab.json", "model-1.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +233,7 @@ def test_of_a_repository_only_what_a_model_needs_is_taken() -> None:
         (["a.gguf", "b.gguf"], "name one of them after a colon, as in :a.gguf"),
         (["adapter_model.safetensors"], "no config.json: it is an adapter"),
         (["README.md"], "no weights"),
+        (["config.json", "model.safetensors"], "no tokenizer"),
     ],
 )
 def test_a_repository_without_a_safe_model_is_refused(names: list[str], said: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -249,3 +249,64 @@ def test_a_stream_asked_again_alone_tells_nothing_twice(generator: Any) -> None:
         assert answer.asked_again
         assert answer.text == "".join(pieces[text])
     assert generator.counters.asked_again == 3
+
+
+def test_guided_requests_that_come_together_are_computed_together(generator: Any) -> None:
+    generator.start()
+    generator.prepare().result(60)
+    running = generator.submit(long("a", max_tokens=400, temperature=1.0, seed=1))
+    while not generator.counters.live:
+        time.sleep(0.005)
+    assert all(generator.prepare().done() for _ in range(3))  # no turn each, one behind the other
+    running.cancel()
+
+
+def test_one_asked_again_alone_that_runs_out_of_memory_leaves_the_others_their_rows(
+    generator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    schedule = generator._schedule
+    generator.start()
+    cases = [generator.submit(long(f"case {n}", max_tokens=60, temperature=1.0)) for n in range(3)]
+    while generator.counters.live < 3:
+        time.sleep(0.005)
+    real, beside = generator._model.forward.advance, []
+
+    def once(rows: Any, tokens: Any) -> Any:
+        if schedule._alone is not None and len(rows) == 1 and not beside:
+            beside.append(len(schedule._live.live))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(rows, tokens)
+
+    monkeypatch.setattr(generator._model.forward, "advance", once)
+    generator.tolerances[None] = 1e9  # whatever has to be the same each time is asked again alone
+    assert generator.submit(long("greedy", max_tokens=10)).result(60).completion_tokens == 10
+    assert beside[0] > 1
+    assert generator.counters.ceiling == beside[0]
+    assert all(case.result(60).completion_tokens == 60 for case in cases)
+
+
+def test_an_unload_waits_for_what_came_before_it(generator: Any, adapters_dir: Path) -> None:
+    from service.engine.adapters import read_adapter
+
+    def turn_until(done: Callable[[], bool]) -> None:
+        while not done():
+            generator._turn()
+
+    generator._measure(None, None)  # the thread is not started: its turns are made here
+    loaded = generator.load_adapter("red", read_adapter("red", adapters_dir))
+    turn_until(loaded.done)
+    asked = generator.submit(ask("a", adapter="red"))
+    unloaded = generator.unload_adapter("red")
+    turn_until(lambda: asked.done() and unloaded.done())
+    assert asked.result().completion_tokens > 0
+    assert generator.adapters == ()
+
+
+def test_a_deadline_counts_from_when_a_request_came(generator: Any) -> None:
+    late = generator.submit(long("late", timeout_s=0.2))
+    time.sleep(0.3)  # nobody takes it in meanwhile
+    generator.start()
+    with pytest.raises(DeadlinePassed):
+        late.result(30)

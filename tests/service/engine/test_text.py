@@ -78,3 +78,26 @@ def test_stops_of_several_bytes(stop: str) -> None:
     text = "xé😀!b"
     whole, _ = streamed(Writer(of_bytes, [stop]), text.encode())
     assert whole == text[: text.index(stop)]
+
+
+BYTES = [f"<0x{number:02X}>" for number in range(256)]
+
+
+def falling_back(tokens: Sequence[int]) -> str:
+    """As SentencePiece's models of Llama 2, Mistral and Gemma: what is in no vocabulary is written as its bytes, and a run
+    of bytes that is no text is shown as one replacement character for each of them."""
+    from tokenizers.decoders import ByteFallback, Fuse
+    from tokenizers.decoders import Sequence as Several
+
+    return str(
+        Several([ByteFallback(), Fuse()]).decode(
+            [BYTES[token] if token < 256 else WORDS[token - 256] for token in tokens]
+        )
+    )
+
+
+@pytest.mark.parametrize("text", ["hi é", "hi 你好", "a 😀!", "你 b 好 c"])
+def test_a_tokenizer_that_falls_back_to_bytes_streams_whole_characters(text: str) -> None:
+    whole, parts = streamed(Writer(falling_back), text.encode())
+    assert whole == "".join(parts) == text
+    assert "\ufffd" not in "".join(parts)

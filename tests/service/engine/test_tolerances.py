@@ -35,7 +35,7 @@ def model(tmp_path: Path) -> Any:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     place = {"device": torch.device("cpu"), "dtype": torch.float32}
-    return SimpleNamespace(folder=tmp_path / "model", forward=object(), **place)
+    return SimpleNamespace(folder=tmp_path / "model", forward=SimpleNamespace(kind="own"), **place)
 
 
 def files(folder: Path, weights: bytes) -> AdapterFiles:
@@ -63,8 +63,12 @@ def test_other_weights_code_or_adapters_are_measured_anew(
     assert Noises(model, kept).of("a", lora) == 4.0
     (model.folder / "config.json").write_text('{"other": 1}')
     assert Noises(model, kept).of("a", lora) == 5.0
-    monkeypatch.setattr(tolerances, "_code_digest", lambda: "changed")
+    model.forward.kind = "own, packed"
     assert Noises(model, kept).of("a", lora) == 6.0
+    monkeypatch.setattr(tolerances, "_code_digest", lambda: "changed")
+    assert Noises(model, kept).of("a", lora) == 7.0
+    monkeypatch.setattr(tolerances, "version", lambda name: "99" if name == "transformers" else "1")
+    assert Noises(model, kept).of("a", lora) == 8.0
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", "null", '{"KEY": NaN}', '{"KEY": -1.0}', '{"KEY": "0"}'])

@@ -106,3 +106,14 @@ def test_one_that_comes_back_is_first_again() -> None:
     queue.take([head])
     queue.add(head, first=True)
     assert order(queue) == ["a", "b"]
+
+
+def test_flows_that_came_once_are_forgotten_and_hold_nobody_back() -> None:
+    queue: Waiting[One] = Waiting()
+    for number in range(1000):  # one at a time: each is taken before the next one comes
+        queue.add(One(f"once {number}", number, flow=f"flow {number}"))
+        order(queue)
+    assert not queue._clocks
+    for job in (One("comes back", 2000, flow="flow 7"), One("newcomer", 2001, flow="new")):
+        queue.add(job)
+    assert order(queue) == ["comes back", "newcomer"]
