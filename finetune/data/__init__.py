@@ -12,6 +12,7 @@ from finetune.data.reading import read_examples
 from finetune.data.report import DataReport, Tokens
 from finetune.data.report_text import report_lines
 from finetune.data.reporting import answer_limit, make_report
+from finetune.data.shown import asking_variables, shown_in
 from finetune.data.splitting import clusters_of, split
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Source",
     "Tokens",
     "answer_limit",
+    "asking_variables",
     "clean",
     "clusters_of",
     "digest",
@@ -42,6 +44,7 @@ __all__ = [
     "parse_examples",
     "read_examples",
     "report_lines",
+    "shown_in",
     "similar",
     "split",
 ]

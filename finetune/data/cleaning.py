@@ -1,4 +1,4 @@
-"""What may be trained on: no held-out case, no repetition, no contradiction."""
+"""What may be trained on: no held-out case, nothing that stands in the prompt, no repetition, no contradiction."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ from typing import Any, Literal
 from finetune.data.examples import Example
 from finetune.data.likeness import HeldOut, Index, input_key, read_all, unspaced
 from finetune.data.overlap import Passages
+from finetune.data.shown import Repeated, Shown
 from finetune.data.within import Within
 
-Reason = Literal["duplicate", "near-duplicate", "held-out", "held-out-near", "held-out-13-gram", "held-out-within"]
+Reason = Literal[
+    "duplicate",
+    "near-duplicate",
+    "held-out",
+    "held-out-near",
+    "held-out-13-gram",
+    "held-out-within",
+    "in-prompt",
+    "in-prompt-near",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +30,8 @@ class Drop:
     """One example left out.
 
     `index` counts from 0 in the examples given; `matched` is the index of what it repeats, in the held-out cases for
-    the reasons `held-out…`, else in the examples; `repeats` says the same in words, by suite and case.
+    the reasons `held-out…`, in the prompt's examples for `in-prompt…`, else in the examples; `repeats` says the same in
+    words, by suite and case.
     """
 
     index: int
@@ -58,20 +69,29 @@ class CleanReport:
     near_conflicts: tuple[NearConflict, ...] = ()
 
 
-def clean(examples: Sequence[Example], heldout: Sequence[Mapping[str, Any] | HeldOut]) -> CleanReport:
-    """Leave out what repeats a held-out case or an earlier example, and inputs with contradicting answers.
+NOTHING_SHOWN = Shown()
 
-    `heldout` are the held-out cases, or their variables alone. An example that resembles one is dropped whatever it
-    says; among examples that resemble each other the earliest stays, and disagreement is reported.
+
+def clean(
+    examples: Sequence[Example], heldout: Sequence[Mapping[str, Any] | HeldOut], shown: Shown = NOTHING_SHOWN
+) -> CleanReport:
+    """Leave out what repeats a held-out case, the prompt or an earlier example, and inputs with contradicting answers.
+
+    `heldout` are the held-out cases, or their variables alone, `shown` the examples in the prompt. An example that
+    resembles one of these is dropped whatever it says; among examples that resemble each other the earliest stays, and
+    disagreement is reported.
     """
-    return _Cleaning(examples, heldout).report()
+    return _Cleaning(examples, heldout, shown).report()
 
 
 class _Cleaning:
     """One pass over examples: every held-out input is known before the first, every example kept before the next."""
 
-    def __init__(self, examples: Sequence[Example], heldout: Sequence[Mapping[str, Any] | HeldOut]) -> None:
+    def __init__(
+        self, examples: Sequence[Example], heldout: Sequence[Mapping[str, Any] | HeldOut], shown: Shown
+    ) -> None:
         self._examples, self._heldout = examples, heldout
+        self._shown = Repeated(shown, examples)
         cases = [input_key(case.vars if isinstance(case, HeldOut) else case) for case in heldout]
         own = [input_key(example.vars) for example in examples]
         self._keys = cases + own
@@ -88,7 +108,8 @@ class _Cleaning:
     def report(self) -> CleanReport:
         drops: list[Drop] = []
         kept: list[int] = []
-        leaks = {drop.index: drop for number in range(len(self._examples)) if (drop := self._leak(number))}
+        numbers = range(len(self._examples))
+        leaks = {drop.index: drop for number in numbers if (drop := self._leak(number) or self._in_prompt(number))}
         conflicts = _conflicts(self._examples, self._keys[len(self._heldout) :], leaks.keys())
         contradicting = {index for conflict in conflicts for index in conflict.indexes}
         for number in range(len(self._examples)):
@@ -126,6 +147,11 @@ class _Cleaning:
             return self._leaked(number, "held-out-near", alike)
         within = self._within.first(key)
         return None if within is None else self._leaked(number, "held-out-within", within)
+
+    def _in_prompt(self, number: int) -> Drop | None:
+        """Which of the prompt's examples shows the model the answer to this one, if any."""
+        found = self._shown.by(number)
+        return None if found is None else Drop(number, *found, f"the prompt's example {found[1]}")
 
     def _leaked(self, number: int, reason: Reason, matched: int) -> Drop:
         case = self._heldout[matched]

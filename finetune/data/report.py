@@ -72,7 +72,10 @@ class Lengths(pydantic.BaseModel, frozen=True):
 
 
 class Repeat(pydantic.BaseModel, frozen=True):
-    """An example left out. `repeats` says what it repeats: `example 4`, or a held-out case by suite and id."""
+    """An example left out.
+
+    `repeats` says what it repeats: `example 4`, `the prompt's example 1`, or a held-out case by suite and id.
+    """
 
     index: int
     reason: str

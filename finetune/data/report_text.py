@@ -15,6 +15,8 @@ _REASONS = {
     "held-out-near": "nearly a held-out case",
     "held-out-13-gram": "13 words in a row of a held-out case",
     "held-out-within": "holds the whole of a held-out case",
+    "in-prompt": "stands in the prompt as one of its examples",
+    "in-prompt-near": "nearly one of the prompt's examples",
     "duplicate": "same input as an earlier example",
     "near-duplicate": "nearly an earlier example",
 }

@@ -24,6 +24,7 @@ from finetune.data.report import (
     Tokens,
     TooLong,
 )
+from finetune.data.shown import shown_in
 from prompts.parameters import DEFAULT_ANSWER_TOKENS, answer_tokens
 from prompts.prompt import CompiledPrompt
 
@@ -41,12 +42,13 @@ def make_report(
     *,
     cleaned: CleanReport | None = None,
 ) -> DataReport:
-    """The report on `examples` for `prompt`; `cleaned` is `clean(examples, heldout)`, made here where it is not given.
+    """The report on `examples` for `prompt`; `cleaned` is what `clean` says of them beside the prompt's own examples,
+    made here where it is not given.
 
     Lengths (left out without `tokens`) and answers are those of the examples kept; what is malformed, secret or
     personal is looked for among all that are given.
     """
-    cleaned = cleaned or clean(examples, heldout)
+    cleaned = cleaned or clean(examples, heldout, shown_in(prompt))
     faults = malformed(examples, prompt)
     broken = {fault.index for fault in faults if fault.kind == "variables"}
     flags = flags_of(examples)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from finetune.data import Example
+from finetune.data import Example, asking_variables
 from prompts.errors import ModelError
 from prompts.messages import Completion, CompletionRequest, Message
 from prompts.prompt import CompiledPrompt, compile_prompt, digest_of
@@ -148,14 +148,6 @@ class Questions:
             return found
         finally:
             await pool.aclose()
-
-
-def asking_variables(prompt: CompiledPrompt) -> frozenset[str]:
-    """The variables of the last user message, which examples fill; empty where there is none."""
-    from prompts.template import Template
-
-    users = [message for message in prompt.content.templates if message.role == "user"]
-    return frozenset().union(*(Template(text).names for text in users[-1].texts)) if users else frozenset()
 
 
 def timed_spend(spend: Spend, times: Sequence[tuple[int, str, float]]) -> Spend:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.data import answer_limit
+from finetune.data import answer_limit, asking_variables
 from prompts.errors import RenderError
-from service.advising.asking import Answers, Questions, Way, asking_variables
+from service.advising.asking import Answers, Questions, Way
+from service.advising.choosing import Choosing, Shots
 from service.advising.folds import Folds
 from service.advising.spec import Work
 from service.pool import price_of
@@ -16,7 +17,6 @@ from service.settings import FakeSpec
 from service.tokens import TokenCounter
 from suites.advice.answers import RIGHT, Asked, outcomes
 from suites.advice.report import Rung, Skipped, Variant, scored
-from suites.advice.shots import Likeness, covering, most_similar
 
 MOST_CHOICES = 200
 _LONGEST_LOOKED_AT = 5  # prompts, by their letters, whose tokens are counted
@@ -75,12 +75,20 @@ def parameter_changes(work: Work, before: Sequence[Asked], *, is_free_text: bool
     return changes
 
 
+def _no_choice(rungs: Rungs) -> str:
+    """Why a choice among the labels cannot be tried at all."""
+    model = rungs.work.model
+    if not 1 < len(rungs.labels) <= MOST_CHOICES:
+        return "the answers are no small set of labels"
+    if isinstance(rungs.work.claim.settings.model(model), FakeSpec):
+        return f"{model} is a fake model, which takes every parameter and heeds none"
+    return ""
+
+
 def _choice(rungs: Rungs) -> Tried | Skipped:
     what, model = "a choice among the labels", rungs.work.model
-    if not 1 < len(rungs.labels) <= MOST_CHOICES:
-        return Skipped(what=what, why="the answers are no small set of labels")
-    if isinstance(rungs.work.claim.settings.model(model), FakeSpec):
-        return Skipped(what=what, why=f"{model} is a fake model, which takes every parameter and heeds none")
+    if why := _no_choice(rungs):
+        return Skipped(what=what, why=why)
     changes = {"structured_outputs": {"choice": list(rungs.labels)}}
     way = Way(model, changes=changes)
     refused = rungs.questions.ask(way, rungs.rows[:1]).asked[0].error
@@ -95,18 +103,16 @@ def _choice(rungs: Rungs) -> Tried | Skipped:
 # ------------------------------------------------------------------------------------------------ examples
 
 
-def few_shot(rungs: Rungs, likeness: Likeness) -> Iterator[Tried | Skipped]:
+def few_shot(rungs: Rungs, choosing: Choosing) -> Iterator[Tried | Skipped]:
     """Examples that cover, then those most similar to each input, each in rising number as long as more is better."""
-    for rung, choose in (("few-shot", _covering), ("similar", _similar)):
+    for rung, how, choose in _ways_to_choose(choosing):
         best = -1
-        for count in sorted(set(rungs.work.spec.shots)):
-            named = f"{count} examples, {'chosen to cover' if rung == 'few-shot' else 'the most similar ones'}"
-            obstacle = _obstacle(rungs, count) or (_too_long(rungs, choose(rungs, likeness, count)))
+        for count, shots, obstacle in _fitting(rungs, choose):
+            named = f"{count} examples, {how}"
             if obstacle:
                 yield Skipped(what=named, why=obstacle)
                 break
-            found = _with_shots(rungs, "few-shot" if rung == "few-shot" else "similar", named, count,
-                                choose(rungs, likeness, count))  # fmt: skip
+            found = _with_shots(rungs, rung, named, count, shots)
             yield found
             if found.variant.right <= best:
                 yield Skipped(what=f"more than {named}", why=f"{count} did no better than fewer")
@@ -114,33 +120,32 @@ def few_shot(rungs: Rungs, likeness: Likeness) -> Iterator[Tried | Skipped]:
             best = found.variant.right
 
 
-def _with_shots(rungs: Rungs, rung: Rung, title: str, count: int, shots: Mapping[int, tuple[int, ...]]) -> Tried:
+def _ways_to_choose(choosing: Choosing) -> tuple[tuple[Rung, str, Callable[[int], Shots]], ...]:
+    return (
+        ("few-shot", "chosen to cover", choosing.covering),
+        ("similar", "the most similar ones", choosing.similar),
+    )
+
+
+def _fitting(rungs: Rungs, choose: Callable[[int], Shots]) -> Iterator[tuple[int, Shots, str]]:
+    """The numbers of examples to try, rising, each with its examples; the last may have an obstacle, and no more come."""
+    for count in sorted(set(rungs.work.spec.shots)):
+        rungs.work.claim.check()
+        obstacle = _obstacle(rungs, count)
+        shots = {} if obstacle else choose(count)
+        obstacle = obstacle or _too_long(rungs, shots)
+        yield count, shots, obstacle
+        if obstacle:
+            return
+
+
+def _with_shots(rungs: Rungs, rung: Rung, title: str, count: int, shots: Shots) -> Tried:
     way = Way(rungs.work.model, shots=shots)
     note = (
         "needs retrieval when a request comes: what it would give, not what can be shipped" if rung == "similar" else ""
     )
     answers = rungs.questions.ask(way, rungs.rows)
     return _tried(f"{rung}-{count}", rung, title, way, rungs, answers, ships=rung == "few-shot", shots=count, note=note)
-
-
-def _covering(rungs: Rungs, likeness: Likeness, count: int) -> dict[int, tuple[int, ...]]:
-    """For each row the examples that cover the folds it is not in."""
-    of_fold = shots_of_folds(rungs, likeness, count)
-    return {row: of_fold[rungs.folds.of[row]] for row in rungs.rows}
-
-
-def shots_of_folds(rungs: Rungs, likeness: Likeness, count: int) -> dict[int, tuple[int, ...]]:
-    """For each fold the examples of the others that cover them."""
-    answers = [one.expected for one in rungs.questions.rows]
-    return {
-        fold: covering(likeness, answers, frozenset(rungs.folds.train(fold)), count)
-        for fold in range(rungs.folds.count)
-    }
-
-
-def _similar(rungs: Rungs, likeness: Likeness, count: int) -> dict[int, tuple[int, ...]]:
-    allowed = [frozenset(rungs.folds.train(fold)) for fold in range(rungs.folds.count)]
-    return {row: most_similar(likeness, row, allowed[rungs.folds.of[row]], count) for row in rungs.rows}
 
 
 def _obstacle(rungs: Rungs, count: int) -> str:
@@ -151,7 +156,7 @@ def _obstacle(rungs: Rungs, count: int) -> str:
     return f"the other folds have {fewest} examples, fewer than twice as many" if fewest < 2 * count else ""
 
 
-def _too_long(rungs: Rungs, shots: Mapping[int, tuple[int, ...]]) -> str:
+def _too_long(rungs: Rungs, shots: Shots) -> str:
     """Why these do not fit into the model's context, or into what the suite lets a request cost; empty where they do."""
     questions, model = rungs.questions, rungs.work.model
     counter = TokenCounter(rungs.work.claim.settings.model(model))
@@ -175,6 +180,44 @@ def _too_dear(rungs: Rungs, prompt_tokens: int) -> str:
         return ""
     cost = prompt_tokens * price.input_per_mtok / 1000
     return f"${cost:.4g} of prompt for 1,000 requests, and the suite allows ${bound:g}" if cost > 2 * bound else ""
+
+
+# ------------------------------------------------------------------------------------------------ announced
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Rows that may be asked about in one way, `times` over, and how; `why` says what is not tried."""
+
+    how: str
+    times: int = 1
+    why: str = ""
+
+
+def passes(rungs: Rungs, choosing: Choosing) -> Iterator[Pass]:
+    """Every pass over the rows that may be made, at most; nothing is asked for it."""
+    model, against = rungs.work.model, rungs.work.spec.against
+    yield Pass(f"by {model} with the prompt alone")
+    if parameter_changes(rungs.work, (), is_free_text=False):
+        yield Pass("at temperature 0")
+    elif not rungs.labels:
+        yield Pass("with room for longer answers, where answers are cut")
+    no_choice = _no_choice(rungs)
+    yield Pass("with a choice among the labels, where the server takes one", int(not no_choice), no_choice)
+    for _, how, choose in _ways_to_choose(choosing):
+        tried = [(count, obstacle) for count, _, obstacle in _fitting(rungs, choose)]
+        counts = [str(count) for count, obstacle in tried if not obstacle]
+        if counts:
+            named = " or ".join(filter(None, (", ".join(counts[:-1]), counts[-1])))
+            yield Pass(f"with {named} examples in the prompt, {how}", len(counts))
+        yield from (Pass(f"{count} examples, {how}", 0, obstacle) for count, obstacle in tried if obstacle)
+    if against is not None:
+        yield Pass(f"by {against} with the prompt alone")
+
+
+def most_shots(rungs: Rungs, choosing: Choosing) -> int:
+    """The most examples in the prompt that may be tried, 0 where none can be."""
+    return max((count for count, _, obstacle in _fitting(rungs, choosing.covering) if not obstacle), default=0)
 
 
 def best_shots(tried: Sequence[Tried]) -> Tried | None:

@@ -86,11 +86,15 @@ def wanted(folds: Folds, *, with_shots: bool) -> list[tuple[Job, str, int, float
 
 @dataclass(frozen=True)
 class Planned:
-    """The trainings that fit, how long they take by the measured steps, and how many did not fit."""
+    """The trainings that fit, how long they take by the measured steps, and how many did not fit.
+
+    `first_s` is the time of the most useful one, `all_s` that of all.
+    """
 
     splits: tuple[tuple[Job, Split], ...]
     seconds: float
     left_out: int
+    first_s: float
     all_s: float
 
     def of(self, job: Job) -> tuple[Split, ...]:
@@ -104,7 +108,8 @@ def fit_into(
 
     `shots_factor` is how much longer a step takes with the examples in the prompt.
     """
-    left_s, taken, spent_s, all_s = minutes * SECONDS_A_MINUTE, [], 0.0, 0.0
+    left_s, taken, spent_s = minutes * SECONDS_A_MINUTE, [], 0.0
+    costs_s: list[float] = []
     is_full = False
     started: set[Job] = set()
     for job, name, fold, share in wanted(folds, with_shots=with_shots):
@@ -112,13 +117,13 @@ def fit_into(
         split = Split(name=name, train=rows, left_out=folds.asked_of(fold))
         cost_s = split_s(split, draft, measured) * (shots_factor if job == "few-shot+lora" else 1.0)
         cost_s += 0.0 if job in started else measured.load_s
-        all_s += cost_s
+        costs_s.append(cost_s)
         is_full = is_full or spent_s + cost_s > left_s
         if not is_full:
             taken.append((job, split))
-            started.add(job)
             spent_s += cost_s
-    return Planned(tuple(taken), spent_s, len(wanted(folds, with_shots=with_shots)) - len(taken), all_s)
+        started.add(job)
+    return Planned(tuple(taken), spent_s, len(costs_s) - len(taken), costs_s[0], sum(costs_s))
 
 
 def split_s(split: Split, draft: JobSpec, measured: Measured) -> float:

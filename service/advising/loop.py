@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cached_property
 from typing import Any
 
-from finetune.data import Example, input_key
-from finetune.plan import Measured, find_mislabelled, make_plan, read_shape
+from finetune.data import Example
+from finetune.plan import JobSpec, Measured, find_mislabelled, make_plan, read_shape
 from prompts.errors import BadInput, ModelError
 from prompts.prompt import digest_of
-from service.advising import cheaper, looking, training
+from service.advising import announcing, cheaper, looking, training
 from service.advising.asking import TIMED, Questions, Way, timed_spend
 from service.advising.cheaper import Rungs, Tried
+from service.advising.choosing import Choosing
 from service.advising.costs import priced
 from service.advising.folds import Folds, Planned, fit_into, make_folds
 from service.advising.notebook import Notebook
@@ -29,9 +29,8 @@ from suites.advice.curve import Curve, learn_curve
 from suites.advice.deciding import Facts, break_even, recommend
 from suites.advice.forms import MENDED, is_right_read_kindly
 from suites.advice.groups import Group, group_failures
-from suites.advice.report import Advice, Data, Skipped, Trained, Variant, compared, scored
+from suites.advice.report import Advice, Data, Recommendation, Skipped, Trained, Variant, compared, scored
 from suites.advice.report import Example as Shown
-from suites.advice.shots import Likeness, covering
 
 _ENOUGH_FOR_FOLDS = 2
 
@@ -59,22 +58,20 @@ class _Desk:
         self.found: Examples = gather(work.claim, work.material)
         kept: tuple[Example, ...] = tuple(self.found.cleaned.kept)
         self.data: Data = data_of(self.found)
-        self.notes.tell("data", "\n".join(self.data.lines))
+        if not work.spec.dry_run:  # whose whole answer is what would be told here
+            self.notes.tell("data", "\n".join(self.data.lines))
         self.questions = Questions(work, kept)
         self.folds: Folds = make_folds(kept) if len(kept) >= _ENOUGH_FOR_FOLDS else Folds((0,) * len(kept))
         is_labels = self.found.report.answers.kind == "labels"
         labels = tuple(sorted({one.expected.strip() for one in kept})) if is_labels else ()
         self.rungs = Rungs(work, self.questions, self.folds, labels)
+        self.choosing = Choosing(self.questions, self.folds, max(work.spec.shots, default=0), work.claim.check)
         self.tried: list[Tried] = []
         self.skipped: list[Skipped] = []
         self.groups: tuple[Group, ...] = ()
         self.curve: Curve | None = None
         self.trained: Trained | None = None
         self.untrained = work.spec.untunable
-
-    @cached_property
-    def likeness(self) -> Likeness:
-        return Likeness([" ".join(input_key(one.vars)) for one in self.questions.rows])
 
     @property
     def best_shots(self) -> Tried | None:
@@ -103,7 +100,7 @@ class _Desk:
         """Parameters, then examples in the prompt."""
         for found in cheaper.parameters(self.rungs, self.tried[0].asked):
             self._take(found)
-        for found in cheaper.few_shot(self.rungs, self.likeness):
+        for found in cheaper.few_shot(self.rungs, self.choosing):
             self._take(found)
 
     def train(self) -> None:
@@ -118,7 +115,7 @@ class _Desk:
 
     def _train(self) -> None:
         """Raises BadInput where the base cannot be tuned, CannotRun where nothing fits or the training cannot go on."""
-        draft, measured, planned = self._planned()
+        draft, measured, planned, _ = self._planned(self.best_shots.variant.shots if self.best_shots else 0)
         self._tell_left_out(planned)
         count, rows = len(self.questions.rows), training.plain_rows(self.questions)
         alone = training.run_job(self.work, "lora", draft, rows, planned.of("lora"), count)
@@ -140,12 +137,12 @@ class _Desk:
 
     def time_all(self) -> None:
         """Latencies with one request in flight, of rows that the first training did not see."""
-        rows = (self.folds.asked_of(0) if self.folds.count > 1 else self.folds.asked)[:TIMED]
+        rows = self._rows_to_time()
         for at, one in enumerate(self.tried):
             if one.variant.rung == "form":
                 continue
             try:
-                times = self._timed(one, list(rows))
+                times = self._timed(one, rows)
             except ModelError as error:  # what it answered before holds without it
                 self.skipped.append(Skipped(what=f"timing {one.variant.title}", why=str(error)))
                 continue
@@ -159,8 +156,9 @@ class _Desk:
 
     # -------------------------------------------------------------------------------- training
 
-    def _planned(self) -> tuple[Any, Measured, Planned]:
-        """The spec that trainings share, what a step takes here, and the trainings that fit. Raises BadInput, CannotRun."""
+    def _planned(self, shots: int) -> tuple[JobSpec, Measured, Planned, float]:
+        """The spec that trainings share, what a step takes here, the trainings that fit, and how many times longer one takes
+        behind `shots` examples in the prompt, where any are. Raises BadInput, CannotRun."""
         if self.folds.count < _ENOUGH_FOR_FOLDS:
             raise BadInput("the examples all resemble each other: nothing could be left out and asked about")
         draft = training.draft_spec(self.work, self.questions, self.folds)
@@ -169,28 +167,26 @@ class _Desk:
         if not measured.fits:
             raise CannotRun(measured.reason)
         draft = draft.model_copy(update=measured.ways())
-        shots = self.best_shots
-        factor = 1.0 if shots is None else self._shots_factor(draft, shots)
-        same_model = self.work.spec.base == self.work.model  # else the examples were chosen for another one
-        fitting: dict[str, Any] = {"with_shots": shots is not None and same_model, "shots_factor": factor}
-        planned = fit_into(self.folds, draft, measured, self.work.spec.minutes, **fitting)
+        with_shots = shots > 0 and self.work.spec.base == self.work.model  # else they were chosen for another one
+        factor = self._shots_factor(draft, shots) if with_shots else 1.0
+        minutes = self.work.spec.minutes
+        planned = fit_into(self.folds, draft, measured, minutes, with_shots=with_shots, shots_factor=factor)
         if not planned.of("lora"):
-            raise CannotRun(f"one training takes longer than {self.work.spec.minutes:g} minutes: raise --minutes")
-        return draft, measured, planned
+            raise CannotRun(announcing.too_short(planned, minutes))
+        return draft, measured, planned, factor
 
-    def _shots_factor(self, draft: Any, shots: Tried) -> float:
+    def _shots_factor(self, draft: JobSpec, shots: int) -> float:
         """How many times the tokens of a batch the examples in the prompt make of it."""
-        of_folds = cheaper.shots_of_folds(self.rungs, self.likeness, shots.variant.shots)
-        rows = training.rows_with_shots(self.questions, {0: of_folds[0]})
+        rows = training.rows_with_shots(self.questions, {0: self.choosing.of_folds(shots)[0]})
         shape = read_shape(draft.base_folder)
         tokens = [make_plan(shape, draft.recipe, part).pack_tokens for part in (rows, draft.train)]
         return max(1.0, tokens[0] / tokens[1])
 
-    def _train_with_shots(self, draft: Any, planned: Planned) -> list[Trainings]:
+    def _train_with_shots(self, draft: JobSpec, planned: Planned) -> list[Trainings]:
         splits, best = planned.of("few-shot+lora"), self.best_shots
         if best is None or not splits:
             return []
-        of_folds = cheaper.shots_of_folds(self.rungs, self.likeness, best.variant.shots)
+        of_folds = self.choosing.of_folds(best.variant.shots)
         count = len(self.questions.rows)
         numbers = [int(split.name.rpartition("-")[2]) for split in splits]
         shots = {fold: of_folds[fold] for fold in numbers}
@@ -210,9 +206,7 @@ class _Desk:
     def _tell_left_out(self, planned: Planned) -> None:
         self.notes.tell("trainings", f"{len(planned.splits)} trainings, about {planned.seconds / 60:.1f} minutes")
         if planned.left_out:
-            why = (
-                f"all of them take about {planned.all_s / 60:.0f} minutes, and --minutes is {self.work.spec.minutes:g}"
-            )
+            why = f"--minutes is {self.work.spec.minutes:g}; {announcing.all_of_them(planned)}"
             self.skipped.append(Skipped(what=f"{planned.left_out} more trainings", why=why))
 
     def _tell_mislabelled(self, found: Trainings) -> None:
@@ -228,7 +222,10 @@ class _Desk:
 
     # -------------------------------------------------------------------------------- what a request takes
 
-    def _timed(self, one: Tried, rows: list[int]) -> list[tuple[int, str, float]]:
+    def _rows_to_time(self) -> tuple[int, ...]:
+        return (self.folds.asked_of(0) if self.folds.count > 1 else self.folds.asked)[:TIMED]
+
+    def _timed(self, one: Tried, rows: tuple[int, ...]) -> list[tuple[int, str, float]]:
         def ask() -> dict[str, Any]:
             return {"times": self.questions.time(one.way, rows)}
 
@@ -258,14 +255,17 @@ class _Desk:
 
     def plan(self) -> dict[str, Any]:
         """A dry run: what would be asked and trained."""
-        asked = len(self.folds.asked) * (1 + 2 * len(set(self.work.spec.shots)) + (self.work.spec.against is not None))
-        lines = [f"up to {asked:,} questions before any training, {TIMED} more of each variant one by one"]
+        passes = list(cheaper.passes(self.rungs, self.choosing))
+        lines, shots = [], cheaper.most_shots(self.rungs, self.choosing)
         try:
             if not self.untrained:
-                _, _, planned = self._planned()
-                lines.append(f"{len(planned.splits)} trainings of about {planned.seconds / 60:.1f} minutes in all")
+                *_, planned, factor = self._planned(shots)
+                lines = list(announcing.training_lines(planned, self.work.spec.minutes, shots, factor))
         except (BadInput, CannotRun) as error:
             self.untrained = str(error)
+        trained = 0 if self.untrained else len({job for job, _ in planned.splits})
+        variants = sum(one.times for one in passes) + trained
+        lines[:0] = announcing.question_lines(passes, len(self.folds.asked), len(self._rows_to_time()), variants)
         known = {"advice_id": self.work.advice_id, "data": self.data.model_dump(mode="json"), "plan": lines}
         return {**known, "verdict": "planned", "untrained": self.untrained or None}
 
@@ -273,8 +273,7 @@ class _Desk:
         variants = compared(tuple(one.variant for one in self.tried))
         facts = self._facts(variants)
         recommendation = recommend(facts)
-        best = next((one for one in variants if one.key == recommendation.variant and one.shots), None)
-        chosen = best or (self.best_shots.variant if self.best_shots else None)
+        shots = self._rows_of(recommendation, variants)
         price = self.trained.one_price_usd if self.trained else None
         advice = Advice(
             advice_id=self.work.advice_id,
@@ -291,9 +290,9 @@ class _Desk:
             curve=asdict(self.curve) if self.curve else None,
             trained=self.trained,
             break_even=break_even(variants, price, facts.margin),
-            shots=self._shots(chosen),
+            shots=tuple(Shown(vars=one.vars, expected=one.answer) for one in map(self.questions.shot, shots)),
             recommendation=recommendation,
-            look=looking.look(self.work, self.questions, recommendation, variants, self._rows_of(chosen)),
+            look=looking.look(self.work, self.questions, recommendation, variants, shots),
             seconds=round(time.monotonic() - began_s, 3),
         )
         stored = advice.model_dump(mode="json")
@@ -323,17 +322,11 @@ class _Desk:
             advice_id=self.work.advice_id,
         )
 
-    def _rows_of(self, chosen: Variant | None) -> tuple[int, ...]:
-        """The rows that stand in the prompt where that many are chosen from all examples."""
-        if chosen is None or not chosen.shots:
-            return ()
-        answers = [one.expected for one in self.questions.rows]
-        everything = frozenset(range(len(answers)))
-        return covering(self.likeness, answers, everything, chosen.shots)
-
-    def _shots(self, chosen: Variant | None) -> tuple[Shown, ...]:
-        shots = map(self.questions.shot, self._rows_of(chosen))
-        return tuple(Shown(vars=one.vars, expected=one.answer) for one in shots)
+    def _rows_of(self, recommendation: Recommendation, variants: tuple[Variant, ...]) -> tuple[int, ...]:
+        """The rows that the recommended variant has in the prompt, chosen from all examples; none of any other, which nobody
+        measured together with it."""
+        count = next((one.shots for one in variants if one.key == recommendation.variant), 0)
+        return self.choosing.of_all(count) if count else ()
 
     def _places(self) -> list[int]:
         """The number of each kept example in those given, which is how people find it."""

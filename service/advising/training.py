@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from service.training import measure, train
 from service.tuning.material import model_source
 from suites.advice.answers import RIGHT, WRONG
 from suites.advice.curve import Measured as Point
+from suites.advice.curve import pool_parts
 from suites.advice.report import Trained
 
 Shots = Mapping[int, tuple[int, ...]]  # by fold, the rows in the prompt
@@ -44,7 +46,8 @@ Shots = Mapping[int, tuple[int, ...]]  # by fold, the rows in the prompt
 
 @dataclass(frozen=True)
 class Trainings:
-    """What the splits of one job came to; `letters` cover the rows of the folds that were trained whole."""
+    """What the splits of one job came to: `letters` cover the rows of the folds that were trained whole, `points` are one for
+    whole folds, one for halves and one for quarters."""
 
     results: tuple[TrialResult, ...]
     letters: str
@@ -84,7 +87,7 @@ def try_steps(work: Work, draft: JobSpec) -> Measured:
     """Some real steps in a process of their own."""
     folder = _folder(work, "trial")
     write_spec(draft, folder / "spec.json")
-    return measure(folder, work.claim.check)
+    return measure(folder, work.claim.settings.run_dir, work.claim.check)[0]
 
 
 def run_job(
@@ -101,7 +104,8 @@ def run_job(
         write_spec(draft.model_copy(update=changes), folder / "spec.json")
     spec = read_spec(folder / "spec.json")
     with PowerMeter() as meter:
-        ended = train(folder, _teller(work, job), work.claim.check, _told_lines(work, job))
+        run_dir, told = work.claim.settings.run_dir, _told_lines(work, job)
+        ended = train(folder, run_dir, _teller(work, job), work.claim.check, told)
     if ended["type"] != "finished":
         raise CannotRun(f"the trainings of the advice ended: {'; '.join(ended['reasons'])}")
     found = tuple(_result(folder, split) for split in spec.splits)
@@ -184,18 +188,19 @@ def _result(folder: Path, split: Split) -> TrialResult:
 
 def _trainings(results: tuple[TrialResult, ...], spec: JobSpec, count: int, watts: float | None) -> Trainings:
     letters = [" "] * count
-    points: list[Point] = []
+    parts: defaultdict[str, list[Point]] = defaultdict(list)
     judged: list[Judged] = []
     for result, split in zip(results, spec.splits, strict=True):
         right = {one.row: one.answered.strip() == spec.train[one.row].answer.strip() for one in result.judged}
         if right:
-            points.append(Point(len(split.train), sum(not each for each in right.values()), len(right)))
+            point = Point(len(split.train), sum(not each for each in right.values()), len(right))
+            parts[split.name.rpartition("-")[0]].append(point)
         if split.name.startswith(("full", "shots")):
             judged += result.judged
             for row, is_right in right.items():
                 letters[row % count] = RIGHT if is_right else WRONG
     trained_on = max(len(split.train) for split in spec.splits)
-    return Trainings(results, "".join(letters), tuple(points), tuple(judged), trained_on, watts)
+    return Trainings(results, "".join(letters), pool_parts(parts), tuple(judged), trained_on, watts)
 
 
 def _teller(work: Work, job: Job) -> Callable[..., None]:

@@ -49,7 +49,9 @@ def advise(
     of: Annotated[str | None, typer.Option("--of", help="Show an advice again, by its id.")] = None,
     write: Annotated[
         Path | None,
-        typer.Option("--write", help="Write the prompt as it is proposed, with its examples, to this file."),
+        typer.Option(
+            "--write", help="Write the prompt with the examples or parameters that are recommended to this file."
+        ),
     ] = None,
     html: Html = None,
     markdown: Markdown = None,
@@ -151,7 +153,6 @@ def _counts(given: str | None) -> list[int] | None:
 
 def _show(service: Client, found: dict[str, Any], files: dict[str, Any], as_json: bool) -> int:
     """Tables, or JSON; then the files that were asked for. Returns the exit code."""
-    from prompts.errors import BadInput
     from service.cli.exits import COULD_NOT_RUN
     from service.cli.output import print_json, show_error
 
@@ -168,10 +169,6 @@ def _show(service: Client, found: dict[str, Any], files: dict[str, Any], as_json
         _print(advice)
     _write_files(advice, files)
     if files["write"] is not None:
-        if not advice.shots and not _changes(advice):
-            raise BadInput(
-                f"{advice.advice_id} proposes no change of the prompt: there is nothing to write", param="write"
-            )
         _write_prompt(service, advice, files["write"])
     return _exit_code(advice)
 
@@ -197,7 +194,8 @@ def _planned(found: dict[str, Any], as_json: bool) -> int:
         for line in (*found["data"]["lines"], *found["plan"]):
             out().print(line, markup=False)
         if found["untrained"]:
-            out().print(f"nothing would be trained: {found['untrained']}", markup=False)
+            out().print(f"trainings  none: {found['untrained']}; all else is measured without them", markup=False)
+        out().print("next       the same without --dry-run; what was answered before is not asked again", markup=False)
     return 0
 
 
@@ -230,25 +228,41 @@ def _write_files(advice: Advice, files: dict[str, Any]) -> None:
         webbrowser.open(page.resolve().as_uri())
 
 
-def _changes(advice: Advice) -> dict[str, Any]:
-    """The parameters of the variant that is recommended."""
-    chosen = advice.recommendation.variant
-    return next((one.changes for one in advice.variants if one.key == chosen), {})
+def _proposed(advice: Advice) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Examples and parameters of the variant that is recommended, and of no other: nobody measured them together.
+
+    Raises BadInput where it changes nothing of the prompt.
+    """
+    from prompts.errors import BadInput
+
+    chosen = advice.recommendation
+    one = next((each for each in advice.variants if each.key == chosen.variant), None)
+    examples = [each.model_dump() for each in advice.shots] if one is not None and one.shots else []
+    changes = one.changes if one is not None else {}
+    if not examples and not changes:
+        said = f"{advice.advice_id} recommends: {chosen.title}"
+        raise BadInput(
+            f"--write: {said}. That changes nothing of the prompt's file, so nothing was written", param="write"
+        )
+    return examples, changes
 
 
 def _write_prompt(service: Client, advice: Advice, path: Path) -> None:
-    """The prompt with the proposed examples and parameters, to be looked through and committed."""
+    """The prompt with the recommended examples and parameters, to be looked through and committed."""
     from prompts.formats.writing import prompt_text
     from prompts.prompt import PromptContent
     from service.advising.patching import prompt_keys
     from service.cli.output import err
     from service.cli.reports import write_text
 
+    examples, changes = _proposed(advice)
     name, _, number = advice.prompt.partition("@")
     stored = service.call("GET", f"/api/prompts/{name}/versions/{number}")
     content = PromptContent.model_validate({key: stored[key] for key in PromptContent.model_fields if key in stored})
-    examples = [*content.model_dump(mode="json").get("examples", ()), *(one.model_dump() for one in advice.shots)]
-    parameters = {**content.parameters, **_changes(advice)}
-    changed = {**content.model_dump(mode="json"), "examples": examples, "parameters": parameters}
+    data = content.model_dump(mode="json")
+    changed = {**data, "examples": [*data.get("examples", ()), *examples]}
+    changed["parameters"] = {**content.parameters, **changes}
     write_text(path, prompt_text(prompt_keys(PromptContent.model_validate(changed))))
-    err().print(f"wrote {path}: {len(advice.shots)} examples in the prompt", markup=False)
+    told = [f"{len(examples)} examples"] if examples else []
+    told += [f"{name} {value}" for name, value in changes.items()]
+    err().print(f"wrote {path}: the prompt with {', '.join(told)}", markup=False)

@@ -17,6 +17,7 @@ from finetune.data import (
     clean,
     make_dataset,
     make_report,
+    shown_in,
 )
 from prompts.messages import Message
 from service import datasets
@@ -40,11 +41,14 @@ class Examples:
 
 
 def gather(claim: Claim, work: Material) -> Examples:
-    """The job's examples, cleaned and reported on; the dataset is stored, so that its digest can be looked up."""
+    """The job's examples, cleaned and reported on; the dataset is stored, so that its digest can be looked up.
+
+    What the prompt itself shows as an example is left out: its answer stands in every message that is sent.
+    """
     dataset, given = _given(claim, work)
     pinned = {**work.spec.held_out, work.spec.suite: work.spec.suite_version}
     heldout = list(heldout_cases(claim.database, pinned))
-    cleaned = clean(given, heldout)
+    cleaned = clean(given, heldout, shown_in(work.prompt))
     tokens = token_counts(claim.settings, work.spec.base)
     return Examples(dataset, given, cleaned, make_report(given, heldout, work.prompt, tokens, cleaned=cleaned))
 

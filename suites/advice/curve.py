@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -103,6 +103,21 @@ def learn_curve(points: Sequence[Measured], sizes: Sequence[int], bar: float | N
     forecasts = tuple(_forecast(size, fit, draws, bar) for size in sizes)
     needed = None if bar is None else _needed(fit, draws, sizes[0], bar, forecasts[0], is_law=is_law)
     return Curve(pooled, "power law" if is_law else "level", fit, forecasts, needed)
+
+
+def pool_parts(parts: Mapping[str, Sequence[Measured]]) -> tuple[Measured, ...]:
+    """One point for each part of the folds (the whole, a half, a quarter), at the rounded mean of its sizes.
+
+    Folds of equal share differ by a row or two. Taken for sizes of their own, each would be weighed by the variance of
+    its own rate, so that a lucky fold weighs most; and of a level only the largest would count.
+    """
+    return pool(
+        [
+            Measured(round(fmean(each.examples for each in part)), one.wrong, one.total)
+            for part in parts.values()
+            for one in part
+        ]
+    )
 
 
 def pool(points: Sequence[Measured]) -> tuple[Measured, ...]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from suites.advice.curve import Curve
+from suites.advice.curve import Curve, Needed
 from suites.advice.report import ORDER, TRAINED, BreakEven, Recommendation, Rung, Variant
 
 MOST_CONTRADICTING = 0.2  # of the examples, as the data report refuses them
@@ -61,6 +61,11 @@ class Facts:
         return self.variants[0]
 
     @property
+    def prompt_is_enough(self) -> bool:
+        """Whether the prompt alone reaches the bar, be it within the bounds or not."""
+        return self.bar is not None and self.prompt.accuracy >= self.bar
+
+    @property
     def candidates(self) -> list[Variant]:
         """What can be shipped and keeps the suite's bounds of time and price, the cheapest rung first."""
         found = [one for one in self.variants[1:] if one.ships and one.rung in _OF_RUNG and not self.breaks(one)]
@@ -79,26 +84,33 @@ class Facts:
     def helps(self, one: Variant) -> bool:
         """Whether it is better than the prompt alone, by `margin` or more, and surely so.
 
-        Where the prompt is good enough but too slow or too dear, what is good enough and is neither helps, too.
+        Where the prompt is good enough but too slow or too dear, what is good enough and is neither helps, too; without a
+        bar what is as good as the prompt but for `margin`.
         """
-        if self.bar is not None and self.prompt.accuracy >= self.bar and one.level >= self.bar:
+        if self.breaks(self.prompt) and self.is_as_good(one):
             return True
         pairs = one.paired
         return pairs is not None and pairs.p_holm <= self.alpha and pairs.difference >= self.margin
+
+    def is_as_good(self, one: Variant) -> bool:
+        """Whether it can stand in for the prompt: both reach the bar, or without one it is no worse but for `margin`."""
+        if self.bar is None:
+            return one.level >= self.prompt.accuracy - self.margin - 1e-9
+        return self.prompt_is_enough and one.level >= self.bar
 
 
 def recommend(facts: Facts) -> Recommendation:
     """The first line of the rule that holds."""
     if found := _about_examples(facts):
         return found
-    if facts.bar is not None and facts.prompt.accuracy >= facts.bar and not facts.breaks(facts.prompt):
+    if facts.prompt_is_enough and not facts.breaks(facts.prompt):
         return _ship(facts, f"{_rate(facts.prompt)}, and the suite asks for {facts.bar:.1%}")
     helping = [one for one in facts.candidates if facts.helps(one)]
     chosen = _cheapest(facts, helping)
     if chosen is not None:
         return _take(facts, chosen)
     if facts.bar is None:
-        return _ship(facts, "nothing that was tried is surely better than the prompt alone", *_not_helping(facts))
+        return _without_a_bar(facts)
     return _beyond_the_bar(facts, helping)
 
 
@@ -168,6 +180,24 @@ def _ship(facts: Facts, *reasons: str) -> Recommendation:
     return _made("ship the prompt", "Ship the prompt as it is", reasons, commands, facts.prompt.key)
 
 
+def _without_a_bar(facts: Facts) -> Recommendation:
+    """Nothing helps: the prompt is shipped, where it keeps the suite's bounds."""
+    if facts.breaks(facts.prompt):
+        told = f"the prompt alone has {_rate(facts.prompt)}, and nothing that was tried is as good within the bounds"
+        return _out_of_bounds(facts, [told, *_not_helping(facts), *_broken(facts)])
+    return _ship(facts, "nothing that was tried is surely better than the prompt alone", *_not_helping(facts))
+
+
+def _out_of_bounds(facts: Facts, reasons: Sequence[str]) -> Recommendation:
+    """The prompt is good enough, and the suite's gate would fail it for its time or its price."""
+    title = "Do not ship the prompt as it is: it breaks the suite's bounds, and nothing as good keeps them"
+    return _made("out of bounds", title, reasons, [_another_base(facts)])
+
+
+def _broken(facts: Facts) -> list[str]:
+    return [broken for one in facts.variants if (broken := facts.breaks(one))]
+
+
 def _not_helping(facts: Facts) -> list[str]:
     return [f"{one.title} has {_rate(one)}{_paired(one)}" for one in facts.candidates]
 
@@ -176,18 +206,29 @@ def _not_helping(facts: Facts) -> list[str]:
 
 
 def _beyond_the_bar(facts: Facts, helping: Sequence[Variant]) -> Recommendation:
-    """The bar is missed by all that was tried: more examples, or none of it."""
-    best = max(helping, key=lambda one: one.level, default=None)
+    """The bar is missed by all that was tried, or the bounds are: more examples, or none of it."""
     reasons = [f"the suite asks for {facts.bar:.1%}, and the prompt alone has {_rate(facts.prompt)}"]
-    if best is not None:
+    if helping:
         top = max(helping, key=lambda one: one.accuracy)  # as measured: the forecast is told beside it
         reasons.append(f"the best that was tried, {top.title}, has {_rate(top)}{_paired(top)}")
     else:
         reasons += ["nothing that was tried is surely better than the prompt alone", *_not_helping(facts)]
-    reasons += [broken for one in facts.variants if (broken := facts.breaks(one))]
+    reasons += _broken(facts)
     needed = facts.curve.needed if facts.curve else None
+    tuned = next((one for one in facts.variants if one.rung == "lora"), None)
+    is_barred = tuned is not None and bool(facts.breaks(tuned))  # more examples make it neither faster nor cheaper
+    if facts.prompt_is_enough and (needed is None or is_barred):
+        return _out_of_bounds(facts, reasons)
     if needed is None:
         return _undecided(facts, reasons)
+    if is_barred:
+        title = "Do not fine-tune: the tuned model breaks the suite's bounds, however many examples it learns from"
+        return _made("do not fine-tune", title, reasons, [_another_base(facts)])
+    return _by_the_curve(facts, needed, reasons, tuned)
+
+
+def _by_the_curve(facts: Facts, needed: Needed, reasons: list[str], tuned: Variant | None) -> Recommendation:
+    """What more examples would give the fine-tune, which keeps the suite's bounds."""
     if needed.answer == "number" and needed.examples is not None:
         more = max(1, needed.examples - facts.kept)
         ends = f"{needed.low:,} to {needed.high:,}" if needed.high else f"{needed.low:,} or more"
@@ -198,12 +239,13 @@ def _beyond_the_bar(facts: Facts, helping: Sequence[Variant]) -> Recommendation:
             f"by the learning curve no number of examples up to 16 times the {facts.kept} there are reaches it"
         )
         title = "Do not fine-tune: the threshold is out of reach for this base model"
-        return _made("do not fine-tune", title, reasons, [f"turnout advise {facts.called} --base ALIAS{facts.local}"])
+        return _made("do not fine-tune", title, reasons, [_another_base(facts)])
     if needed.answer == "reached":
         reasons.append(
             "by the learning curve a training on all examples reaches it, which the folds do not show surely"
         )
-        return _made("fine-tune", _TITLES["fine-tune"], reasons, [_finetune(facts)], best.key if best else None)
+        key = tuned.key if tuned else None  # of what is recommended, never of a cheaper rung that helps more
+        return _made("fine-tune", _TITLES["fine-tune"], reasons, [_finetune(facts)], key)
     reasons.append("whether more examples would reach it the curve cannot say")
     return _made("collect examples", f"Collect {facts.kept:,} more examples, and ask again", reasons, [_advise(facts)])
 
@@ -226,6 +268,10 @@ def _made(
 
 def _finetune(facts: Facts) -> str:
     return f"turnout finetune {facts.called}{facts.options}{facts.local} --watch"
+
+
+def _another_base(facts: Facts) -> str:
+    return f"turnout advise {facts.called} --base ALIAS{facts.local}"
 
 
 def _advise(facts: Facts, more: str = "") -> str:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data import Example, HeldOut, clean, input_key, likeness, similar
+from finetune.data import Example, HeldOut, clean, input_key, likeness, shown_in, similar
+from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt
 
 
 def ticket(text: str, expected: str = "billing") -> Example:
@@ -311,6 +312,60 @@ def test_a_passage_that_boilerplate_parts_is_a_leak():
     examples = [ticket(f"{words(10**6 + 1000 * number, 50)} {SIGNATURE}") for number in range(20)]
     parted = ticket(f"{words(3 * 10**6, 90)} {words(43, 7)} {SIGNATURE} {words(500_000, 6)}")
     assert clean([*examples, parted], heldout).drops[0].reason == "held-out-13-gram"
+
+
+SYSTEM = {"role": "system", "content": "Answer in {{ language }}."}
+
+
+def prompt_with(*shown: dict[str, str], system: bool = False, user: str = "Sort: {{ ticket }}") -> CompiledPrompt:
+    """A prompt with examples; `system` gives it a variable that they do not hold."""
+    variables = {"ticket": {"type": "string"}, "tone": {"type": "string", "default": "plain"}}
+    variables |= {"language": {"type": "string"}} if system else {}
+    messages = [*([SYSTEM] if system else []), {"role": "user", "content": user}]
+    examples = [{"vars": each, "expected": "billing"} for each in shown]
+    content = {"messages": messages, "variables": variables, "examples": examples, "model": "m"}
+    return compile_prompt(PromptContent.model_validate(content))
+
+
+def test_what_stands_in_the_prompt_is_left_out_and_so_is_what_is_nearly_the_same():
+    given = [ticket(text) for text in ("Where is my parcel?", "i WAS charged twice", "I was charged twice!", "It broke",
+                                       "Iwaschargedtwice")]  # fmt: skip
+    shown = shown_in(prompt_with({"ticket": "Hello"}, {"ticket": "I was charged twice"}))
+    report = clean(given, [{"ticket": "Where is my parcel?"}], shown)
+    assert report.kept == (given[3],)
+    assert [(drop.index, drop.reason, drop.matched, drop.repeats) for drop in report.drops[1:]] == [
+        (1, "in-prompt", 1, "the prompt's example 1"),
+        (2, "in-prompt-near", 1, "the prompt's example 1"),
+        (4, "in-prompt", 1, "the prompt's example 1"),
+    ]
+
+
+def test_an_answer_that_the_prompt_gives_otherwise_is_no_contradiction_of_the_examples():
+    shown = shown_in(prompt_with({"ticket": "It broke"}))
+    report = clean([ticket("It broke", "returns"), ticket("it broke", "sales"), ticket("Hello")], [], shown)
+    assert (len(report.drops), report.conflicts) == (2, ())
+
+
+def test_examples_are_compared_by_what_the_last_user_message_asks_with():
+    rows = [
+        Example({"ticket": text, "language": "French"}, "billing") for text in ("I was charged twice", "Hello there")
+    ]
+    report = clean(rows, [], shown_in(prompt_with({"ticket": "I was charged twice"}, system=True)))
+    assert report.kept == (rows[1],)
+
+
+def test_a_variable_that_is_left_out_has_its_default():
+    shown = shown_in(prompt_with({"ticket": "No"}, user="{{ ticket }} {{ tone }}"))
+    row = Example({"ticket": "No", "tone": "plain"}, "billing")
+    assert [drop.reason for drop in clean([row], [], shown).drops] == ["in-prompt"]
+
+
+def test_a_question_that_many_inputs_share_tells_none_of_them():
+    """What tells them apart stands in the system message, of which an example in the prompt holds nothing."""
+    rows = [Example({"ticket": "Sort it", "language": f"{name} {name[::-1]}"}, "billing")
+            for name in ("amber", "birch", "cedar", "delta", "ember", "flint", "grove", "hazel", "indigo", "juniper")]  # fmt: skip
+    assert len(clean(rows, [], shown_in(prompt_with({"ticket": "Sort it"}, system=True))).kept) == 10
+    assert shown_in(prompt_with({}, user="Sort it.")).vars == ()
 
 
 @pytest.mark.integration

@@ -265,3 +265,14 @@ def test_a_dataset_knows_where_its_examples_came_from():
         "suite:support.triage@3 (2 examples)", "file:more.jsonl sha256:ab (1 example)"]  # fmt: skip
     with pytest.raises(IndexError, match="has 3"):
         dataset.place(3)
+
+
+def test_what_stands_in_the_prompt_is_counted_and_named():
+    given = examples()
+    shown = prompt_of(examples=({"vars": dict(given[3].vars), "expected": "billing"},))
+    report = report_of(given, prompt=shown)
+    assert (report.given, report.kept, report.dropped) == (22, 21, {"in-prompt": 1})
+    assert (report.overlaps.total, report.duplicates.shown[0].repeats) == (0, "the prompt's example 0")
+    lines = report_lines(report)
+    assert "  left out 1: stands in the prompt as one of its examples" in lines
+    assert "repeated   example 3: in-prompt, the prompt's example 0" in lines

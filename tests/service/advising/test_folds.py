@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from finetune.data import Example
-from finetune.plan import JobSpec, Measured, Recipe, Row, Split
+from finetune.plan import JobSpec, Judged, Measured, Recipe, Row, Split
+from service.advising import announcing, training
 from service.advising.energy import PowerMeter, energy
 from service.advising.folds import Folds, fit_into, make_folds, wanted
 from service.advising.training import Trainings, with_shots
+from suites.advice.curve import Measured as Point
 from tests.service.advising.conftest import examples
 
 FOLDS = Folds(tuple(row % 3 for row in range(60)))
@@ -73,6 +77,57 @@ def test_what_fits_into_the_minutes_is_taken_in_that_order():
     assert everything.seconds == pytest.approx(everything.all_s)
     assert len(everything.of("few-shot+lora")) == 3
     assert fit_into(FOLDS, draft(), MEASURED, 0.01, with_shots=False, shots_factor=1.0).splits == ()
+    assert planned.all_s == pytest.approx(everything.all_s)
+    assert planned.first_s == pytest.approx(planned.seconds)
+
+
+def test_the_trainings_are_announced_by_what_they_are_for():
+    everything = fit_into(FOLDS, draft(), MEASURED, 60, with_shots=True, shots_factor=2.5)
+    lines = list(announcing.training_lines(everything, 60, 16, 2.5))
+    assert lines[0].startswith(f"trainings  12, about {everything.seconds / 60:.1f} of 60 minutes")
+    assert [line.split(" ", 11)[-1] for line in lines[1:]] == [
+        "3 of the LoRA, each asked about the examples that it did not see",
+        "6 on halves and quarters of their examples, for the learning curve",
+        "3 behind 16 examples in the prompt, reckoned at 2.5 times the minutes",
+    ]
+
+
+def test_what_does_not_fit_says_which_minutes_would_do():
+    little = fit_into(FOLDS, draft(), MEASURED, 0.5, with_shots=True, shots_factor=2.0)
+    enough = int(announcing.all_of_them(little).split()[1])
+    assert fit_into(FOLDS, draft(), MEASURED, enough, with_shots=True, shots_factor=2.0).left_out == 0
+    assert (
+        f"{little.left_out} more would make it surer: --minutes {enough} allows all 12"
+        in (list(announcing.training_lines(little, 0.5, 16, 2.0))[-1])
+    )
+    none = fit_into(FOLDS, draft(), MEASURED, 0.01, with_shots=True, shots_factor=2.0)
+    assert announcing.too_short(none, 0.01) == (
+        "one training takes about 0.3 minutes here, and 0.01 are allowed: "
+        f"--minutes 1 allows one, --minutes {enough} allows all 12"
+    )
+
+
+def test_folds_that_differ_by_a_row_give_one_point_of_the_curve():
+    folds = Folds(tuple(row % 3 for row in range(100)))
+    names = [(f"{part}-{fold}", fold, share) for part, share in (("full", 1.0), ("half", 0.5)) for fold in range(3)]
+    splits = tuple(
+        Split(name=name, train=folds.part(fold, share), left_out=folds.left_out(fold)) for name, fold, share in names
+    )
+    assert {len(split.train) for split in splits} == {33, 34, 66, 67}
+    spec = JobSpec(
+        job_id="j", base_folder=Path("b"), output_dir=Path("o"), train=(ROW,) * 100, recipe=Recipe(), splits=splits
+    )
+    results: Any = [
+        SimpleNamespace(
+            judged=[
+                Judged(row=row, answered="ok" if row % 2 else "no", loss=1.0, log_likelihood=-1.0)
+                for row in split.left_out
+            ]
+        )
+        for split in splits
+    ]
+    found = training._trainings(tuple(results), spec, 100, None)
+    assert found.points == (Point(34, 50, 100), Point(67, 50, 100))
 
 
 def test_what_stands_in_the_prompt_is_not_trained_on():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,10 @@ from service.errors import CannotRun
 from service.identity import Principal
 from service.store import jobs
 from service.store.tables import CACHED_COMPLETION, LOOK
-from service.tuning.claim import Cancelled
+from service.tuning.claim import Cancelled, Claim
+from tests.service import adapter_histories as made
 from tests.service.advising.conftest import Advise, claim_of, examples, put_suite, ticket
+from tests.service.advising.test_folds import MEASURED, draft
 from tests.service.conftest import Service, triage
 
 
@@ -42,6 +46,7 @@ def test_everything_but_a_training_is_measured_and_one_thing_recommended(advise:
     assert found["recommendation"]["kind"] == found["verdict"] == "mend the form"
     assert found["look"] == {"taken": False, "why": loop.looking.NOT_ASKED}
     assert len(found["rows"]) == 40
+    assert found["shots"] == []  # no examples are recommended
     assert found["digest"].startswith("sha256:")
 
 
@@ -120,8 +125,44 @@ def test_a_model_that_cannot_be_timed_is_told_and_no_end_of_it(advise: Advise, m
 def test_a_dry_run_asks_nothing(advise: Advise):
     found = advise(dry_run=True)
     assert found["verdict"] == "planned"
-    assert found["plan"][0].startswith("up to 200 questions")
+    assert found["plan"][0].startswith("questions  up to 200, fewer")
+    assert [line.strip() for line in found["plan"][1:]] == [
+        "40 by weak with the prompt alone",
+        "not tried: with a choice among the labels, where the server takes one: weak is a fake model, which takes every "
+        "parameter and heeds none",
+        "80 with 2 or 4 examples in the prompt, chosen to cover",
+        "80 with 2 or 4 examples in the prompt, the most similar ones",
+        "timing     15 questions more to each of up to 5 variants, one at a time, after the trainings",
+    ]
     assert "cannot be tuned" in found["untrained"]
+
+
+def test_a_dry_run_counts_what_is_tried_with_another_temperature_and_another_model(advise: Advise, service: Service):
+    service.push(data=triage(model="weak", modelParameters={"temperature": 0.7}))
+    found = advise(dry_run=True, prompt="support.triage@2", against="better")
+    assert found["plan"][0].startswith("questions  up to 280, fewer")
+
+
+def test_a_dry_run_plans_the_trainings_behind_examples(service: Service, monkeypatch: pytest.MonkeyPatch):
+    """Examples in the prompt were not tried yet: the most that may be stand for them."""
+    put_suite(service)
+    spec = {"suite": "support.triage", "suite_version": 1, "prompt_version": 1, "model": "weak", "base": "weak",
+            "shots": [2, 4], "minutes": 60, "dry_run": True}  # fmt: skip
+    service.context.jobs.submit("advice", spec, Principal("key_a", "admin"), "job_dry")
+    monkeypatch.setattr(loop.training, "draft_spec", lambda *_: draft())
+    monkeypatch.setattr(loop.training, "try_steps", lambda *_: MEASURED)
+    monkeypatch.setattr(loop, "read_shape", lambda _: None)
+    characters: Any = lambda _, __, rows: SimpleNamespace(pack_tokens=sum(len(str(row.messages)) for row in rows))  # noqa: E731
+    monkeypatch.setattr(loop, "make_plan", characters)
+    found = loop.advise(claim_of(service, "job_dry"))
+    assert found["untrained"] is None
+    lines = [line.strip() for line in found["plan"]]
+    assert lines[5].endswith("to each of up to 7 variants, one at a time, after the trainings")
+    assert lines[6].startswith("trainings  12, about ")
+    assert lines[7].startswith("3 of the LoRA")
+    behind = re.fullmatch(r"3 behind 4 examples in the prompt, reckoned at (\S+) times the minutes", lines[9])
+    assert behind is not None
+    assert float(behind[1]) > 1
 
 
 def test_parameters_are_tried_where_they_could_mend_something(advise: Advise, service: Service):
@@ -136,6 +177,34 @@ def test_examples_that_do_not_fit_are_left_out_with_the_reason(advise: Advise):
         "what": "30 examples, chosen to cover",
         "why": "the other folds have 26 examples, fewer than twice as many",
     } in (found["skipped"])
+
+
+def test_what_stands_in_the_prompt_already_is_neither_asked_nor_chosen_again(advise: Advise, service: Service):
+    shown = examples()[:3]
+    service.push(data=triage(model="weak", examples=shown))
+    found = advise(prompt="support.triage@2")
+    assert (found["data"]["given"], found["data"]["kept"]) == (40, 37)
+    assert found["rows"] == list(range(3, 40))
+    assert "  left out 3: stands in the prompt as one of its examples" in found["data"]["lines"]
+
+
+def test_recommended_parameters_come_without_examples(
+    advise: Advise, service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    """Examples help, too, but nobody measured them together with the parameters."""
+    monkeypatch.setattr("service.advising.cheaper.scored", _as_if_parameters_helped)
+    service.push(data=triage(model="weak", modelParameters={"temperature": 0.7}))
+    found = advise({"thresholds": {"pass_rate": 0.8}}, prompt="support.triage@2")
+    assert (found["verdict"], found["recommendation"]["variant"]) == ("set parameters", "parameters")
+    assert found["shots"] == []
+
+
+def _as_if_parameters_helped(key: str, rung: str, title: str, model: str, outcomes: str, **known: Any) -> Any:
+    from suites.advice.report import scored
+
+    return scored(
+        key, rung, title, model, "1" * len(outcomes) if rung in ("parameters", "few-shot") else outcomes, **known
+    )  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------ the one look
@@ -227,3 +296,20 @@ def test_another_job_is_no_advice(service: Service):
 
 def test_texts_of_the_tests_do_not_resemble_each_other():
     assert len({ticket(n, "x") for n in range(300)}) == 300
+
+
+def test_the_adapters_that_were_timed_are_deleted_once_the_advice_is_given(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    def trained(claim: Claim) -> dict[str, Any]:
+        made.install(claim.folder / "lora" / "training", "adapter")
+        return {"verdict": "fine-tune"}
+
+    monkeypatch.setattr(loop, "advise", trained)
+    put_suite(service)
+    job_id = service.call("POST", "/api/advice", "author", json={"suite": "support.triage"}).json()["job_id"]
+    service.work(job_id)
+
+    training = service.settings.home / "jobs" / job_id / "lora" / "training"
+    assert training.is_dir()
+    assert not (training / "adapter").exists()

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from suites.advice.curve import Curve, Fit, Measured, Needed, fit_errors, learn_curve, pool
+from suites.advice.curve import Curve, Fit, Measured, Needed, fit_errors, learn_curve, pool, pool_parts
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,29 @@ def test_the_same_size_is_pooled():
         Measured(25, 5, 10),
         Measured(50, 4, 30),
     )
+
+
+def test_folds_that_differ_by_a_row_are_one_size():
+    parts = {"full": [Measured(66, 3, 34), Measured(67, 9, 33), Measured(67, 8, 33)], "half": [Measured(33, 10, 34)]}
+    assert pool_parts(parts) == (Measured(33, 10, 34), Measured(67, 20, 100))
+
+
+@pytest.mark.parametrize("with_parts", [False, True])
+def test_a_lucky_fold_promises_nothing(with_parts: bool):
+    """All sizes have three quarters right. Taken for sizes of their own, folds forecast 85% and more too often."""
+    dice = random.Random(5)  # noqa: S311
+    apart, pooled = [], []
+    for _ in range(400):
+        sizes = {"full": (39, 40, 41), **({"half": (20,), "quarter": (10,)} if with_parts else {})}
+        parts = {
+            part: [Measured(size, sum(dice.random() < 0.25 for _ in range(20)), 20) for size in its]
+            for part, its in sizes.items()
+        }
+        each = [point for points in parts.values() for point in points]
+        apart.append(1 - fit_errors(pool(each))[0].error(60) >= 0.85 - 1e-9)
+        pooled.append(1 - fit_errors(pool_parts(parts))[0].error(60) >= 0.85 - 1e-9)
+    assert sum(apart) > 1.5 * sum(pooled)
+    assert sum(pooled) / len(pooled) <= (0.1 if with_parts else 0.06)
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,58 @@ def test_a_prompt_that_is_good_and_too_slow_gives_way_to_what_is_as_good_and_fas
     assert found.next == ("turnout finetune s --base small --watch",)
 
 
+def test_a_fine_tune_that_the_curve_alone_promises_carries_no_cheaper_variants_key():
+    shots, lora = variant("few-shot", 74, key="few-shot-8", shots=8), variant("lora", 61, forecast=0.779)
+    found = recommend(facts(variant("prompt", 60), shots, lora, bar=0.775, curve=curve(0.6, 0.68, 0.75, bar=0.775)))
+    assert (found.kind, found.variant) == ("fine-tune", "lora")
+    assert "which the folds do not show surely" in found.reasons[-1]
+    untold = recommend(facts(variant("prompt", 60), shots, bar=0.775, curve=curve(0.6, 0.68, 0.75, bar=0.775)))
+    assert (untold.kind, untold.variant) == ("fine-tune", None)
+
+
+SLOW, DEAR = Spend(p95_ms=900), Spend(cost_per_1k_usd=3.0)
+
+
+@pytest.mark.parametrize("accuracies", [(0.8, 0.9, 0.95), (0.6, 0.72, 0.8), (0.7, 0.708, 0.71), (0.7, 0.7)])
+@pytest.mark.parametrize("spend", [SLOW, DEAR])
+def test_a_training_that_breaks_the_suites_bounds_is_never_advised(spend: Spend, accuracies: tuple[float, ...]):
+    lora = variant("lora", 80, forecast=0.96, spend=spend)
+    tried = facts(variant("prompt", 10), lora, bar=0.9, curve=curve(*accuracies), p95_ms=500, cost_per_1k_usd=1)
+    found = recommend(tried)
+    assert (found.kind, found.variant) == ("do not fine-tune", None)
+    assert any("is above the suite's" in reason for reason in found.reasons)
+    assert found.next == ("turnout advise s --base ALIAS",)
+
+
+@pytest.mark.parametrize(
+    ("spend", "said"),
+    [
+        (SLOW, "prompt: p95 of 900 ms is above the suite's 500 ms"),
+        (DEAR, "prompt: $3 for 1,000 requests is above the suite's $1"),
+    ],
+)
+@pytest.mark.parametrize("bar", [None, 0.9])
+def test_a_prompt_that_breaks_a_bound_is_not_shipped(spend: Spend, said: str, bar: float | None):
+    found = recommend(facts(variant("prompt", 95, spend=spend), bar=bar, p95_ms=500, cost_per_1k_usd=1))
+    assert (found.kind, found.variant) == ("out of bounds", None)
+    assert said in found.reasons
+    assert "Do not ship the prompt as it is" in found.title
+
+
+def test_without_a_bar_what_is_as_good_as_a_slow_prompt_and_faster_is_taken():
+    slow, quick = variant("prompt", 80, spend=SLOW), Spend(p95_ms=100)
+    found = recommend(facts(slow, variant("lora", 79, spend=quick), p95_ms=500))
+    assert (found.kind, found.variant) == ("fine-tune", "lora")
+    assert found.reasons[0] == "prompt: p95 of 900 ms is above the suite's 500 ms"
+    assert recommend(facts(slow, variant("lora", 70, spend=quick), p95_ms=500)).kind == "out of bounds"
+
+
+def test_a_good_prompt_that_is_too_slow_waits_for_examples_where_a_fast_fine_tune_takes_more_of_them():
+    tried = (variant("prompt", 95, spend=SLOW), variant("lora", 80, spend=Spend(p95_ms=100)))
+    more = recommend(facts(*tried, bar=0.9, p95_ms=500, kept=150, curve=curve(0.6, 0.72, 0.8, total=100_000)))
+    assert more.kind == "collect examples"
+
+
 # ------------------------------------------------------------------------------------------------ break-even
 
 

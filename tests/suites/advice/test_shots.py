@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
+
 from suites.advice.shots import Likeness, covering, most_similar
 
 TEXTS = (
@@ -52,3 +56,37 @@ def test_free_text_is_covered_by_distance_alone():
 
 def test_texts_that_share_nothing_are_chosen_in_their_order():
     assert covering(Likeness(("a1", "b2", "c3")), ("x", "y", "z"), frozenset({0, 1, 2}), 2) == (0, 1)
+
+
+def many(count: int, seed: int = 0) -> tuple[Likeness, tuple[str, ...]]:
+    """Texts of twelve words of a hundred, and labels."""
+    dice = random.Random(seed)  # noqa: S311
+    words = [f"{head}{tail}" for head in ("bra", "clo", "dri", "fle", "gru") for tail in range(20)]
+    texts = [" ".join(dice.choices(words, k=12)) for _ in range(count)]
+    return Likeness(texts), tuple("abcdef"[at % 6] for at in range(count))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_fewer_examples_are_the_first_of_more(seed: int):
+    likeness, answers = many(60, seed)
+    allowed = frozenset(random.Random(seed).sample(range(60), 40))  # noqa: S311
+    most = covering(likeness, answers, allowed, 16)
+    assert [covering(likeness, answers, allowed, count) for count in (1, 4, 8)] == [most[:1], most[:4], most[:8]]
+
+
+def test_a_texts_centrality_is_the_sum_of_its_similarities():
+    likeness, _ = many(30)
+    among = list(range(0, 30, 2))
+    found = likeness.centralities(among)
+    for at in among:
+        assert found[at] == pytest.approx(sum(likeness.to(at).get(other, 0.0) for other in among if other != at))
+
+
+@pytest.mark.parametrize("count", [100, 400])
+def test_of_many_texts_only_those_that_are_chosen_are_compared_with_all(count: int, monkeypatch: pytest.MonkeyPatch):
+    likeness, answers = many(count)
+    compared: list[int] = []
+    to = Likeness.to
+    monkeypatch.setattr(Likeness, "to", lambda self, at: compared.append(at) or to(self, at))  # type: ignore[func-returns-value]
+    chosen = covering(likeness, answers, frozenset(range(count)), 16)
+    assert compared == list(chosen)

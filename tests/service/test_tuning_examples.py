@@ -1,0 +1,48 @@
+"""The examples that fine-tunes and advices work on: none of those that their prompt shows already."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune.data import report_lines
+from service.identity import LOCAL_ADMIN
+from service.tuning.claim import Claim
+from service.tuning.examples import Examples, gather
+from service.tuning.material import FinetuneSpec, material_of
+from service.tuning.planning import _parts
+from tests.service.advising.conftest import cases, examples
+from tests.service.conftest import Service, make_settings, suite, triage
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Examples:
+    """What a fine-tune of a prompt with two examples in it gathers, which stand among the forty to train on."""
+    shown: list[dict[str, Any]] = [
+        examples()[1],
+        {"vars": {"ticket": examples()[6]["vars"]["ticket"] + " !"}, "expected": "tech"},
+    ]
+    with Service(make_settings(tmp_path / "home")).running() as service:
+        service.push(data=triage(examples=shown))
+        content = suite(*cases(), training={"examples": examples()})
+        assert service.call("PUT", "/api/suites/support.triage", json=content).status_code == 201
+        spec = FinetuneSpec(suite="support.triage", suite_version=1, prompt_version=1, base="model-a")
+        database = service.context.database
+        claim = Claim("job_1", 1, LOCAL_ADMIN, database, service.settings, threading.Event())
+        return gather(claim, material_of(database, spec, "1"))
+
+
+def test_what_the_prompt_shows_is_neither_trained_on_nor_scored_as_dev(given: Examples):
+    train, dev = _parts(given)
+    inputs = {example.vars["ticket"] for example in (*train, *dev)}
+    assert len(inputs) == 38
+    assert not inputs & {examples()[row]["vars"]["ticket"] for row in (1, 6)}
+
+
+def test_the_report_counts_it(given: Examples):
+    assert (given.report.given, given.report.kept) == (40, 38)
+    assert given.report.dropped == {"in-prompt": 1, "in-prompt-near": 1}
+    assert "  left out 1: stands in the prompt as one of its examples" in report_lines(given.report)
