@@ -15,7 +15,6 @@ from finetune import adapter as adapters
 from finetune.plan import JobSpec, read_spec, write_spec
 from service import route_book
 from service.adapters.registry import Adapters
-from service.engine_shares import shared
 from service.errors import NeedsEvidence
 from service.ids import now
 from service.store import jobs, routes
@@ -44,8 +43,8 @@ def run_training(claim: Claim, attempt: int, train_at: Sequence[int]) -> dict[st
             data["event"] = {**data["event"], "rows": rows}
         claim.tell(kind, attempt=attempt, **data)
 
-    with shared(claim.settings.run_dir, spec_of(claim, attempt).device):
-        return train(_folder(claim, attempt), tell, claim.check, _last_line(claim, attempt))
+    last = _last_line(claim, attempt)
+    return train(_folder(claim, attempt), claim.settings.run_dir, tell, claim.check, last)
 
 
 def install(claim: Claim, attempt: int) -> dict[str, Any]:

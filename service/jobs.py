@@ -1,22 +1,30 @@
-"""Jobs: work that outlives the request that asked for it. Submitted here, done by a worker."""
+"""Jobs: work that outlives the request that asked for it. Submitted here, done by a worker.
+
+What is asked of a job that is there is done by `cancel`, `pause` and `resume`, for whichever API it is asked. Each leaves an
+event of `ASKED`: a paused job is stored as a cancelled one, and the newest of them says which it is.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from service.errors import Forbidden, NotFound
+from service.errors import Conflict, Forbidden, NotFound
+from service.fine_tuning.names import own_job_id
 from service.identity import Principal
 from service.ids import new_id, now
 from service.store import jobs
 from service.store.database import Database
+from service.store.session import Session
 
 Kind = Literal["run", "matrix", "gate", "finetune", "calibration", "fine_tuning", "advice"]
 ENDED = ("succeeded", "failed", "cancelled")
 CANCELLED = "cancelled on request"
+ASKED = ("paused", "resumed", "cancelling")
 
 
 class Jobs:
-    """The queue as its users see it. Every method is one transaction."""
+    """The queue as its users see it. Every method is one transaction; a fine-tuning job is also found by its `ftjob-` id."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -30,10 +38,7 @@ class Jobs:
     def show(self, job_id: str) -> dict[str, Any]:
         """Raises NotFound."""
         with self._database.read() as session:
-            record = jobs.get(session, job_id)
-        if record is None:
-            raise NotFound("job", job_id)
-        return public(record)
+            return public(_known(session, job_id))
 
     def listing(self, limit: int = 50, kind: str | None = None) -> list[dict[str, Any]]:
         """Newest first, without results but for their verdict: a job that succeeded may have refused."""
@@ -48,33 +53,88 @@ class Jobs:
     def events(self, job_id: str, after: int = 0) -> list[dict[str, Any]]:
         """Events numbered above `after`, in order; at most 1,000."""
         with self._database.read() as session:
-            return jobs.events(session, job_id, after)
+            return jobs.events(session, own_job_id(job_id), after)
 
     def cancel(self, job_id: str, actor: Principal) -> dict[str, Any]:
-        """Ask for a job's end. Raises NotFound, or Forbidden for another's job unless admin."""
-        self._require_own(job_id, actor)
+        """Ask for a job's end; one that has ended stays as it is. Raises NotFound, or Forbidden for another's unless admin."""
         with self._database.write() as session:
-            before = jobs.get(session, job_id)
-            record = jobs.request_cancel(session, job_id, now())
-            if before is not None and before["status"] == "queued" and record is not None and record["status"] in ENDED:
-                jobs.add_event(session, job_id, "cancelled", {"error": CANCELLED}, now())  # no worker tells it
-        if record is None:
-            raise NotFound("job", job_id)
-        return public(record)
+            return public(cancel(session, _own(session, job_id, actor)))
 
     def resume(self, job_id: str, actor: Principal) -> dict[str, Any]:
-        """Queue a failed or cancelled job again: what it has done is not done twice."""
-        self._require_own(job_id, actor)
+        """Queue a failed or cancelled job again: what it has done is not done twice. Raises as `cancel` does, and Conflict."""
         with self._database.write() as session:
-            record = jobs.requeue(session, job_id)
-        if record is None:
-            raise NotFound("job", job_id)
-        return public(record)
+            return public(resume(session, _own(session, job_id, actor), job_id))
 
-    def _require_own(self, job_id: str, actor: Principal) -> None:
-        job = self.show(job_id)
-        if job["created_by"] != actor.id and not actor.may("admin"):
-            raise Forbidden(f"job {job_id!r} is another's: only an admin may change it")
+
+def _known(session: Session, job_id: str, *, lock: bool = False) -> dict[str, Any]:
+    record = jobs.get(session, own_job_id(job_id), lock=lock)
+    if record is None:
+        raise NotFound("job", job_id)
+    return record
+
+
+def _own(session: Session, job_id: str, actor: Principal) -> dict[str, Any]:
+    """The job, locked."""
+    record = _known(session, job_id, lock=True)
+    if record["created_by"] != actor.id and not actor.may("admin"):
+        raise Forbidden(f"job {job_id!r} is another's: only an admin may change it")
+    return record
+
+
+# ------------------------------------------------------------------------------------------------ what is asked of a job
+
+
+def cancel(session: Session, record: dict[str, Any]) -> dict[str, Any]:
+    """Ask for the end of a locked job, which a paused one comes to at once; one that has ended stays as it is."""
+    asked = newest_asked(session, record["id"])
+    if record["status"] in ENDED and not is_paused(record, asked):
+        return record
+    if asked == "paused" or (record["status"] == "running" and not record["cancel_requested"]):
+        jobs.add_event(session, record["id"], "cancelling", {}, now())
+    ended = jobs.end(session, record, now())
+    if ended["status"] == "cancelled":  # no worker tells it
+        jobs.add_event(session, record["id"], "cancelled", {"error": CANCELLED}, now())
+    return ended
+
+
+def pause(session: Session, record: dict[str, Any], called: str) -> dict[str, Any]:
+    """Let a locked job, `called` so, end where it stands until it is resumed. Raises Conflict where it ends or has ended."""
+    asked = newest_asked(session, record["id"])
+    if is_paused(record, asked):
+        return record
+    if record["status"] in ENDED:
+        raise Conflict(f"job {called!r} has ended: there is nothing to pause")
+    if record["status"] == "running" and record["cancel_requested"]:
+        if asked == "paused":
+            return record
+        raise Conflict(
+            f"job {called!r} is being cancelled: there is nothing to pause; once it has ended it can be resumed"
+        )
+    jobs.add_event(session, record["id"], "paused", {}, now())
+    return jobs.end(session, record, now())
+
+
+def resume(session: Session, record: dict[str, Any], called: str) -> dict[str, Any]:
+    """Queue a locked job, `called` so, again where it has ended; a live one stays as it is. Raises Conflict."""
+    if record["status"] == "succeeded":
+        raise Conflict(f"job {called!r} has succeeded: there is nothing to resume")
+    if record["status"] == "running" and record["cancel_requested"]:
+        raise Conflict(f"job {called!r} has not come to its end yet: resume it in a second")
+    if record["status"] in jobs.LIVE:
+        return record
+    jobs.add_event(session, record["id"], "resumed", {}, now())
+    return jobs.requeue(session, record)
+
+
+def is_paused(record: Mapping[str, Any], asked: str) -> bool:
+    """Whether a job waits to be resumed; `asked` is its newest event of `ASKED`."""
+    return record["status"] == "cancelled" and asked == "paused"
+
+
+def newest_asked(session: Session, job_id: str, before: int | None = None) -> str:
+    """What was asked of a job last, by the events numbered below `before`; "" for nothing."""
+    event = jobs.last_event(session, job_id, *ASKED, before=before)
+    return event["type"] if event else ""
 
 
 def public(record: dict[str, Any]) -> dict[str, Any]:

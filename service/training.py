@@ -1,4 +1,7 @@
-"""The training process as its parent sees it: started from a frozen spec, watched, started again when it dies."""
+"""The training process as its parent sees it: started from a frozen spec, watched, started again when it dies.
+
+While it runs, engines of the home that serve from its device give memory back (`engine_shares`), whoever it is that trains.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,44 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from finetune.plan import Measured
+from finetune.plan import JobSpec, Measured, expected_s, make_plan, read_shape, read_spec
 from prompts.errors import BadInput
 from service.child import child_environment
+from service.engine_shares import Share, on_device, shared
 from service.errors import CannotRun
 
-POLL_S = 0.1
+POLL_S = 0.1  # how soon its end, and the wish for it, are seen
+LOOK_S = 0.5  # between two looks at what it tells
 ATTEMPTS_WITHOUT_PROGRESS = 3
 EXIT_REFUSED, EXIT_FAILED = 2, 4
 MEASURED_FILE = "measured.json"
 QUIET_EVENTS_S = 1.0  # steps come faster than anybody reads
 
 
-def train(folder: Path, tell: Callable[..., None], check: Callable[[], None], told_lines: int) -> dict[str, Any]:
+def train(
+    folder: Path, run_dir: Path, tell: Callable[..., None], check: Callable[[], None], told_lines: int
+) -> dict[str, Any]:
     """Run `folder/spec.json` to its end; returns its last event `finished`, or `refused` or `diverged` with `reasons`.
 
-    `tell` passes on the process's events beyond the first `told_lines`, `check` raises when the job is to end.
+    `tell` passes on the process's events beyond the first `told_lines`, `check` raises when the job is to end. The engines
+    of `run_dir` share their memory until it has ended.
     Raises CannotRun where it dies again and again without getting further, or the disk is full.
     """
+    with _room(folder, run_dir):
+        return _run_to_end(folder, tell, check, told_lines)
+
+
+def _room(folder: Path, run_dir: Path) -> AbstractContextManager[Sequence[Share]]:
+    return shared(run_dir, read_spec(folder / "spec.json").device)
+
+
+def _run_to_end(folder: Path, tell: Callable[..., None], check: Callable[[], None], told_lines: int) -> dict[str, Any]:
     log = _EventLog(folder / "training" / "events.jsonl", told_lines)
     fruitless, furthest = 0, -1
     while True:
@@ -58,11 +77,35 @@ def _ended(code: int, last: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def measure(folder: Path, check: Callable[[], None]) -> Measured:
-    """A few real steps of `folder/spec.json` in a process of their own, and what they took.
+def measure(folder: Path, run_dir: Path, check: Callable[[], None]) -> tuple[Measured, list[Share]]:
+    """What a few real steps of `folder/spec.json` took, in a process of their own, and the engines that made room for them.
 
     One that is killed is started again. Raises BadInput where the rows are refused, CannotRun where it dies again and again.
     """
+    with _room(folder, run_dir) as shares:
+        measured = _measure(folder, check)
+    return measured, on_device(shares, measured.device)
+
+
+def figures(spec: JobSpec, measured: Measured, engines: Sequence[Share], decisions: Sequence[str]) -> dict[str, Any]:
+    """What is told of a training before it begins: rows, recipe, search, memory, time, and why; `engines` are `measure`'s."""
+    ways: dict[str, Any] = {"on_cuda": measured.device.startswith("cuda")}
+    ways |= {"four_bit": spec.four_bit, "devices": spec.devices}
+    cost = make_plan(read_shape(spec.base_folder), spec.recipe, spec.train, **ways)
+    return {
+        "train": len(spec.train),
+        "dev": len(spec.dev),
+        "recipe": spec.recipe.model_dump(),
+        "search": spec.search.model_dump(mode="json"),
+        "plan": cost.model_dump(),
+        "measured": measured.model_dump(mode="json"),
+        "training_s": round(expected_s(spec, measured), 1),
+        "decisions": [*decisions, *map(str, engines)],
+        "engines": [asdict(share) for share in engines],
+    }
+
+
+def _measure(folder: Path, check: Callable[[], None]) -> Measured:
     log = _EventLog(folder / "training" / "events.jsonl", 0)
     found = folder / MEASURED_FILE
     for _ in range(ATTEMPTS_WITHOUT_PROGRESS):
@@ -84,10 +127,13 @@ def _run_once(
             [sys.executable, "-P", "-m", "finetune", *options, str(folder / "spec.json")],
             cwd=folder, env=child_environment(os.environ), stdin=subprocess.PIPE, stdout=output, stderr=output,
         )  # fmt: skip
+    look_at_s = 0.0
     try:
         while process.poll() is None:
             time.sleep(POLL_S)
-            log.pass_on(tell)
+            if time.monotonic() >= look_at_s:
+                look_at_s = time.monotonic() + LOOK_S
+                log.pass_on(tell)
             check()
         log.pass_on(tell, everything=True)
         return process.returncode
@@ -109,12 +155,19 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class _EventLog:
-    """Reads the process's events.jsonl as it grows; lines passed on once are not passed on again."""
+    """Reads the process's events.jsonl as it grows; lines passed on once are not passed on again.
+
+    Each line is read once: a training of hours tells tens of thousands.
+    """
 
     def __init__(self, path: Path, told_lines: int) -> None:
         self._path = path
         self._told = told_lines
         self._quiet_until = 0.0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._read_lines, self._read_bytes, self._last_line = 0, 0, b""
 
     def lines(self) -> Iterator[dict[str, Any]]:
         try:
@@ -125,7 +178,7 @@ class _EventLog:
             yield json.loads(line)
 
     def pass_on(self, tell: Callable[..., None], *, everything: bool = False) -> None:
-        fresh = [(number, event) for number, event in enumerate(self.lines(), 1) if number > self._told]
+        fresh = [(number, event) for number, event in self._grown() if number > self._told]
         if not fresh:
             return
         now = time.monotonic()
@@ -138,6 +191,24 @@ class _EventLog:
             self._quiet_until = now + QUIET_EVENTS_S
         self._told = newest
 
+    def _grown(self) -> list[tuple[int, dict[str, Any]]]:
+        """The lines that came since, numbered from 1; all of them where the file was cut, as who goes on from a checkpoint does."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read_bytes - len(self._last_line))
+                if file.read(len(self._last_line)) != self._last_line:
+                    self._forget()
+                    file.seek(0)
+                whole = file.read().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
+        first = self._read_lines + 1
+        if whole:
+            self._last_line = whole[-1] + b"\n"
+            self._read_lines += len(whole)
+            self._read_bytes += sum(len(line) + 1 for line in whole)
+        return [(number, json.loads(line)) for number, line in enumerate(whole, first)]
+
     def last(self) -> dict[str, Any]:
         events = list(self.lines())
         return events[-1] if events else {}
@@ -149,6 +220,3 @@ class _EventLog:
 def _tail(folder: Path) -> str:
     lines = (folder / "training.log").read_text("utf-8", "replace").strip().splitlines()
     return f"see {folder / 'training.log'}: {lines[-1][:300]}" if lines else f"see {folder / 'training.log'}"
-
-
-__all__ = ["train"]

@@ -22,6 +22,7 @@ import structlog
 
 from prompts.errors import TurnoutError
 from prompts.prompt import digest_of
+from service.adapters.registry import remove_copies
 from service.calibration import CalibrationRequest, Calibrations
 from service.errors import CannotRun, Conflict, StorageFailed
 from service.evaluation import Evaluator
@@ -135,6 +136,8 @@ class Worker:
             await asyncio.to_thread(self._finish, claim, outcome)
         except Conflict:
             _stop("another worker took over a job of this one")
+        if (job["kind"], outcome["status"]) == ("advice", "succeeded"):  # its adapters were timed, and serve nobody
+            await asyncio.to_thread(remove_copies, self.settings, claim.job_id)
 
     async def _outcome(self, job: dict[str, Any], claim: Claim) -> dict[str, Any]:
         work = asyncio.create_task(self._result(job, claim))

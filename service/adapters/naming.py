@@ -32,10 +32,10 @@ def named(session: Session) -> dict[str, list[str]]:
     return dict(found)
 
 
-def reasons(session: Session, record: Mapping[str, Any]) -> list[str]:
-    """Who names one adapter, evidence and its own job included; empty where it may be deleted."""
+def reasons(session: Session, record: Mapping[str, Any], by_job: str = "") -> list[str]:
+    """Who names one adapter, evidence and its own job included, unless that is `by_job`; empty where it may be deleted."""
     name = record["name"]
-    under_way = {job["id"] for job in adapters.live_jobs(session)}
+    under_way = {job["id"] for job in adapters.live_jobs(session)} - {by_job}
     own = [f"job {record['job_id']}, which is under way"] if record["job_id"] in under_way else []
     held = (one for one in evidence_for(session, name) if not is_rejection(one, name))
     told = (f"evidence {one['id']} ({one['kind']}, {one['verdict']})" for one in held)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +69,26 @@ class Adapters:
             raise NotFound("adapter", name, f"its files are not in {folder.parent}, or no longer")
         return folder
 
-    def remove(self, name: str, actor: Principal, loaded: frozenset[str] | None = None) -> dict[str, Any]:
+    def remove(
+        self, name: str, actor: Principal, loaded: frozenset[str] | None = None, by_job: str = ""
+    ) -> dict[str, Any]:
         """Delete an adapter that nobody names. Raises NotFound; Conflict, saying who names it.
 
-        `loaded` is what engines have loaded, where the caller has asked them already.
+        `loaded` is what engines have loaded, where the caller has asked them already. A job that is under way may delete
+        what it made itself: `by_job` is its id.
         """
         loaded = engines.loaded(self._settings) if loaded is None else loaded
         with self._database.write() as session:
             record = _known(adapters.lock(session, name), name)
-            self._forget(session, record, actor, loaded)
+            self._forget(session, record, actor, loaded, by_job)
         self._delete_files(record)
         return {"name": name, "digest": record["digest"]}
+
+    def supersede(self, names: Iterable[str], actor: Principal, by_job: str) -> None:
+        """Delete adapters of a job in whose place it has made newer ones; those that somebody names stay."""
+        loaded = engines.loaded(self._settings)
+        for name in names:
+            self._try_remove(name, actor, loaded, by_job)
 
     def prune(self, actor: Principal = RETENTION, *, dry_run: bool = False) -> list[dict[str, Any]]:
         """Delete what the retention policy lets go; gives the adapters that went, or would go, oldest first."""
@@ -94,7 +103,7 @@ class Adapters:
             if due(held, spared, policy.kept, before):  # all evidence is read only where something may go
                 spared |= naming.held_by_evidence(session)
         names = [one.name for one in due(held, spared, policy.kept, before)]
-        gone = [name for name in names if dry_run or self._prune_one(name, actor, loaded)]
+        gone = [name for name in names if dry_run or self._try_remove(name, actor, loaded)]
         if not dry_run:
             self._sweep()
         shown = ("name", "prompt", "digest", "created_at")
@@ -106,18 +115,20 @@ class Adapters:
         own = {name for name, record in records.items() if record["job_id"] in under_way}
         return own | naming.named(session).keys()
 
-    def _prune_one(self, name: str, actor: Principal, loaded: frozenset[str]) -> bool:
+    def _try_remove(self, name: str, actor: Principal, loaded: frozenset[str], by_job: str = "") -> bool:
         """False where somebody has removed or named it meanwhile."""
         try:
-            self.remove(name, actor, loaded)
+            self.remove(name, actor, loaded, by_job)
         except (NotFound, Conflict):
             return False
         return True
 
-    def _forget(self, session: Session, record: dict[str, Any], actor: Principal, loaded: frozenset[str]) -> None:
+    def _forget(
+        self, session: Session, record: dict[str, Any], actor: Principal, loaded: frozenset[str], by_job: str
+    ) -> None:
         """Remove the row, whose lock this transaction holds, so that who names it now waits and finds nothing."""
         name = record["name"]
-        reasons = [*naming.reasons(session, record), *(["a running engine"] if name in loaded else [])]
+        reasons = [*naming.reasons(session, record, by_job), *(["a running engine"] if name in loaded else [])]
         if reasons:
             listed = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
             raise Conflict(f"adapter {name!r} is named by {listed}: nothing was deleted")
@@ -126,21 +137,39 @@ class Adapters:
         keys.audit(session, at=now(), actor=actor.id, action=adapters.REMOVED, subject=name, detail=detail)
 
     def _delete_files(self, record: Mapping[str, Any]) -> None:
-        """The shelf's folder, and the copy that an ended training left with its job."""
+        """The shelf's folder, and the copy that a training left with its job.
+
+        A checkpoint has the weights of the job's last adapter where it was the best: so the name tells them apart, too.
+        """
         folders.remove(folder_of(self._settings, record))
-        work = self._settings.home / "jobs" / str(record["job_id"])
-        for left in work.glob("attempt-*/training/adapter"):
-            if folders.is_complete(left) and folders.verify(left).digest == record["digest"]:
-                folders.remove(left)
+        for left in _copies(self._settings, str(record["job_id"])):
+            if folders.is_complete(left):
+                manifest = folders.verify(left)
+                if (manifest.name, manifest.digest) == (record["name"], record["digest"]):
+                    folders.remove(left)
 
     def _sweep(self) -> None:
-        """Files of adapters whose row went and whose process died before they did."""
+        """Files of adapters whose row went, and of advice that has ended, whose process died before they did."""
         with self._database.read() as session:
-            gone = adapters.removed(session)
+            gone, advice = adapters.removed(session), adapters.succeeded_jobs(session, "advice")
+        for job_id in advice:
+            remove_copies(self._settings, job_id)
         shelves = {shelf(self._settings, alias) for alias in self._settings.models} | {self._settings.adapters_dir}
         for folder in (place / name for place in shelves for name in gone):
             if folder.is_dir() and folder.stat().st_mtime < time.time() - SWEEP_AFTER_S:
                 folders.remove(folder)
+
+
+def remove_copies(settings: Settings, job_id: str) -> None:
+    """Delete what the trainings of a job left that is of no more use, as those of an advice once it is given."""
+    for left in _copies(settings, job_id):
+        folders.remove(left)
+
+
+def _copies(settings: Settings, job_id: str) -> Iterator[Path]:
+    """The adapters that a job's trainings left in its folder: OpenAI's jobs have one training, others several."""
+    for pattern in ("training/adapter", "*/training/adapter", "training/snapshots/step-*"):
+        yield from (settings.home / "jobs" / job_id).glob(pattern)
 
 
 def _known(record: dict[str, Any] | None, name: str) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from litestar.response import Stream
 from service.api.limits import RunLimit
 from service.api.threads import in_thread
 from service.context import Context
-from service.fine_tuning.names import own_job_id
 from service.identity import Principal
 from service.jobs import ENDED, job_id_of
 
@@ -39,7 +38,7 @@ def list_jobs(
 @in_thread
 def get_job(context: NamedDependency[Context], job_id: FromPath[str]) -> dict[str, Any]:
     """One job, with its result once it has one."""
-    return context.jobs.show(own_job_id(job_id))
+    return context.jobs.show(job_id)
 
 
 @get("/api/jobs/{job_id:str}/events", opt=AUTHOR)
@@ -50,7 +49,7 @@ async def job_events(
 
     A stream that was broken off goes on behind its `Last-Event-ID`, on any replica.
     """
-    return await _events(request, context, own_job_id(job_id), after)
+    return await _events(request, context, job_id, after)
 
 
 async def _events(request: Request[Any, Any, Any], context: Context, job_id: str, after: int) -> Response[Any]:
@@ -76,7 +75,7 @@ def cancel_job(
     context: NamedDependency[Context], principal: NamedDependency[Principal], job_id: FromPath[str]
 ) -> dict[str, Any]:
     """Ask for a job's end; an admin may do so for another's."""
-    return context.jobs.cancel(own_job_id(job_id), principal)
+    return context.jobs.cancel(job_id, principal)
 
 
 @post("/api/jobs/{job_id:str}/resume", opt=AUTHOR, status_code=200)
@@ -85,7 +84,7 @@ def resume_job(
     context: NamedDependency[Context], principal: NamedDependency[Principal], job_id: FromPath[str]
 ) -> dict[str, Any]:
     """Queue a failed or cancelled job again; what it has done is not done twice."""
-    return context.jobs.resume(own_job_id(job_id), principal)
+    return context.jobs.resume(job_id, principal)
 
 
 async def _follow(context: Context, job_id: str, after: int) -> AsyncIterator[bytes]:

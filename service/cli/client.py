@@ -17,7 +17,9 @@ from service.errors import CannotRun, Conflict, Forbidden, NeedsEvidence, NotFou
 from service.identity import LOCAL_ADMIN, find_key
 from service.settings import DEFAULT_URL, Settings
 
-POLL_S = 0.1
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.1, 0.5  # between two looks at a job: short for one that may end at once
+PAUSE_SHARE = 0.05  # of the time that it has been watched
+BATCH = 1000  # events that one answer holds at most
 AWAY_S = 1.0  # between two looks at a service that is away
 _TEXTS = ("text/markdown", "application/jsonl")  # answers that are taken as they are
 PLAIN_UP_TO_BYTES = 64 * 1024
@@ -166,7 +168,7 @@ def follow(
     `is_alive` tells whether the worker that alone would do it still lives; CannotRun where it does not. With `say`, a
     service that was there and is away is told and waited for.
     """
-    after, is_away = -1, False
+    after, is_away, began_s = -1, False, time.monotonic()
     while True:
         try:
             job: dict[str, Any] = client.call("GET", f"/api/jobs/{job_id}")
@@ -185,10 +187,11 @@ def follow(
         for event in batch:
             after = event["number"]
             on_event(event)
-        if batch:
-            continue
-        if job["status"] in ("succeeded", "failed", "cancelled"):
+        has_ended = job["status"] in ("succeeded", "failed", "cancelled")
+        if has_ended and not batch:
             return job
-        if is_alive is not None and not is_alive():
+        if has_ended or len(batch) == BATCH:  # there may be more events
+            continue
+        if is_alive is not None and not batch and not is_alive():
             raise CannotRun(f"the worker of job {job_id} ended; `turnout job {job_id} --resume` queues it again")
-        time.sleep(POLL_S)
+        time.sleep(min(MOST_PAUSE_S, max(LEAST_PAUSE_S, (time.monotonic() - began_s) * PAUSE_SHARE)))

@@ -75,7 +75,8 @@ class Course:
     def _take_step(self, event: Mapping[str, Any]) -> None:
         self._begin(event["run"])
         self.step, self.of = event["step"], event["of"]
-        self.losses = [point for point in self.losses if point[0] < self.step]  # steps after a kill are taken again
+        while self.losses and self.losses[-1][0] >= self.step:
+            self.losses.pop()  # steps after a kill are taken again
         self.losses.append((self.step, event["loss"]))
         self.tokens_per_s, self.memory_bytes = event.get("tokens_per_s", 0.0), event.get("memory_bytes", 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,7 @@ from service.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.live import Live
 
 HEIGHT, MOST_WIDTH, GUTTER = 8, 60, 8
 STYLES = ("cyan", "yellow")  # of the first and the second curve of a chart
@@ -40,14 +42,35 @@ def watching(label: str) -> Iterator[Watcher]:
     course = Course()
     narrator = Narrator(lambda *_: None)
     view = View(label, course, narrator)
-    with Live(view, console=err(), refresh_per_second=REDRAWN_PER_S, transient=True) as live:
+    with Live(view, console=err(), auto_refresh=False, transient=True) as live, _redrawn(live) as changed:
         narrator.tell = lambda text: live.console.print(text, markup=False)
 
         def watch(event: dict[str, Any]) -> None:
             course.add(event)
             narrator.narrate(event)
+            changed.set()
 
         yield Watcher(watch, narrator.tell)
+
+
+@contextmanager
+def _redrawn(live: Live) -> Iterator[threading.Event]:
+    """Draws anew where the event that it gives was set, at most `REDRAWN_PER_S` times a second: a job has quiet hours."""
+    changed, ended = threading.Event(), threading.Event()
+
+    def draw() -> None:
+        while not ended.wait(1 / REDRAWN_PER_S):
+            if changed.is_set():
+                changed.clear()
+                live.refresh()
+
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    try:
+        yield changed
+    finally:
+        ended.set()
+        thread.join()
 
 
 class Tenths:
@@ -64,7 +87,7 @@ class Tenths:
 
 
 class View:
-    """What is drawn anew four times a second."""
+    """What is drawn, as the job stands now."""
 
     def __init__(self, label: str, course: Course, narrator: Narrator) -> None:
         self._label = label

@@ -59,6 +59,7 @@ def pull_models(
                 source,
                 weights.default_cache_dir(),
                 lambda note, share, tell=advance: tell(round(share * 100), 100, note),  # type: ignore[misc]
+                again=True,
             )
         pulled.append({"alias": alias, "source": str(source), "folder": str(folder)})
         err().print(f"{alias} is in {folder}", markup=False)

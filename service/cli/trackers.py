@@ -29,6 +29,7 @@ _OF_EVALUATION = {
 _SUFFIX = ".turnout"  # of our event files, so that an export that is made again replaces its own alone
 _LONGEST_PARAM = 500  # characters, of every MLflow server
 _ID_TAG = "turnout.job_id"
+_ENDS = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}  # a job's last event, and MLflow's state
 Take = Callable[[dict[str, Any]], None]
 
 
@@ -104,8 +105,9 @@ def _remove_own(place: Path) -> None:
 def mlflow(uri: str, job: Mapping[str, Any]) -> Iterator[Take]:
     """Writes one MLflow run for the job, with its parameters, tags and digests, and one below it for each training run.
 
-    They stand in the experiment `turnout`. An export that was made before is replaced. Raises BadInput where the package
-    is not installed, CannotRun where the server cannot be reached.
+    They stand in the experiment `turnout`, in the state that the job came to: a job that is no longer watched goes on, and
+    so do they. An export that was made before is replaced. Raises BadInput where the package is not installed, CannotRun
+    where the server cannot be reached.
     """
     os.environ.setdefault(
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
@@ -117,12 +119,8 @@ def mlflow(uri: str, job: Mapping[str, Any]) -> Iterator[Take]:
         raise BadInput(f"--mlflow: {error}; install `turnout[mlflow]`", param="mlflow") from error
     try:
         tracker = _Tracker(MlflowClient(uri), job)
-        ended = "FAILED"
-        try:
-            yield tracker.take
-            ended = "FINISHED"
-        finally:
-            tracker.end(ended)
+        yield tracker.take
+        tracker.end()
     except MlflowException as error:
         raise CannotRun(f"MLflow at {uri}: {str(error)[:300]}") from error
 
@@ -133,6 +131,7 @@ class _Tracker:
     def __init__(self, client: Any, job: Mapping[str, Any]) -> None:
         self._client = client
         self._runs: dict[str, str] = {}
+        self._ended: str | None = None
         found = client.get_experiment_by_name("turnout")
         self._experiment = found.experiment_id if found else client.create_experiment("turnout")
         self._remove_earlier(job["job_id"])
@@ -143,6 +142,7 @@ class _Tracker:
 
     def take(self, event: dict[str, Any]) -> None:
         """Write what an event tells: figures to the training run's own, the plan and what came of it to the job's."""
+        self._ended = _ENDS.get(event["type"])  # of a job that was resumed only the last end counts
         for one in scalars(event):
             run_id = self._runs.get(one.run)
             if run_id is None:
@@ -156,9 +156,10 @@ class _Tracker:
         elif event["type"] in ("adapter", "model", "decided"):
             self._tag(event["type"], event["data"])
 
-    def end(self, status: str) -> None:
-        for run_id in (*self._runs.values(), self._parent):
-            self._client.set_terminated(run_id, status)
+    def end(self) -> None:
+        """Give the runs the state of a job that has ended."""
+        for run_id in (*self._runs.values(), self._parent) if self._ended else ():
+            self._client.set_terminated(run_id, self._ended)
 
     def _finish(self, event: Mapping[str, Any]) -> None:
         for name in ("dev_exact", "dev_loss", "train_loss", "seconds"):

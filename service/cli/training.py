@@ -110,9 +110,7 @@ def job(
     local: Local = False,
 ) -> int:
     """One job: its state, its live progress, its end or its resumption."""
-    from service.fine_tuning.names import own_job_id
-
-    service, job_id = client(local), own_job_id(_id_of_job(job_id))
+    service, job_id = client(local), _id_of_job(job_id)
     if cancel:
         service.call("POST", f"/api/jobs/{job_id}/cancel")
     if resume:
@@ -144,7 +142,7 @@ def _track(service: Any, job_id: str, as_json: bool, folder: Path | None, uri: s
     with ExitStack() as opened:
         takes = []
         if folder is not None:
-            takes.append(opened.enter_context(trackers.tensorboard(folder, job_id)))
+            takes.append(opened.enter_context(trackers.tensorboard(folder, job["job_id"])))
         if uri is not None:
             takes.append(opened.enter_context(trackers.mlflow(uri, job)))
         return _watch(service, job_id, as_json, takes=takes)

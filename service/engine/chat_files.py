@@ -27,14 +27,22 @@ def with_template(folder: Path, template: Path, models: Path) -> Path:
 
     Raises BadInput where the file cannot be read, OSError where nothing can be written.
     """
-    text = _read(template)
-    base = base_digest(folder)
-    key = hashlib.sha256(f"{base}\0{text}".encode()).hexdigest()[:12]
-    name = folder.name if folder.parent == models else f"own-{folder.name}"
-    made = models / f"{name}{MARK}{key}"
+    text, base = _read(template), base_digest(folder)
+    made = _place(folder, text, base, models)
     if not (made / MANIFEST).is_file():
         _make(folder, text, base, made)
     return made
+
+
+def place_of(folder: Path, template: Path, models: Path) -> Path:
+    """Where `with_template` has that model, or would have it. Raises BadInput where the file cannot be read."""
+    return _place(folder, _read(template), base_digest(folder), models)
+
+
+def _place(folder: Path, text: str, base: str, models: Path) -> Path:
+    key = hashlib.sha256(f"{base}\0{text}".encode()).hexdigest()[:12]
+    name = folder.name if folder.parent == models else f"own-{folder.name}"
+    return models / f"{name}{MARK}{key}"
 
 
 def _read(template: Path) -> str:

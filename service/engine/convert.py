@@ -14,6 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from finetune.plan.loading import lacking_weights
+from service.engine.converting import BAD_FILE
+
 _READ = (
     "general.license",
     "tokenizer.ggml.model",
@@ -53,7 +56,9 @@ def convert(gguf: Path, folder: Path) -> None:
     _say("weights", 0.3)
     # Without dequantize, saving and training the loaded model are refused.
     whole: dict[str, Any] = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, **source, **whole)
+    model, found = AutoModelForCausalLM.from_pretrained(gguf.parent, output_loading_info=True, **source, **whole)
+    if lacking := lacking_weights(found):
+        raise ValueError(f"its weights lack {lacking}")
     _say("writing", 0.8)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -125,16 +130,16 @@ def _say(stage: str, share: float, **more: Any) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit 2 for bad usage, 1 where the file cannot be converted."""
+    """Exit 2 for bad usage, `BAD_FILE` where the file is damaged or of an unknown kind, 1 where it fails of anything else."""
     if len(arguments) != 2:
         sys.stderr.write("usage: python -P -m service.engine.convert IN.gguf OUT_FOLDER\n")
         return 2
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         convert(Path(arguments[0]), Path(arguments[1]))
-    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return 1
+        return BAD_FILE if isinstance(error, ValueError | KeyError | NotImplementedError) else 1
     return 0
 
 

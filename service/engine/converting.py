@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,43 @@ from service.engine.model_files import EXPANSION, need_room, sha256_of
 from service.errors import CannotRun
 
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
+BAD_FILE = 3  # the conversion's exit code where the file is to blame, and not this machine
+_CONVERTERS = ("turnout", "gguf", "torch", "transformers")  # of which another version may read what this one does not
+
+
+class FileRefused(CannotRun):
+    """The conversion cannot read this GGUF, however often it is tried."""
+
+
+@contextmanager
+def noted(note: Path) -> Iterator[None]:
+    """Keep in the file `note` why a GGUF is refused, and nothing where it is not."""
+    note.unlink(missing_ok=True)
+    try:
+        yield
+    except FileRefused as error:
+        note.write_text(json.dumps({"why": str(error), "versions": _versions()}), encoding="utf-8")
+        raise
+
+
+def refusal(note: Path) -> str | None:
+    """Why the GGUF was refused by the packages that are installed now; None where it was not."""
+    try:
+        kept = json.loads(note.read_text("utf-8"))
+        return str(kept["why"]) if kept["versions"] == _versions() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # none was, or a killed process left half of it
+
+
+def _versions() -> dict[str, str | None]:
+    return {name: _version(name) for name in _CONVERTERS}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def make(gguf: Path, made: Path, progress: Callable[[str, float], None]) -> dict[str, Any]:
@@ -53,7 +92,10 @@ def refuse_shard(name: str) -> None:
 
 
 def convert(gguf: Path, made: Path, progress: Callable[[str, float], None]) -> Mapping[str, Any]:
-    """Run the conversion; returns its last line: `converted_with`, `licence`. Raises CannotRun with its reason."""
+    """Run the conversion; returns its last line: `converted_with`, `licence`.
+
+    Raises CannotRun with its reason: FileRefused where that is the file.
+    """
     made.mkdir()
     command = [sys.executable, "-P", "-m", "service.engine.convert", str(gguf), str(made)]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
@@ -68,7 +110,8 @@ def convert(gguf: Path, made: Path, progress: Callable[[str, float], None]) -> M
         errors.seek(0)
         said = errors.read().strip().splitlines() or ["it gave no reason"]
     if child.returncode or last.get("stage") != "done":
-        raise CannotRun(f"{gguf.name} could not be converted: {_why(child.returncode, said[-1][:300])}")
+        kind = FileRefused if child.returncode == BAD_FILE else CannotRun
+        raise kind(f"{gguf.name} could not be converted: {_why(child.returncode, said[-1][:300])}")
     return last
 
 

@@ -34,9 +34,9 @@ def keep(rows: Rows, indexes: Sequence[int]) -> Rows:
     return rows.keep(indexes)
 
 
-def join(first: Rows, second: Rows) -> Rows:
-    """The rows of both, in this order; they may be of different adapters."""
-    return first.join(second)
+def join(several: Sequence[Rows]) -> Rows:
+    """The rows of all, in this order; they may be of different adapters."""
+    return several[0].join(several[1:])
 
 
 def compute_prefix(model: LoadedModel, adapter: str | None, ids: Ids, begun: Prefix = NO_PREFIX) -> Prefix:

@@ -32,8 +32,8 @@ class Rows(Protocol):
         """These rows in this order; one named several times goes on in several ways."""
         ...
 
-    def join(self, other: Self) -> Self:
-        """The rows of both, in this order."""
+    def join(self, others: Sequence[Self]) -> Self:
+        """These rows and those of the others, in this order."""
         ...
 
 

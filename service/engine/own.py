@@ -64,9 +64,10 @@ class OwnRows:
         return _gathered([(self, places[index]) for index in indexes], logits)
 
     @torch.inference_mode()
-    def join(self, other: OwnRows) -> OwnRows:
-        taken = [(rows, place) for rows in (self, other) for place in _inverse(rows.order)]
-        return _gathered(taken, torch.cat([self.logits, other.logits]))
+    def join(self, others: Sequence[OwnRows]) -> OwnRows:
+        several = (self, *others)
+        taken = [(rows, place) for rows in several for place in _inverse(rows.order)]
+        return _gathered(taken, torch.cat([rows.logits for rows in several]))
 
 
 def _gathered(taken: Sequence[tuple[OwnRows, int]], logits: Tensor) -> OwnRows:
@@ -74,7 +75,7 @@ def _gathered(taken: Sequence[tuple[OwnRows, int]], logits: Tensor) -> OwnRows:
     members = _members(taken)
     order = tuple(row for _, rows in members for row in rows)
     filled = tuple(source.filled[place] for source, place in (taken[row] for row in order))
-    keys, values = _room(taken[0][0].keys, len(order), max(filled))
+    keys, values = _room(taken[0][0].keys, len(order), max(filled), filled)
     for new, (row, width) in enumerate(zip(order, filled, strict=True)):
         source, place = taken[row]  # one copy; indexing by a tensor and then writing would make two
         keys[:, new, :, :width] = source.keys[:, place, :, :width]
@@ -290,11 +291,20 @@ def _put(rows: OwnRows, number: int, keys: Tensor, values: Tensor, where: tuple[
     rows.values[number].transpose(1, 2).index_put_(where, values)
 
 
-def _room(like: Tensor, rows: int, columns: int) -> Pair:
-    """For keys and values: zeros, as what lies behind a row's columns is multiplied with 0, and 0 × NaN would spread."""
+def _room(like: Tensor, rows: int, columns: int, filled: Sequence[int] | None = None) -> Pair:
+    """For keys and values: zeros, as what lies behind a row's columns is multiplied with 0, and 0 × NaN would spread.
+
+    The columns that each row has `filled` are left as they come: they are written to.
+    """
     layers, _, groups, _, width = like.shape
     size = (layers, rows, groups, columns + ROOM, width)
-    return like.new_zeros(size), like.new_zeros(size)
+    if filled is None:
+        return like.new_zeros(size), like.new_zeros(size)
+    keys, values = like.new_empty(size), like.new_empty(size)
+    for row, written in enumerate(filled):
+        keys[:, row, :, written:] = 0
+        values[:, row, :, written:] = 0
+    return keys, values
 
 
 def _with_room(rows: OwnRows) -> OwnRows:

@@ -49,6 +49,7 @@ class Schedule:
         self._tolerances = tolerances
         self._again: list[Job] = []
         self._live: Batch | None = None
+        self._begun: list[Batch] = []  # in this turn; they join the live one at its end
         self._alone: Batch | None = None
         self._recent: dict[str | None, deque[Ids]] = {}
         self._ceiling = limits.rows + limits.reserve
@@ -121,17 +122,26 @@ class Schedule:
         urgent = any(job.priority <= 0 for job in self._live.live) if self._live else False
         budget = SMALL_GROUP_TOKENS if urgent else GROUP_TOKENS
         while budget > 0 and (head := self.waiting.next(lambda job: self._room(job) > 0)) is not None:
-            if self._is_too_few(head) or not self._fits(head):
-                return
+            if (not self._begun and self._is_too_few(head)) or not self._fits(head):
+                break
             group = self._group(head, budget)
             self.waiting.take(group)
             budget -= own_tokens(group, self.prefixes.reach(head.adapter, head.ids))
             self._begin(group)
+        self._join()
+
+    @property
+    def _together(self) -> list[Batch]:
+        """The batch, and what joins it in this turn."""
+        return [*([self._live] if self._live else []), *self._begun]
+
+    def _rows(self) -> int:
+        return sum(len(batch.live) for batch in self._together)
 
     def _room(self, job: Job) -> int:
         """Rows that are left for requests of the job's priority."""
         most = self._limits.rows + (self._limits.reserve if job.priority <= 0 else 0)
-        return min(most, self._ceiling) - (len(self._live.live) if self._live else 0)
+        return min(most, self._ceiling) - self._rows()
 
     def _is_too_few(self, head: Job) -> bool:
         """Whether to wait for more: each join moves what the others have, which costs about a step."""
@@ -140,12 +150,11 @@ class Schedule:
         return self._live.steps_since_join < (JOIN_SOON if head.priority <= 0 else JOIN_AFTER)
 
     def _fits(self, job: Job) -> bool:
-        return self._live is None or self._affordable(job) > 0  # one always goes, else a long one would wait for ever
+        return not self._together or self._affordable(job) > 0  # one always goes, else a long one would wait for ever
 
     def _affordable(self, job: Job) -> int:
         """So many rows like `job` fit, if all rows become as long as they may."""
-        live = self._live
-        used = max(live.rows.held_tokens, sum(one.cost for one in live.live)) if live else 0
+        used: int = sum(max(batch.rows.held_tokens, sum(one.cost for one in batch.live)) for batch in self._together)
         return (self._limits.kv_bytes // self._model.bytes_per_token - used) // job.cost
 
     def _group(self, head: Job, budget: int) -> list[Job]:
@@ -155,30 +164,48 @@ class Schedule:
         return choose_group(self.waiting.company(head), room, reach, budget)
 
     def _begin(self, group: list[Job]) -> None:
-        """Compute the prompts of `group` and let them join; where memory runs out, half of them, and so on."""
+        """Compute the prompts of `group`; where memory runs out, half of them, and so on."""
         try:
-            begun = self._prefilled(group)
-            if self._live is not None:
-                rows = decoding.join(self._live.rows, begun.rows)
-                begun = Batch([*self._live.jobs, *group], rows, exact=False)
+            self._begun.append(self._prefilled(group))
         except Exception as error:  # noqa: BLE001  # those who asked get it; the others go on
             if is_out_of_memory(error):
                 self._begin_fewer(group)
             else:
                 _fail(group, error)
-        else:
-            self._live = begun
 
     def _begin_fewer(self, group: list[Job]) -> None:
-        live = len(self._live.live) if self._live else 0
-        self._make_room(live + len(group) // 2)
-        half = len(group) // 2
-        for job in reversed(group[half:] if half or live else []):
-            self.waiting.add(job, first=True)
+        others, half = self._rows(), len(group) // 2
+        self._make_room(others + half)
+        self._put_back(group[half:] if half or others else [])
         if half:
             self._begin(group[:half])
-        elif not live:
+        elif not others:
             _fail(group, _too_large())
+
+    def _join(self) -> None:
+        """Let those join that began in this turn, all at once: it moves what the others have."""
+        together, self._begun = self._together, []
+        if not together:
+            return
+        first, *others = together
+        self._live = first
+        if not others:
+            return
+        newcomers = [job for batch in others for job in batch.live]
+        try:
+            rows = decoding.join([first.rows, *(batch.rows for batch in others)])
+        except Exception as error:  # noqa: BLE001  # those who asked get it; the others go on
+            if not is_out_of_memory(error):
+                _fail(newcomers, error)
+                return
+            self._make_room(len(first.live) + len(newcomers) // 2)
+            self._put_back(newcomers)
+        else:
+            self._live = Batch([*first.jobs, *newcomers], rows, exact=False)
+
+    def _put_back(self, jobs: Sequence[Job]) -> None:
+        for job in reversed(jobs):
+            self.waiting.add(job, first=True)
 
     def _prefilled(self, group: Sequence[Job]) -> Batch:
         """Prompts that are the same, of the answers to one request, are computed once."""

@@ -5,6 +5,7 @@ models/<name>-<key>/              safetensors, tokenizer, turnout-model.json, wr
 models/<name>-<key>.lock          held while it is made; its text says how far that is
 models/<name>-<key>.begun/        what a pull from the hub has so far: the next one goes on from there
 models/<name>-<key>.part-…/       a pull under way; what a killed one left is removed by the next
+models/<name>-<key>.refused       why this GGUF cannot be converted: a start says so at once and does not try it again
 models/<name>-<key>-chat-<key>/   the same model with another chat template: links, and the template
 ```
 """
@@ -18,6 +19,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,8 @@ from service.engine.sources import WHEELS, Source
 from service.errors import CannotRun
 
 __all__ = ["MANIFEST", "Progress", "Source", "default_cache_dir", "find", "prune", "pull", "remove", "under_way"]
+
+_UNDER_WAY_S = 3600.0  # as old a folder with a chat template is not being made any more
 
 Progress = Callable[[str, float], None]
 """Told the stage in words and the share done, from 0 to 1."""
@@ -52,19 +56,20 @@ def find(source: Source, cache_dir: Path) -> Path | None:
             return None
     if source.chat_template is None:
         return folder
-    models = cached(source, cache_dir).parent
-    return chat_files.with_template(folder, source.chat_template, models)
+    return chat_files.with_template(folder, source.chat_template, _models(cache_dir))
 
 
-def pull(source: Source, cache_dir: Path, progress: Progress | None = None) -> Path:
+def pull(source: Source, cache_dir: Path, progress: Progress | None = None, *, again: bool = False) -> Path:
     """The model's folder, downloaded and converted first where it is not ready. Several at once do the work once.
 
     Raises BadInput for a source that does not hold a safe model, CannotRun where it cannot be had. Nothing half-made
-    counts as a model; a download from the hub that broke off is gone on with by the next pull.
+    counts as a model; a download from the hub that broke off is gone on with by the next pull. A GGUF that could not be
+    converted is converted `again` only where that is asked for, or it or what converts it is another.
     """
     try:
         if find(source, cache_dir) is None:
-            _pull_plain(source, cached(source, cache_dir), progress or (lambda _stage, _share: None))
+            folder = cached(source, cache_dir)
+            _pull_plain(source, folder, progress or (lambda _stage, _share: None), again=again)
         found = find(source, cache_dir)
     except OSError as error:
         raise CannotRun(_explain(source, cached(source, cache_dir), error)) from error
@@ -74,7 +79,10 @@ def pull(source: Source, cache_dir: Path, progress: Progress | None = None) -> P
 
 
 def under_way(source: Source, cache_dir: Path) -> str | None:
-    """What another process is doing to have this model, in words; `interrupted` where a pull broke off; else None."""
+    """What another process is doing to have this model, or why it cannot be had, in words; else None.
+
+    `interrupted` is one whose pull broke off.
+    """
     if source.is_own_folder:
         return None
     folder = cached(source, cache_dir)
@@ -84,6 +92,8 @@ def under_way(source: Source, cache_dir: Path) -> str | None:
                 return file.read().strip() or "pulling"
     except OSError:
         return None
+    if refused := converting.refusal(_note(folder)):
+        return refused
     return "interrupted" if hub.begun_folder(folder).is_dir() else None
 
 
@@ -100,24 +110,39 @@ def remove(source: Source, cache_dir: Path) -> int:
     with folder.with_suffix(".lock").open("a") as file:
         if not _lock_now(file.fileno(), fcntl.LOCK_EX):
             raise CannotRun(f"{source} is being pulled: wait until it is here, or end that process")
+        _note(folder).unlink(missing_ok=True)
         return sum(map(_removed, [folder, hub.begun_folder(folder), *_derived(folder), *_left(folder)]))
 
 
 def prune(kept: list[Source], cache_dir: Path) -> int:
     """Remove every model of the cache but `kept`, and what broken pulls left; returns the bytes freed.
 
-    A model that is being pulled is left alone.
+    So go folders with a chat template that none of `kept` has, or whose model is gone. A model that is being pulled is
+    left alone. Raises BadInput, having removed nothing, where a chat template of `kept` cannot be read.
     """
-    models = cache_dir.absolute() / "models"
+    models = _models(cache_dir)
+    stale = _stale_templates(kept, cache_dir)
     named = {cached(source, cache_dir).name for source in kept if not source.is_own_folder}
     freed = 0
     for lock in sorted(models.glob("*.lock")):
         folder = lock.with_suffix("")
         with lock.open("a") as file:
             if _lock_now(file.fileno(), fcntl.LOCK_EX):
-                whole = [] if folder.name in named else [folder, hub.begun_folder(folder), *_derived(folder)]
+                whole = [] if folder.name in named else [folder, hub.begun_folder(folder)]
                 freed += sum(map(_removed, [*whole, *_left(folder)]))
-    return freed
+                if whole:
+                    _note(folder).unlink(missing_ok=True)
+    return freed + sum(map(_removed, stale))
+
+
+def _stale_templates(kept: list[Source], cache_dir: Path) -> list[Path]:
+    models, in_use = _models(cache_dir), set()
+    for source in kept:
+        folder = Path(source.place) if source.is_own_folder else cached(source, cache_dir)
+        if source.chat_template is not None and folder.is_dir():
+            in_use.add(chat_files.place_of(folder, source.chat_template, models).name)
+    old = (path for path in models.glob(f"*{chat_files.MARK}*") if path.is_dir() and path.name not in in_use)
+    return [path for path in old if ".part-" not in path.name or path.stat().st_mtime < time.time() - _UNDER_WAY_S]
 
 
 # ------------------------------------------------------------------------------------------------ making one
@@ -132,13 +157,26 @@ def cached(source: Source, cache_dir: Path) -> Path:
         stat = own.stat() if own.is_file() else None
         key += f"|{stat.st_size}|{stat.st_mtime_ns}" if stat else ""
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-    return cache_dir.absolute() / "models" / f"{readable.strip('-')[:60]}-{digest}"
+    return _models(cache_dir) / f"{readable.strip('-')[:60]}-{digest}"
 
 
-def _pull_plain(source: Source, folder: Path, progress: Progress) -> None:
+def _models(cache_dir: Path) -> Path:
+    return cache_dir.absolute() / "models"
+
+
+def _note(folder: Path) -> Path:
+    return folder.with_suffix(".refused")
+
+
+def _pull_plain(source: Source, folder: Path, progress: Progress, *, again: bool) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_suffix(".lock"), progress) as told:
-        if not (folder / MANIFEST).is_file():
+        if (folder / MANIFEST).is_file():
+            return
+        refused = None if again else converting.refusal(_note(folder))
+        if refused is not None:
+            raise CannotRun(f"{refused}; it was tried before, and is tried again when asked for: turnout models pull")
+        with converting.noted(_note(folder)):
             _make(source, folder, told)
 
 

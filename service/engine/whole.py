@@ -8,7 +8,7 @@ which a matrix product adds its terms. Rows of several adapters are several part
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,14 +57,14 @@ class WholeRows:
                 parts.append(_kept(part, tuple(new for new, _ in wanted), [old for _, old in wanted]))
         return WholeRows(tuple(parts), self.logits[torch.tensor(indexes, device=self.logits.device)])
 
-    def join(self, other: WholeRows) -> WholeRows:
-        parts = {part.adapter: part for part in self.parts}
-        for part in other.parts:
-            moved = Part(
-                part.adapter, tuple(row + len(self) for row in part.rows), part.cache, part.mask, part.positions
-            )
-            parts[part.adapter] = _joined(parts[part.adapter], moved) if part.adapter in parts else moved
-        return WholeRows(tuple(parts.values()), torch.cat([self.logits, other.logits]))
+    def join(self, others: Sequence[WholeRows]) -> WholeRows:
+        parts, count = {part.adapter: part for part in self.parts}, len(self)
+        for other in others:
+            for part in other.parts:
+                moved = replace(part, rows=tuple(row + count for row in part.rows))
+                parts[part.adapter] = _joined(parts[part.adapter], moved) if part.adapter in parts else moved
+            count += len(other)
+        return WholeRows(tuple(parts.values()), torch.cat([rows.logits for rows in (self, *others)]))
 
 
 class WholeForward:

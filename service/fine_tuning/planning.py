@@ -11,9 +11,7 @@ from typing import Any
 from finetune.plan import (
     JobSpec,
     Recipe,
-    expected_s,
     learning_rates,
-    make_plan,
     make_recipe,
     read_shape,
     read_spec,
@@ -28,7 +26,7 @@ from service.fine_tuning.material import Data
 from service.fine_tuning.names import adapter_name
 from service.fine_tuning.request import FineTuneSpec, Hyperparameters
 from service.ids import now
-from service.training import measure
+from service.training import figures, measure
 from service.tuning.claim import Claim
 from service.tuning.material import model_source
 
@@ -46,14 +44,16 @@ def plan(claim: Claim, spec: FineTuneSpec, data: Data) -> dict[str, Any]:
     draft = _draft(claim, spec, data)
     trial = folder / "trial"
     write_spec(draft.model_copy(update={"output_dir": trial / "training"}), trial / "spec.json")
-    measured = measure(trial, claim.check)
+    measured, engines = measure(trial, claim.settings.run_dir, claim.check)
     if not measured.fits:
         raise BadInput(measured.reason, param="model")
     ready = draft.model_copy(update=measured.ways())
-    planned = _figures(ready, spec, data) | {
-        "measured": measured.model_dump(mode="json"),
-        "training_s": round(expected_s(ready, measured), 1),
-        "decisions": list(measured.decisions),
+    planned = {
+        **figures(ready, measured, engines, measured.decisions),
+        "examples": {"given": data.examples},
+        "heldout": 0,
+        "seed": spec.seed,
+        "hyperparameters": _hyperparameters(ready),
     }
     _write(folder / _PLANNED, planned)  # before the spec, which says that both are there
     write_spec(ready, folder / "spec.json")
@@ -131,18 +131,9 @@ def _lineage(claim: Claim, spec: FineTuneSpec, data: Data) -> dict[str, Any]:
     return {"job_id": claim.job_id, "dataset_digest": data.digest, "examples": data.examples, **files}
 
 
-def _figures(ready: JobSpec, spec: FineTuneSpec, data: Data) -> dict[str, Any]:
-    recipe, shape = ready.recipe, read_shape(ready.base_folder)
-    multiplier = recipe.lr / learning_rates(shape.parameter_count)[1]
+def _hyperparameters(ready: JobSpec) -> dict[str, Any]:
+    """What was chosen, in OpenAI's terms."""
+    recipe = ready.recipe
+    multiplier = recipe.lr / learning_rates(read_shape(ready.base_folder).parameter_count)[1]
     shown = {"n_epochs": round(recipe.epochs), "batch_size": recipe.batch_size}
-    return {
-        "examples": {"given": data.examples},
-        "train": len(ready.train),
-        "dev": len(ready.dev),
-        "heldout": 0,
-        "seed": spec.seed,
-        "hyperparameters": {**shown, "learning_rate_multiplier": round(multiplier, 6)},
-        "recipe": recipe.model_dump(),
-        "search": ready.search.model_dump(mode="json"),
-        "plan": make_plan(shape, recipe, ready.train, on_cuda=ready.device == "cuda").model_dump(),
-    }
+    return {**shown, "learning_rate_multiplier": round(multiplier, 6)}

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from finetune import adapter as adapters
 from prompts.errors import BadInput
+from service.adapters.registry import Adapters
 from service.fine_tuning import planning
 from service.fine_tuning.files import Files
 from service.fine_tuning.material import Data, FileRefused, read_data
@@ -22,8 +23,10 @@ from service.fine_tuning.metrics import checkpoint_metrics, result_csv, trained_
 from service.fine_tuning.names import adapter_name, model_name
 from service.fine_tuning.request import FineTuneSpec
 from service.ids import now
+from service.store import adapters as stored
 from service.store import jobs, routes, tuned
 from service.store.database import bump_revision
+from service.store.session import Session
 from service.training import train
 from service.tuning.claim import Claim
 
@@ -70,7 +73,7 @@ def _train(claim: Claim, spec: FineTuneSpec, data: Data) -> dict[str, Any]:
             _publish_checkpoints(claim, spec)
         claim.tell(kind, **told)
 
-    finished = train(claim.folder, tell, claim.check, _last_line(claim))
+    finished = train(claim.folder, claim.settings.run_dir, tell, claim.check, _last_line(claim))
     said = "; ".join(finished.get("reasons", ()))
     if finished["type"] == "diverged":
         fix = f"{said}; give a lower learning_rate_multiplier"
@@ -92,23 +95,40 @@ def _last_line(claim: Claim) -> int:
 
 
 def _publish_checkpoints(claim: Claim, spec: FineTuneSpec) -> None:
-    """Serve the snapshots that the training process keeps, and no longer those that it has deleted."""
+    """Serve the snapshots that the training process keeps, each once, and delete what was served of those before them."""
     folder = claim.folder / "training" / "snapshots"
     if not folder.is_dir():
         return  # none yet, or they were all served and cleared
     kept = dict(_snapshots(folder))
+    if not kept:
+        return
     with claim.database.read() as session:
-        served = {one["step"]: one["name"] for one in tuned.of_job(session, claim.job_id) if one["step"] is not None}
+        events = stored.events_of(session, claim.job_id, ["checkpoint"])
+        told = {event["data"]["step"]: event["data"] for event in events}
+        stale = [one for step, one in told.items() if step < min(kept) and _is_here(session, one)]
     for step, path in kept.items():
-        if step not in served:
+        if step not in told:  # one that was told and is served no longer was deleted by somebody
             _serve(claim, spec, path, step)
-    gone = [name for step, name in served.items() if step not in kept]
-    if gone:
-        with claim.database.write() as session:
-            jobs.require_claim(session, claim.job_id, claim.token)
-            for name in gone:
-                tuned.remove(session, name)
-            bump_revision(session)
+    if stale:
+        _drop(claim, stale)
+
+
+def _is_here(session: Session, told: dict[str, Any]) -> bool:
+    return tuned.get(session, told["name"]) is not None or routes.adapter(session, told["adapter"]) is not None
+
+
+def _drop(claim: Claim, stale: Sequence[dict[str, Any]]) -> None:
+    """Serve these checkpoints no longer, and delete their adapters, which would stay for weeks: a hundred epochs leave as many.
+
+    An adapter that a route, evidence or an engine needs is looked at again behind the next epoch.
+    """
+    with claim.database.write() as session:
+        jobs.require_claim(session, claim.job_id, claim.token)
+        for one in stale:
+            tuned.remove(session, one["name"])
+        bump_revision(session)
+    names = [one["adapter"] for one in stale]
+    Adapters(claim.database, claim.settings).supersede(names, claim.actor, claim.job_id)
 
 
 def _snapshots(folder: Path) -> Iterator[tuple[int, Path]]:

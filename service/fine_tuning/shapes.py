@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from service.fine_tuning.names import public_job_id
-from service.jobs import ENDED
+from service.jobs import ENDED, is_paused
 
 _UNTIL_PLANNED = {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"}
 
@@ -38,33 +38,25 @@ def file_object(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def status_of(record: Mapping[str, Any], stage: Mapping[str, Any] | None, *, is_planned: bool) -> str:
-    """A job's state; `stage` is its newest event of `STAGES`: a paused job waits, as one that is queued does."""
-    kind = stage["type"] if stage else ""
+def status_of(record: Mapping[str, Any], asked: str, *, is_validated: bool, is_planned: bool) -> str:
+    """A job's state; `asked` is what was asked of it last: a paused job waits, as one that is queued does."""
     status: str = record["status"]
     if status in ENDED:
-        return "queued" if status == "cancelled" and kind == "paused" else status
-    if kind in ("", "created"):
+        return "queued" if is_paused(record, asked) else status
+    if not is_validated and not asked:
         return "validating_files"
     return "running" if status == "running" and is_planned else "queued"
 
 
-STAGES = ("created", "validated", "paused", "resumed", "cancelling")
-
-
 def job_object(
     record: Mapping[str, Any],
-    stage: Mapping[str, Any] | None,
+    status: str,
     planned: Mapping[str, Any] | None,
     fault: Mapping[str, Any] | None,
     estimated_finish: int | None,
 ) -> dict[str, Any]:
     """A row of `job` with what its newest events say: `planned` and `fault` are the data of these."""
-    spec, result, status = (
-        record["spec"],
-        record["result"] or {},
-        status_of(record, stage, is_planned=planned is not None),
-    )
+    spec, result = record["spec"], record["result"] or {}
     numbers = dict(planned["hyperparameters"]) if planned else _UNTIL_PLANNED | _given(spec["hyperparameters"])
     return {
         "id": public_job_id(record["id"]),

@@ -14,7 +14,7 @@ from service.fine_tuning.names import PREFIX, own_job_id
 from service.fine_tuning.request import CreateJob, spec_of
 from service.identity import Principal
 from service.ids import new_id, now
-from service.jobs import CANCELLED, ENDED
+from service.jobs import ENDED, cancel, newest_asked, pause, resume
 from service.settings import Settings
 from service.store import jobs, tuned
 from service.store.database import Database, bump_revision
@@ -69,44 +69,21 @@ class FineTunings:
 
     def cancel(self, job_id: str, actor: Principal) -> dict[str, Any]:
         """Ask for a job's end. Raises FineTuneNotFound, Conflict where it has ended, Forbidden for another's."""
-        if self.show(job_id)["status"] in ENDED:
-            raise Conflict(f"fine-tuning job {job_id!r} has ended: there is nothing to cancel")
-        self._stop(job_id, actor, "cancelling")
-        return self.show(job_id)
+        with self._database.write() as session:
+            record = _own(session, job_id, actor)
+            if _status(session, record) in ENDED:
+                raise Conflict(f"fine-tuning job {job_id!r} has ended: there is nothing to cancel")
+            return _shown(session, cancel(session, record))
 
     def pause(self, job_id: str, actor: Principal) -> dict[str, Any]:
-        """Let a job keep its newest checkpoint and wait for `resume`. Raises as `cancel` does."""
-        if self.show(job_id)["status"] in ENDED:
-            raise Conflict(f"fine-tuning job {job_id!r} has ended: there is nothing to pause")
-        self._stop(job_id, actor, "paused")
-        return self.show(job_id)
+        """Let a job keep its newest checkpoint and wait for `resume`. Raises as `cancel` does, also where it is being cancelled."""
+        with self._database.write() as session:
+            return _shown(session, pause(session, _own(session, job_id, actor), job_id))
 
     def resume(self, job_id: str, actor: Principal) -> dict[str, Any]:
         """Go on with a paused, failed or cancelled job where it stood. Raises FineTuneNotFound, Conflict, Forbidden."""
-        own = own_job_id(job_id)
-        record = self._require_own(job_id, actor)
-        if record["status"] == "running" and record["cancel_requested"]:
-            raise Conflict(f"fine-tuning job {job_id!r} is not paused yet: resume it in a second")
         with self._database.write() as session:
-            jobs.requeue(session, own)
-            jobs.add_event(session, own, "resumed", {}, now())
-        return self.show(job_id)
-
-    def _stop(self, job_id: str, actor: Principal, event: str) -> None:
-        own = own_job_id(job_id)
-        self._require_own(job_id, actor)
-        with self._database.write() as session:
-            jobs.add_event(session, own, event, {}, now())
-            record = jobs.request_cancel(session, own, now())
-            if event == "cancelling" and record is not None and record["status"] == "cancelled":  # no worker tells it
-                jobs.add_event(session, own, "cancelled", {"error": CANCELLED}, now())
-
-    def _require_own(self, job_id: str, actor: Principal) -> dict[str, Any]:
-        with self._database.read() as session:
-            record = _record(session, job_id)
-        if record["created_by"] != actor.id and not actor.may("admin"):
-            raise Forbidden(f"fine-tuning job {job_id!r} is another's: only an admin may change it")
-        return record
+            return _shown(session, resume(session, _own(session, job_id, actor), job_id))
 
     def _require_file(self, file_id: str, param: str) -> None:
         try:
@@ -165,23 +142,35 @@ class FineTunings:
             bump_revision(session)
 
 
-def _record(session: Session, job_id: str) -> dict[str, Any]:
-    record = jobs.get(session, own_job_id(job_id))
+def _record(session: Session, job_id: str, *, lock: bool = False) -> dict[str, Any]:
+    record = jobs.get(session, own_job_id(job_id), lock=lock)
     if record is None or record["kind"] != KIND:
         raise FineTuneNotFound("fine-tuning job", job_id, "`GET /v1/fine_tuning/jobs` lists those that there are")
     return record
 
 
+def _own(session: Session, job_id: str, actor: Principal) -> dict[str, Any]:
+    """The job, locked, where `actor` may change it."""
+    record = _record(session, job_id, lock=True)
+    if record["created_by"] != actor.id and not actor.may("admin"):
+        raise Forbidden(f"fine-tuning job {job_id!r} is another's: only an admin may change it")
+    return record
+
+
+def _status(session: Session, record: dict[str, Any]) -> str:
+    told = {f"is_{kind}": jobs.last_event(session, record["id"], kind) is not None for kind in ("validated", "planned")}
+    return shapes.status_of(record, newest_asked(session, record["id"]), **told)
+
+
 def _shown(session: Session, record: dict[str, Any]) -> dict[str, Any]:
     job_id = record["id"]
-    stage = jobs.last_event(session, job_id, *shapes.STAGES)
     planned = jobs.last_event(session, job_id, "planned")
     fault = jobs.last_event(session, job_id, "fault") if record["status"] == "failed" else None
     finish = None
     if planned is not None and record["status"] == "running":
         finish = _estimated_finish(planned, jobs.last_event(session, job_id, "training"))
     data = [event["data"] if event else None for event in (planned, fault)]
-    return shapes.job_object(record, stage, data[0], data[1], finish)
+    return shapes.job_object(record, _status(session, record), data[0], data[1], finish)
 
 
 def _estimated_finish(planned: Mapping[str, Any], newest: Mapping[str, Any] | None) -> int:
@@ -212,7 +201,4 @@ def _number_of(job_id: str, event_id: str | None) -> int | None:
 
 def _is_pause(session: Session, job_id: str, event: Mapping[str, Any]) -> bool:
     """Whether this is the end that a pause comes to, which was told as a pause."""
-    if event["type"] != "cancelled":
-        return False
-    stage = jobs.last_event(session, job_id, *shapes.STAGES, before=event["number"])
-    return stage is not None and stage["type"] == "paused"
+    return event["type"] == "cancelled" and newest_asked(session, job_id, before=event["number"]) == "paused"

@@ -36,6 +36,12 @@ def live_jobs(session: Session) -> list[dict[str, Any]]:
     return JOB.all(session, "WHERE status IN ('queued', 'running')")
 
 
+def succeeded_jobs(session: Session, kind: str) -> list[str]:
+    """The ids of the jobs of a kind that came to their end."""
+    found = session.rows("SELECT id FROM job WHERE kind = :kind AND status = 'succeeded'", kind=kind)
+    return [job_id for (job_id,) in found]
+
+
 def evidence_naming(session: Session, adapter: str) -> list[dict[str, Any]]:
     """Evidence, newest first, in which a variant with this adapter stands, without its content."""
     names = ("id", "kind", "prompt", "verdict", "candidate", "created_at")

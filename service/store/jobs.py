@@ -21,8 +21,8 @@ def add(session: Session, record: dict[str, Any]) -> dict[str, Any]:
     return JOB.one(session, record["id"])
 
 
-def get(session: Session, job_id: str) -> dict[str, Any] | None:
-    return JOB.get(session, job_id)
+def get(session: Session, job_id: str, *, lock: bool = False) -> dict[str, Any] | None:
+    return JOB.get(session, job_id, lock=lock)
 
 
 def listing(session: Session, limit: int, kind: str | None = None) -> list[dict[str, Any]]:
@@ -122,25 +122,15 @@ def release(session: Session, job_id: str, token: int) -> None:
         JOB.set(session, job_id, status="queued", worker=None)
 
 
-def request_cancel(session: Session, job_id: str, at: str) -> dict[str, Any] | None:
-    """Ask for the end of a job: a waiting one ends at once, a running one when its worker sees it."""
-    row = JOB.get(session, job_id, lock=True)
-    if row is None:
-        return None
-    if row["status"] == "queued":
-        return _changed(session, row, status="cancelled", finished_at=at)
-    return _changed(session, row, cancel_requested=True) if row["status"] == "running" else row
+def end(session: Session, row: dict[str, Any], at: str) -> dict[str, Any]:
+    """Cancel a locked job: a running one ends when its worker sees it, any other at once."""
+    if row["status"] == "running":
+        return _changed(session, row, cancel_requested=True)
+    return _changed(session, row, status="cancelled", finished_at=at)
 
 
-def requeue(session: Session, job_id: str) -> dict[str, Any] | None:
-    """Queue an ended job again as its next attempt; a live one stays as it is."""
-    row = JOB.get(session, job_id, lock=True)
-    if row is None:
-        return None
-    if row["status"] == "succeeded":
-        raise Conflict(f"job {job_id!r} has succeeded: there is nothing to resume")
-    if row["status"] in LIVE:
-        return row
+def requeue(session: Session, row: dict[str, Any]) -> dict[str, Any]:
+    """Queue a locked job, which has ended, again as its next attempt."""
     anew: dict[str, Any] = {"status": "queued", "attempt": row["attempt"] + 1, "cancel_requested": False}
     return _changed(session, row, **anew, error=None, result=None, finished_at=None)
 

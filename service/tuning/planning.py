@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from finetune.plan import (
     Measured,
     Row,
     choose_search,
-    expected_s,
-    make_plan,
     make_recipe,
     read_shape,
     write_spec,
@@ -23,9 +20,9 @@ from prompts.errors import BadInput
 from prompts.prompt import CompiledPrompt
 from service.child import require_local_packages
 from service.engine import weights
-from service.engine_shares import on_device, shared
+from service.engine_shares import Share
 from service.ids import now
-from service.training import measure
+from service.training import figures, measure
 from service.tuning.claim import Claim
 from service.tuning.examples import Examples, gather
 from service.tuning.material import Material, material, model_source
@@ -47,18 +44,15 @@ def plan(claim: Claim) -> dict[str, Any]:
         return _refuse(claim, shown, found.report.refusals)
     try:
         draft = _draft(claim, work, found)
-        with shared(claim.settings.run_dir, draft.device) as shares:
-            measured = _try(claim, draft)
+        measured, engines = _try(claim, draft)
     except BadInput as error:
         return _refuse(claim, shown, [str(error)])
     if not measured.fits:
         return _refuse(claim, shown, [measured.reason])
     spec, decisions = _search(work, draft, measured)
-    engines = on_device(shares, measured.device)
-    decisions += map(str, engines)
     shown["train_at"] = _places(found)
-    shown |= _figures(spec, measured, decisions, len(work.suite.tests) * work.suite.repeat)
-    shown["engines"] = [asdict(share) for share in engines]
+    shown |= figures(spec, measured, engines, decisions)
+    shown["heldout"] = len(work.suite.tests) * work.suite.repeat
     if not (attempt_folder(claim, 1) / "spec.json").exists():
         write_spec(spec, attempt_folder(claim, 1) / "spec.json")
     claim.tell_once("planned", **shown)
@@ -97,11 +91,11 @@ def _draft(claim: Claim, work: Material, found: Examples) -> JobSpec:
     )
 
 
-def _try(claim: Claim, draft: JobSpec) -> Measured:
+def _try(claim: Claim, draft: JobSpec) -> tuple[Measured, list[Share]]:
     """Some real steps of the draft in a folder of their own."""
     folder = claim.folder / "trial"
     write_spec(draft.model_copy(update={"output_dir": folder / "training"}), folder / "spec.json")
-    return measure(folder, claim.check)
+    return measure(folder, claim.settings.run_dir, claim.check)
 
 
 def _search(work: Material, draft: JobSpec, measured: Measured) -> tuple[JobSpec, list[str]]:
@@ -111,23 +105,6 @@ def _search(work: Material, draft: JobSpec, measured: Measured) -> tuple[JobSpec
     search, why = choose_search(draft, measured, minutes=minutes, fixed=frozenset(work.recipe))
     changes = {"search": search, **measured.ways()}
     return draft.model_copy(update=changes), [*measured.decisions, *why]
-
-
-def _figures(spec: JobSpec, measured: Measured, decisions: Sequence[str], heldout: int) -> dict[str, Any]:
-    ways: dict[str, Any] = {"on_cuda": measured.device.startswith("cuda")}
-    ways |= {"four_bit": spec.four_bit, "devices": spec.devices}
-    cost = make_plan(read_shape(spec.base_folder), spec.recipe, spec.train, **ways)
-    return {
-        "train": len(spec.train),
-        "dev": len(spec.dev),
-        "heldout": heldout,
-        "recipe": spec.recipe.model_dump(),
-        "search": spec.search.model_dump(mode="json"),
-        "plan": cost.model_dump(),
-        "measured": measured.model_dump(mode="json"),
-        "training_s": round(expected_s(spec, measured), 1),
-        "decisions": list(decisions),
-    }
 
 
 def _parts(found: Examples) -> tuple[tuple[Example, ...], tuple[Example, ...]]:

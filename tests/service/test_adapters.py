@@ -94,6 +94,17 @@ def test_what_anybody_names_is_neither_pruned_nor_removed(
     assert folders.is_complete(shelf / "one")
 
 
+# where trainings leave it
+COPIES = ("attempt-1/training/adapter", "training/adapter", "training/snapshots/step-00000004")
+
+
+def copy_of(adapters: Adapters, place: str, name: str, job_id: str = "job_0") -> Path:
+    """What a training leaves in its job's folder."""
+    folder = adapters._settings.home / "jobs" / job_id / place
+    made.install(folder.parent, name)
+    return (folder.parent / name).rename(folder)
+
+
 @BOTH
 def test_a_rejected_adapter_goes_with_its_files_and_the_audit_log_says_so(
     adapters: Adapters, database: Database, shelf: Path
@@ -102,17 +113,35 @@ def test_a_rejected_adapter_goes_with_its_files_and_the_audit_log_says_so(
         made.job(session, "job_0", "succeeded")
         made.add(session, shelf, "one", OLD)
         made.evidence(session, 1, "one", None, "inconclusive")  # it holds without the adapter
-    copy = adapters._settings.home / "jobs" / "job_0" / "attempt-1" / "training"
-    made.install(copy, "adapter")
+    copies = [copy_of(adapters, place, "one") for place in COPIES]
+    other = copy_of(adapters, "attempt-2/training/adapter", "one-2")  # of the same weights, and not this one
     assert [gone["name"] for gone in adapters.prune(dry_run=True)] == ["one"]
     assert folders.is_complete(shelf / "one")
     assert [gone["name"] for gone in adapters.prune()] == ["one"]
     assert not (shelf / "one").exists()
-    assert not (copy / "adapter").exists()
+    assert not any(copy.exists() for copy in copies)
+    assert folders.is_complete(other)
     with database.read() as session:
         [(subject, actor)] = session.rows("SELECT subject, actor FROM audit WHERE action = 'adapter.remove'")
     assert (subject, actor) == ("one", "retention")
     assert adapters.prune() == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_adapters_of_an_advice_that_was_given_are_swept_and_those_of_one_that_may_go_on_stay(
+    adapters: Adapters, database: Database
+):
+    places = ("lora/training/adapter", "few-shot+lora/training/adapter")
+    kept: dict[str, list[Path]] = {}
+    with database.write() as session:
+        for status in ("succeeded", "cancelled"):
+            record = {"id": f"job_{status}", "kind": "advice", "spec": {}, "status": status, "created_by": "a"}
+            jobs.add(session, {**record, "created_at": "2026"})
+            kept[status] = [copy_of(adapters, place, "advice-1", f"job_{status}") for place in places]
+    adapters.prune()
+
+    assert not any(copy.exists() for copy in kept["succeeded"])
+    assert all(map(folders.is_complete, kept["cancelled"]))
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,16 @@ from typing import Any
 
 import pytest
 
+from finetune.plan import JobSpec, Measured, Recipe, Row, make_plan, read_shape, write_spec
+from service import training
 from service.engine_shares import Share, on_device, shared
+from service.fine_tuning import planning
+from service.fine_tuning.material import Data
+from service.fine_tuning.request import CreateJob, spec_of
+from service.identity import Principal
+from service.store.database import Database
+from service.tuning.claim import Claim
+from tests.service.conftest import make_settings
 
 GIB = 1 << 30
 
@@ -88,3 +98,97 @@ def test_an_engine_on_another_device_is_none_of_the_plan(run_dir: Path) -> None:
 def test_a_home_without_engines_shares_nothing(tmp_path: Path) -> None:
     with shared(tmp_path / "none", "auto") as shares:
         assert list(shares) == []
+
+
+# ------------------------------------------------------------------------------------------------ whoever it is that trains
+
+
+MEASURED = Measured(
+    device="cuda:0", precision="bfloat16", load_s=2.0, step_s=0.5, largest_step_s=1.0, row_s=0.1, score_row_s=0.02,
+    tokens_per_s=400.0, peak_bytes=10**9, free_bytes=10**10, pack_tokens=4096, four_bit=True,
+    decisions=("4 bits: the weights are too large",),
+)  # fmt: skip
+ROW = Row(messages=({"role": "user", "content": "hi"},), answer="ok")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """As much of a model as its plan is made from: the names and shapes of its weights."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"vocab_size": 64, "hidden_size": 256, "num_hidden_layers": 1}))
+    (folder / "tokenizer.json").write_text("{}")
+    shapes = {"model.embed_tokens.weight": (64, 256), "model.layers.0.self_attn.q_proj.weight": (256, 256)}
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at := at + 2 * shape[0] * shape[1]]}
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
+    return folder
+
+
+@pytest.fixture
+def open_while(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The training process, played: how many engines shared their memory while it ran."""
+    found: list[int] = []
+
+    def run_once(folder: Path, options: tuple[str, ...], *_: Any) -> int:
+        until_open(1)
+        found.append(_Engine.open)
+        (folder / "measured.json").write_text(MEASURED.model_dump_json())
+        (folder / "training").mkdir(exist_ok=True)
+        (folder / "training" / "events.jsonl").write_text('{"type": "finished"}\n')
+        return 0
+
+    monkeypatch.setattr(training, "_run_once", run_once)
+    return found
+
+
+def spec_in(folder: Path, base: Path) -> JobSpec:
+    spec = JobSpec(job_id="job_1", base_folder=base, output_dir=folder / "training", train=(ROW,) * 8)
+    write_spec(spec, folder / "spec.json")
+    return spec
+
+
+def test_engines_share_with_every_training_and_every_trial_of_one(
+    run_dir: Path, base: Path, tmp_path: Path, open_while: list[int]
+) -> None:
+    spec_in(tmp_path / "job", base)
+    measured, engines = training.measure(tmp_path / "job", run_dir, lambda: None)
+    ended = training.train(tmp_path / "job", run_dir, lambda *_, **__: None, lambda: None, 0)
+
+    assert open_while == [1, 1]
+    until_open(0)
+    assert (measured, ended) == (MEASURED, {"type": "finished"})
+    assert [share.model for share in engines] == ["large", "other"]
+
+
+def test_a_plan_has_the_figures_of_the_device_that_was_tried_and_the_engines_that_made_room(base: Path) -> None:
+    spec = JobSpec(job_id="job_1", base_folder=base, output_dir=base, train=(ROW,) * 8, four_bit=True)
+    told = training.figures(spec, MEASURED, [Share("large", "cuda:0", 3 * GIB, 5 * GIB)], MEASURED.decisions)
+
+    ways: dict[str, Any] = {"on_cuda": True, "four_bit": True}
+    assert told["plan"] == make_plan(read_shape(base), spec.recipe, spec.train, **ways).model_dump()
+    assert told["plan"] != make_plan(read_shape(base), spec.recipe, spec.train, on_cuda=False).model_dump()
+    assert told["engines"][0]["given_back_bytes"] == 5 * GIB
+    assert [line.partition(" ")[0] for line in told["decisions"]] == ["4", "shared"]
+
+
+def test_a_job_of_openais_api_is_planned_with_the_engines_memory_and_the_figures_of_its_device(
+    run_dir: Path, base: Path, tmp_path: Path, open_while: list[int]
+) -> None:
+    settings = make_settings(tmp_path / "home", models={"small": {"engine": "local", "source": f"path:{base}"}})
+    settings.run_dir.parent.mkdir(parents=True)
+    settings.run_dir.symlink_to(run_dir)
+    claim = Claim("job_1", 1, Principal("a", "admin"), Database(settings.database_url), settings, threading.Event())
+    asked = CreateJob.model_validate({"training_file": "file-1", "model": "small", "hyperparameters": {"n_epochs": 2}})
+    spec = spec_of(settings, asked)
+    data = Data((ROW,) * 8, (ROW,), 9, 0, "sha256:0", {"train": [], "dev": []})
+    planned = planning.plan(claim, spec, data)
+
+    assert open_while == [1]
+    assert [one["model"] for one in planned["engines"]] == ["large", "other"]
+    recipe = Recipe.model_validate(planned["recipe"])
+    on_a_gpu = make_plan(read_shape(base), recipe, data.train, on_cuda=True, four_bit=True)
+    assert planned["plan"] == on_a_gpu.model_dump()
+    assert planned["hyperparameters"]["n_epochs"] == 2

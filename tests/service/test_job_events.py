@@ -73,5 +73,5 @@ def test_a_quiet_stream_says_that_it_is_still_there(
     waiting = service.start("GET", "/api/jobs/job_2/events", "author", headers=EVENTS)
     while not waiting.done():
         with service.context.database.write() as session:
-            jobs.request_cancel(session, "job_2", now())
+            jobs.end(session, jobs.get(session, "job_2", lock=True) or {}, now())
     assert ": still here\n\n" in waiting.result(10).text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from finetune.events import Events
+from service import training
 from service.api.evaluation import FinetuneRequest
 from service.training import _ended, _EventLog
 
@@ -37,3 +39,41 @@ def test_a_request_for_more_than_a_week_is_refused() -> None:
 def test_a_training_that_lost_one_of_its_processes_is_started_again():
     assert _ended(5, {"type": "step", "step": 3}) is None
     assert _ended(-9, {"type": "step", "step": 3}) is None
+
+
+def numbers_told(log: _EventLog) -> list[tuple[int, int]]:
+    """The lines that a look passes on, and the steps that they tell."""
+    told: list[tuple[int, int]] = []
+    log.pass_on(lambda _, **details: told.append((details["line"], details["event"]["at"])), everything=True)
+    return told
+
+
+def lines(*steps: int) -> str:
+    return "".join(json.dumps({"type": "evaluated", "at": step}) + "\n" for step in steps)
+
+
+def test_each_line_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, log = tmp_path / "events.jsonl", _EventLog(tmp_path / "events.jsonl", 0)
+    assert numbers_told(log) == []
+    path.write_text(lines(1, 2))
+    assert numbers_told(log) == [(1, 1), (2, 2)]
+    parsed: list[bytes] = []
+    monkeypatch.setattr(training.json, "loads", lambda line: parsed.append(line) or {"type": "evaluated", "at": 3})
+    with path.open("a") as file:
+        file.write(lines(3))
+        file.write('{"type": "eval')
+    assert numbers_told(log) == [(3, 3)]
+    assert numbers_told(log) == []
+    assert len(parsed) == 1
+
+
+def test_a_log_that_was_cut_and_grew_again_tells_only_the_lines_beyond_those_told(tmp_path: Path) -> None:
+    path, log = tmp_path / "events.jsonl", _EventLog(tmp_path / "events.jsonl", 0)
+    path.write_text(lines(1, 2, 3))
+    numbers_told(log)
+    path.write_text(lines(1, 2))  # the training process goes on from a checkpoint
+    assert numbers_told(log) == []
+    path.write_text(lines(1, 2, 30, 40))
+    assert numbers_told(log) == [(4, 40)]
+    path.write_text(lines(1, 200, 300, 400, 500))  # between two looks
+    assert numbers_told(log) == [(5, 500)]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import sys
+import time
+from itertools import pairwise
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.live import Live
 
 from prompts.errors import BadInput
 from service.cli import client as clients
@@ -137,6 +142,29 @@ def test_what_is_said_beside_the_events_stands_above_the_live_view(monkeypatch: 
     assert "train loss" in after  # and drawn anew below
 
 
+def test_the_live_view_is_drawn_where_something_changed_and_at_most_four_times_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    drawn: list[float] = []
+    plain = Live.refresh
+    monkeypatch.setattr(Live, "refresh", lambda live: (drawn.append(time.monotonic()), plain(live)))
+    with watching("fine-tune") as watcher:
+        drawn.clear()
+        time.sleep(0.6)
+        assert drawn == []  # nothing happened
+        began_s = time.monotonic()
+        while time.monotonic() < began_s + 1.0:
+            for event in EVENTS[1:]:
+                watcher.show(event)
+            time.sleep(0.01)
+        time.sleep(0.5)
+        assert 3 <= len(drawn) <= 6
+        assert min(after - before for before, after in pairwise(drawn)) > 0.2
+        assert "step 5/10" in terminal.getvalue()  # what came last is drawn, too
+
+
 def test_a_name_with_colons_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     Narrator(Tenths()).narrate(told(1, "model", name="ft:small:acme:watch:1", adapter="a", step=None))
 
@@ -173,6 +201,30 @@ class Away:
         if path.endswith("/events"):
             return [told(1, "planned")] if more["params"]["after"] == 0 else []
         return {"status": "running" if self.calls < 5 else "succeeded"}
+
+
+class Long:
+    """A job that ends once it was looked at a hundred times."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def call(self, method: str, path: str, **more: Any) -> Any:
+        if path.endswith("/events"):
+            return []
+        self.looks += 1
+        return {"status": "running" if self.looks < 100 else "succeeded"}
+
+
+def test_a_job_is_looked_at_often_at_first_and_twice_a_second_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
+    monkeypatch.setattr(clients, "time", clock)
+    clients.follow(Long(), "job_1", lambda event: None)
+
+    assert slept[:20] == [0.1] * 20
+    assert slept[-1] == 0.5
+    assert max(slept) == 0.5
 
 
 def test_watching_outlasts_a_service_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,6 +283,78 @@ def test_mlflow_holds_what_was_written(tmp_path: Path) -> None:
     [child] = [run for run in runs if run.info.run_name == "seed-3"]
     assert child.data.metrics["dev/exact"] == 0.5
     assert len(client.get_metric_history(child.info.run_id, "train/loss")) == 5
+
+
+class FakeMlflow:
+    """As much of MLflow's client as is used here; `states` are those of the runs, by their names."""
+
+    def __init__(self, uri: str) -> None:
+        self.states: dict[str, str] = {}
+        FakeMlflow.newest = self
+
+    newest: FakeMlflow
+
+    def get_experiment_by_name(self, name: str) -> Any:
+        return SimpleNamespace(experiment_id="0")
+
+    def search_runs(self, experiments: list[str], wanted: str) -> list[Any]:
+        return []
+
+    def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> Any:
+        self.states[run_name] = "RUNNING"
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_name))
+
+    def set_terminated(self, run_id: str, status: str) -> None:
+        self.states[run_id] = status
+
+    def log_metric(self, *_: Any) -> None: ...
+
+    log_param = set_tag = log_metric
+
+
+@pytest.fixture
+def fake_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
+    exceptions: Any = ModuleType("mlflow.exceptions")
+    exceptions.MlflowException = RuntimeError
+    monkeypatch.setitem(sys.modules, "mlflow.exceptions", exceptions)
+    tracking: Any = ModuleType("mlflow.tracking")
+    tracking.MlflowClient = FakeMlflow
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", tracking)
+
+
+JOB: dict[str, Any] = {"job_id": "job_1", "kind": "fine_tuning", "created_by": "key_1", "spec": {}}
+
+
+@pytest.mark.parametrize(
+    ("ends", "state"),
+    [
+        (["succeeded"], "FINISHED"),
+        (["failed"], "FAILED"),
+        (["cancelled"], "KILLED"),
+        (["failed", "resumed", "succeeded"], "FINISHED"),
+        (["cancelled", "resumed"], "RUNNING"),
+        ([], "RUNNING"),
+    ],
+)
+def test_runs_in_mlflow_have_the_state_that_the_job_came_to(fake_mlflow: None, ends: list[str], state: str) -> None:
+    with trackers.mlflow("http://x", JOB) as take:
+        for event in (*EVENTS, *(told(20 + at, kind, error=None) for at, kind in enumerate(ends))):
+            take(event)
+
+    assert FakeMlflow.newest.states == {"job_1": state, "seed-3": state}
+
+
+def test_runs_in_mlflow_go_on_where_the_watching_is_interrupted(fake_mlflow: None) -> None:
+    def watch() -> None:
+        with trackers.mlflow("http://x", JOB) as take:
+            for event in EVENTS:
+                take(event)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        watch()
+    assert FakeMlflow.newest.states == {"job_1": "RUNNING", "seed-3": "RUNNING"}
 
 
 def test_what_is_not_installed_is_named_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

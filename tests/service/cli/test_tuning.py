@@ -90,6 +90,13 @@ def test_what_is_no_id_of_a_job_is_refused(project: Project, given: str) -> None
     assert (code, "an id is such as job_4f1c9a0b7d2e" in " ".join(err.split())) == (2, True)
 
 
+@pytest.mark.parametrize("option", [(), ("--cancel",), ("--resume",), ("--watch",)])
+def test_a_job_that_is_not_there_is_named_as_it_was_typed(project: Project, option: tuple[str, ...]) -> None:
+    for given in ("ftjob-none", "job_none"):
+        code, _, err = project.run("job", given, *option, "--local")
+        assert (code, err) == (2, f"error: no job '{given}'\n")
+
+
 # ---------------------------------------------------------------------------- what is shown of a job
 
 

