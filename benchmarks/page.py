@@ -11,9 +11,9 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 _HEAD = """# Figures
 
 Each table was measured in one run, side by side, on one machine; compare within a table, not between them. They are made by
-`.venv/bin/python -m benchmarks --only NAME` and stand with all conditions in [benchmarks/results](../benchmarks/results), from which
-`.venv/bin/python -m benchmarks.page` writes this page. Peers are installed apart; what a benchmark needs is told at the head of its module.
-Misses of our own goals stand here like all else.
+`.venv/bin/python -m benchmarks --only NAME` and stand with all conditions in [benchmarks/results](../benchmarks/results), of which
+`.venv/bin/python -m benchmarks.page` makes this page. Peers are installed apart; what a benchmark needs stands at the head of its
+module. Misses of our own goals stand here like all else.
 """
 _TASKS = {"sms_spam": "spam or ham", "snips_slots": "7 intents", "banking77": "77 intents of a bank"}
 

@@ -56,11 +56,16 @@ def measure() -> dict[str, Any]:
     """Medians of `ROUNDS` rounds over all targets, streams, then the soak."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        fast, slow = stack.enter_context(_upstream(0.0)), stack.enter_context(_upstream(GAP_MS))
+        fast, slow = (stack.enter_context(_answering("upstream", gap_ms)) for gap_ms in (0.0, GAP_MS))
+        relay = stack.enter_context(_answering("relay", slow))
         ours, port, key = stack.enter_context(turnout(folder, _models(fast, slow)))
         _register(port, key)
         targets = {"direct": (None, _chat(fast)), "turnout": (ours, _prompt(port, key, NAME))}
-        streams = {"direct": _chat(slow, stream=True), "turnout": _prompt(port, key, f"{NAME}.slow", stream=True)}
+        streams = {
+            "direct": _chat(slow, stream=True),
+            "relay": _chat(relay, stream=True),
+            "turnout": _prompt(port, key, f"{NAME}.slow", stream=True),
+        }
         python = (
             peers.installed(Path(os.environ["TURNOUT_BENCH_PEERS"])) if "TURNOUT_BENCH_PEERS" in os.environ else None
         )
@@ -165,7 +170,8 @@ def _added(figures: dict[str, Any]) -> dict[str, Any]:
 def _streaming(targets: dict[str, Target]) -> dict[str, Any]:
     """Milliseconds to the first content and from the upstream's sending of a chunk to its arrival, medians.
 
-    The targets are asked in turn, so that what else the machine does falls on all of them.
+    A relay that passes bytes on is the floor: what any process between the two adds. The targets are asked in turn, so that
+    what else the machine does falls on all of them.
     """
     rounds = [{who: load.stream(target, STREAMS) for who, target in targets.items()} for _ in range(STREAM_ROUNDS)]
     found = {
@@ -175,7 +181,11 @@ def _streaming(targets: dict[str, Target]) -> dict[str, Any]:
         }
         for who in targets
     }
-    added = {f"added_{name}": round(found["turnout"][name] - found["direct"][name], 3) for name in found["direct"]}
+    added = {
+        f"added_{name}{of}": round(found[who][name] - found["direct"][name], 3)
+        for who, of in (("turnout", ""), ("relay", "_of_a_relay"))
+        for name in found["direct"]
+    }
     return {**found, **added, "streams": STREAMS * STREAM_ROUNDS, "gap_ms": GAP_MS}
 
 
@@ -212,8 +222,9 @@ def _metric(port: int, key: str, name: str) -> float:
 
 
 @contextlib.contextmanager
-def _upstream(gap_ms: float) -> Iterator[int]:
-    command = [sys.executable, "-m", "benchmarks.gateway.upstream", str(gap_ms)]
+def _answering(module: str, told: float) -> Iterator[int]:
+    """A process of this package that answers, by its port."""
+    command = [sys.executable, "-m", f"benchmarks.gateway.{module}", str(told)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
