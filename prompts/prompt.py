@@ -23,6 +23,7 @@ from prompts.variables import (
     plain_message,
     refuse_unknown,
 )
+from prompts.wording import refuse
 
 __all__ = ["CompiledPrompt", "Entry", "Example", "MessageTemplate", "Part", "Placeholder", "PlaceholderSlot", "PromptContent",
            "compile_prompt", "conversation", "digest_of", "plain_message"]  # fmt: skip
@@ -32,17 +33,18 @@ def _known_part(part: dict[str, Any]) -> dict[str, Any]:
     """OpenAI's own kinds are checked, others are passed through."""
     kind, image = part.get("type"), part.get("image_url")
     if not isinstance(kind, str):
-        raise ValueError("a part needs a `type`: {type: text, text: …} or {type: image_url, image_url: {url: …}}")
+        fix = "write {type: text, text: …} or {type: image_url, image_url: {url: …}}"
+        refuse("a part needs a `type`", fix)
     if kind == "text" and not isinstance(part.get("text"), str):
-        raise ValueError("a part of type text needs its `text`")
+        refuse("a part of type text needs its `text`", "write {type: text, text: …}")
     if kind == "image_url" and not (isinstance(image, dict) and isinstance(image.get("url"), str)):
-        raise ValueError("a part of type image_url needs {image_url: {url: …}}")
+        refuse("a part of type image_url needs its address", "write {type: image_url, image_url: {url: …}}")
     return part
 
 
 def _not_empty(parts: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
     if not parts:
-        raise ValueError("a content of parts needs at least one: {type: text, text: …}")
+        refuse("a content of parts needs at least one", "write [{type: text, text: …}]")
     return parts
 
 

@@ -91,6 +91,12 @@ def redacted(text: str) -> str:
     return "".join([*parts, text[end:]])
 
 
+def is_secret(value: str) -> bool:
+    """Whether a value without a name beside it looks like a key: by its issuer's form, or a word of it as random as one."""
+    words = (f"api_key: {word}" for word in re.split("[_-]", value))
+    return any(next(secrets_in(text), None) for text in (value, *words))
+
+
 def secrets_in(text: str) -> Iterator[tuple[int, str, int, Level]]:
     """Place, kind, length and level of what looks like a secret, in no order; no comment allows one here."""
     taken: set[int] = set()

@@ -10,6 +10,7 @@ import pydantic
 from prompts.errors import BadInput, InvalidVariable, MissingVariable, RenderError, UnexpectedVariable
 from prompts.messages import CONVERSATION_ROLES, Message
 from prompts.schemas import Schema
+from prompts.wording import refuse
 
 # OpenAI's, and what it and other servers put into answers that come back as history
 MESSAGE_KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio", "function_call",
@@ -31,7 +32,7 @@ class Placeholder(pydantic.BaseModel, frozen=True, extra="forbid", populate_by_n
         try:
             conversation(value or (), "default")
         except BadInput as error:
-            raise ValueError(str(error)) from error
+            refuse(str(error), "write a list of messages: [{role: user, content: …}]")
         return value
 
 

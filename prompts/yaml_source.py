@@ -7,10 +7,9 @@ Duplicate keys, merge keys, tags and aliases that unfold to more than `MAX_ALIAS
 from __future__ import annotations
 
 import difflib
-import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,12 +17,14 @@ import pydantic
 import yaml
 
 from prompts.errors import BadFile, Fault, Level
+from prompts.wording import is_of_kind, keys_of, records_at, shorten, told
+from prompts.wording import suggest as suggest
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 MAX_ALIASED_NODES = 10_000
 MAX_DEPTH = 64
 MAX_VALUES = 250_000  # keys and values of one file: each takes about a kilobyte while it is read
-MAX_FAULTS = 100  # reported of one file
+MAX_FAULTS = 10_000  # reported of one file: each takes up to a kilobyte, and a file may have as many as values
 
 _OPENING = "[{-:?"  # what every list and every mapping has one of
 _SAFE_DEPTH = 500  # to compose; what is read is held to MAX_DEPTH in any case
@@ -181,7 +182,7 @@ class _Reader:
             if key in result:
                 first = self.lines[(*at, key)]
                 fix = f"remove one; the first is at line {first}"
-                self._note(line, f"duplicate key {_shorten(key)}", fix, rule="duplicate-key")
+                self._note(line, f"duplicate key {shorten(key)}", fix, rule="duplicate-key")
                 continue
             result[key] = self.read(value_node, (*at, key), depth + 1, aliased)
             self.lines[(*at, key)] = line
@@ -204,11 +205,12 @@ class _Reader:
         return number if math.isfinite(number) else text
 
     def _refuse_tag(self, node: yaml.Node) -> None:
-        self._note(node.start_mark.line + 1, f"YAML tag {_shorten(node.tag)} is not read", "remove the tag")
+        self._note(node.start_mark.line + 1, f"YAML tag {shorten(node.tag)} is not read", "remove the tag")
 
     def _note(self, line: int, message: str, fix: str, rule: str = "invalid") -> None:
         if len(self.faults) >= MAX_FAULTS:
-            raise BadFile(self.faults)
+            more = Fault(self.path, line, "the faults from here on are not shown", "mend those before")
+            raise BadFile([*self.faults, more])
         self.faults.append(Fault(self.path, line, message, fix, rule=rule))
 
 
@@ -228,52 +230,63 @@ def parse_model(model_class: type[ModelT], document: Document, at: tuple[Key, ..
     for key in at:
         data = data[key]
     if not isinstance(data, dict):
-        kind = type(data).__name__ if data is not None else "nothing"
-        raise BadFile(
-            [document.fault(f"expected keys and values here, found {kind}", *at, fix="write `key: value` lines")]
-        )
+        message = f"expected keys and values here, found {shorten(data)}"
+        raise BadFile([document.fault(message, *at, fix="write `key: value` lines")])
     try:
         return model_class.model_validate(data)
     except pydantic.ValidationError as error:
-        shown = list(itertools.islice(model_faults(model_class, error, document, at), MAX_FAULTS))
-        hidden = error.error_count() - len(shown)
-        more = [document.fault(f"{hidden:,} more faults of this file are not shown", *at, fix="mend these first")]
-        raise BadFile(shown + (more if hidden else [])) from error
+        found = _by_place(error, document, at)
+        faults = [_fault_of(model_class, details, document, (*at, *keys)) for keys, details in found[:MAX_FAULTS]]
+        if len(found) > MAX_FAULTS:
+            message = f"{len(found) - MAX_FAULTS:,} more faults of this file are not shown"
+            faults.append(document.fault(message, *at, fix="mend these first"))
+        raise BadFile(faults) from error
 
 
-def model_faults(
-    model_class: type[pydantic.BaseModel], error: pydantic.ValidationError, document: Document, at: tuple[Key, ...] = ()
-) -> Iterable[Fault]:
-    """Pydantic's errors as faults of a file."""
+def _by_place(
+    error: pydantic.ValidationError, document: Document, at: tuple[Key, ...]
+) -> list[tuple[tuple[Key, ...], list[Any]]]:
+    """Pydantic's errors by the keys that an author wrote, relative to `at`.
+
+    Those of one value that say of which kinds it could be are together.
+    """
+    found: list[tuple[tuple[Key, ...], list[Any]]] = []
+    kinds: dict[tuple[Key, ...], list[Any]] = {}
     for detail in error.errors(include_url=False):
-        keys = _written_keys(detail["loc"], last_is_written=detail["type"] in ("extra_forbidden", "missing"))
-        keys = _without_tags(keys, document.data, at, last_is_written=detail["type"] == "missing")
-        place = ".".join(str(key) for key in (*at, *keys))
-        if detail["type"] == "extra_forbidden":
-            rule, message = "unknown-key", f"unknown key {_shorten(place, 200)}"
-            fix = _did_you_mean(model_class, keys)
-        elif detail["type"] == "missing":
-            rule, message, fix = "missing-key", f"{place!r} is missing", f"add `{keys[-1]}:`"
-        elif detail["type"] == "union_tag_not_found":
-            tag = detail["ctx"]["discriminator"].strip("'")
-            rule, message, fix = "missing-key", f"'{place}.{tag}' is missing", f"add `{tag}:`"
-        elif detail["type"] == "union_tag_invalid":
-            rule, (message, fix) = "bad-value", _unknown_tag(place, detail["ctx"])
+        keys = _written_keys(detail["loc"], last_is_written=detail["type"] in _OF_KEYS)
+        keys = _without_tags(keys, document.data, at, last_is_written=detail["type"] in _OF_KEYS)
+        if is_of_kind(detail) and keys in kinds:
+            kinds[keys].append(detail)
         else:
-            shown = _shorten(detail.get("input"))
-            rule, message, fix = (
-                "bad-value",
-                f"{place[:200] or 'the file'}: {_reason(detail)}, found {shown}",
-                detail.get("ctx", {}).get("fix", "") or _plain_fix(detail),
-            )
-        yield document.fault(message, *at, *keys, fix=fix, rule=rule)
+            found.append((keys, [detail]))
+            if is_of_kind(detail):
+                kinds[keys] = found[-1][1]
+    above = {keys[:length] for keys, _ in found for length in range(len(keys))}
+    # what has parts with faults could have been of another kind, but is of the one that they are parts of
+    return [(keys, details) for keys, details in found if keys not in above or kinds.get(keys) is not details]
 
 
-def _plain_fix(detail: Any) -> str:
-    """The fix of a value that tells it by its kind: nothing at all, or what is no truth value."""
-    if detail.get("input", ...) is None:
-        return "write its value after the colon"
-    return "write true or false, without quotes" if detail["type"].startswith("bool_") else ""
+_OF_KEYS = ("extra_forbidden", "missing")  # of which the last key is the fault
+
+
+def _fault_of(
+    model_class: type[pydantic.BaseModel], details: Sequence[Any], document: Document, keys: tuple[Key, ...]
+) -> Fault:
+    detail, place = details[0], ".".join(map(str, keys))
+    if detail["type"] == "extra_forbidden":
+        known = keys_of(records_at(model_class, detail["loc"][:-1]))
+        fix = suggest(str(keys[-1]), known) if known else "remove it"
+        return document.fault(f"unknown key {shorten(place, 200)}", *keys, fix=fix, rule="unknown-key")
+    if detail["type"] == "missing":
+        return document.fault(f"{place!r} is missing", *keys, fix=f"add `{keys[-1]}:`", rule="missing-key")
+    if detail["type"] == "union_tag_not_found":
+        tag = detail["ctx"]["discriminator"].strip("'")
+        return document.fault(f"'{place}.{tag}' is missing", *keys, fix=f"add `{tag}:`", rule="missing-key")
+    if detail["type"] == "union_tag_invalid":
+        message, fix = _unknown_tag(place, detail["ctx"])
+        return document.fault(message, *keys, fix=fix, rule="bad-value")
+    what = told(details, records_at(model_class, detail["loc"]))
+    return document.fault(f"{place[:200] or 'the file'}: {what}", *keys, fix=what.fix, rule="bad-value")
 
 
 def _without_tags(keys: tuple[Key, ...], data: Any, at: tuple[Key, ...], *, last_is_written: bool) -> tuple[Key, ...]:
@@ -283,11 +296,11 @@ def _without_tags(keys: tuple[Key, ...], data: Any, at: tuple[Key, ...], *, last
     kept: list[Key] = []
     parts, last = (keys[:-1], keys[-1:]) if last_is_written else (keys, ())
     for key in parts:
-        if isinstance(data, dict) and key not in data:
+        is_list = isinstance(data, list | tuple)
+        if key not in data if isinstance(data, dict) else not (is_list and isinstance(key, int)):
             continue
         kept.append(key)
-        within = isinstance(data, dict) or (isinstance(data, list | tuple) and isinstance(key, int) and key < len(data))
-        data = data[key] if within else None
+        data = data[key] if isinstance(data, dict) or (isinstance(key, int) and key < len(data)) else None
     return (*kept, *last)
 
 
@@ -296,7 +309,7 @@ def _unknown_tag(place: str, context: Mapping[str, Any]) -> tuple[str, str]:
     known = sorted(tag.strip().strip("'") for tag in context["expected_tags"].split(","))
     name, value = context["discriminator"].strip("'"), str(context["tag"])
     near = difflib.get_close_matches(value, known, n=1, cutoff=0.6)
-    message = f"{place[:200]}: {name} {_shorten(value)} is none of {', '.join(known)}"
+    message = f"{place[:200]}: {name} {shorten(value)} is none of {', '.join(known)}"
     return message, f"did you mean {near[0]!r}?" if near else "name one of them"
 
 
@@ -304,48 +317,3 @@ def _written_keys(loc: tuple[Key, ...], *, last_is_written: bool) -> tuple[Key, 
     """The keys of a place that an author wrote; one that looks like pydantic's own is theirs where it is the fault."""
     parts, last = (loc[:-1], loc[-1:]) if last_is_written else (loc, ())
     return (*(key for key in parts if not (isinstance(key, str) and key.startswith(_PYDANTIC_ONLY))), *last)
-
-
-def _reason(detail: Any) -> str:
-    text = str(detail["msg"]).removeprefix("Value error, ")
-    return text[:1].lower() + text[1:]
-
-
-def _shorten(value: Any, limit: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _did_you_mean(model_class: type[pydantic.BaseModel], keys: tuple[Key, ...]) -> str:
-    known = _known_keys(model_class, keys[:-1])
-    return suggest(str(keys[-1]), known) if known else "remove it"
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """A fix for an unknown `word`: the nearest known one, or the list of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else "known here: " + ", ".join(known)
-
-
-def _known_keys(model_class: type[pydantic.BaseModel], path: tuple[Key, ...]) -> list[str]:
-    current: Any = model_class
-    for key in path:
-        if isinstance(key, int) or not (isinstance(current, type) and issubclass(current, pydantic.BaseModel)):
-            continue
-        info = next((f for n, f in current.model_fields.items() if key in (n, f.alias)), None)
-        current = _model_within(info.annotation) if info else None
-    if not (isinstance(current, type) and issubclass(current, pydantic.BaseModel)):
-        return []
-    return [info.alias or name for name, info in current.model_fields.items()]
-
-
-def _model_within(annotation: Any) -> Any:
-    """The first pydantic model named inside an annotation such as `list[Model] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        return annotation
-    for part in getattr(annotation, "__args__", ()):
-        found = _model_within(part)
-        if found is not None:
-            return found
-    return None

@@ -24,7 +24,8 @@ class Ask:
     """One request of an application.
 
     `unit` is the person who stays on one variant, `session` the conversation, each "" for nobody in particular; `pin` is a
-    variant asked for by name, "" for what the route says.
+    variant asked for by name, "" for what the route says. `named` is a model that the request names beside its prompt, as
+    OpenAI's own do: one that does not answer it is refused.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Ask:
     unit: str = ""
     session: str = ""
     pin: str = ""
+    named: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,26 @@ class Chooser:
 
         Raises NotFound, a BadInput that names its field, or Forbidden where `principal` may not pin a variant.
         """
+        plan = self._plan(ask, principal)
+        if ask.named:
+            self._refuse_another(ask, plan)
+        return plan
+
+    def _refuse_another(self, ask: Ask, plan: Plan) -> None:
+        """Raise BadInput where the model named beside a prompt is none that answers it.
+
+        It may be named by its alias, by the name that its server knows, or as a variant.
+        """
+        routed = self._snapshot.view.routes.get(ask.model) if plan.reason == "route" else None
+        variants = routed.state.incumbents if routed else tuple(filter(None, (plan.first.variant,)))
+        specs = {variant.model: self._settings.models.get(variant.model) for variant in variants}
+        upstream = {getattr(spec, "model", None) for spec in specs.values()}
+        if ask.named not in {ask.model, *specs, *upstream, *map(str, variants)}:
+            answering = " or ".join(sorted(specs))
+            reason = f"model: {ask.named[:200]!r} does not answer {ask.model}, {answering} does: leave `model` out"
+            raise BadInput(f"{reason}, or change the prompt's model or its route", param="model")
+
+    def _plan(self, ask: Ask, principal: Principal | None) -> Plan:
         if ask.pin:
             return self._pinned(ask, principal)
         routed = self._snapshot.view.routes.get(ask.model)

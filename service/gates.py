@@ -144,7 +144,7 @@ class Gates:
 
     def _priced(self, plan: RunPlan) -> RunPlan:
         """A candidate's plan; raises BadFile where its suite bounds costs that nobody knows. A baseline has no bounds."""
-        self._registry.check_price(plan.suite, plan.spec.variant.model)
+        self._registry.check_price(plan.spec.suite, plan.suite, plan.spec.variant.model)
         return plan
 
     def _plan(

@@ -80,7 +80,16 @@ class Generation:
             said.cancel()
             await running  # raises what ended it
         elif said.result()["type"].endswith("failed"):
-            raise RuntimeError(said.result().get("message") or f"the application's {what} failed")
+            await asyncio.wait({running}, timeout=_LOOK_S)  # it ends with what went wrong
+            error = running.exception() if running.done() else None
+            raise _cause(error) or RuntimeError(said.result().get("message") or f"the application's {what} failed")
+
+
+def _cause(error: BaseException | None) -> TurnoutError | None:
+    """What was raised on purpose, of an error that may be a group of several."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for each in error.exceptions if (found := _cause(each))), None)
+    return error if isinstance(error, TurnoutError) else None
 
 
 class Generations:
@@ -103,6 +112,7 @@ class Generations:
         self._retiring: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         self.number = 0  # of the generation that serves
+        self.failed: Exception | None = None  # why the first one did not start
 
     @property
     def context(self) -> Context:
@@ -146,9 +156,10 @@ class Generations:
         await receive()
         try:
             await self._current.start()
-        except Exception as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the server raises it where it is told as any other
+            self.failed = error
+            await send({"type": "lifespan.startup.failed", "message": ""})
+            return
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await asyncio.gather(*self._retiring, return_exceptions=True)

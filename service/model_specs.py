@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import pydantic
 
+from prompts.secrets import is_secret
+from prompts.wording import HIDDEN, refuse
 from service.upstream.policy import Policy, Retries
 
+_BASE_URL = "write http(s)://host[:port]/path, without a user, password or query; a key is named by `api_key_env`"
 DEFAULT_TIMEOUT_S = 120.0  # of a request to a model whose entry has none
 
 
@@ -56,13 +60,36 @@ def _is_gguf_path(source: str) -> bool:
     return source.endswith(".gguf") and not source.startswith(("hf:", "pypi:", "path:"))
 
 
+_NAME_OF_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+
+def _named_variable(value: Any) -> Any:
+    """The name of an environment variable. What is none may be the secret itself, so no error repeats it."""
+    if value is None:
+        return None
+    fix = "write the name of the variable that holds the key, such as OPENAI_API_KEY; a key that stood in a file is to be replaced"
+    if not isinstance(value, str) or not re.fullmatch(_NAME_OF_VARIABLE, value):
+        refuse("expected the name of an environment variable (what stands here is not shown)", fix, found=HIDDEN)
+    if is_secret(value):
+        refuse(
+            "this looks like a key, not like the name of an environment variable (it is not shown)", fix, found=HIDDEN
+        )
+    return value
+
+
+# The name of an environment variable that holds a secret, for every setting that has one.
+SecretEnv = Annotated[
+    str, pydantic.BeforeValidator(_named_variable), pydantic.Field(json_schema_extra={"pattern": _NAME_OF_VARIABLE})
+]
+
+
 class OpenAISpec(Policy):
     """A model behind any OpenAI-compatible server, vLLM among them."""
 
     engine: Literal["openai", "vllm"]
     base_url: str
     model: str | None = None
-    api_key_env: str | None = None
+    api_key_env: SecretEnv | None = None
     price: Price | None = None
     context_tokens: int | None = pydantic.Field(None, ge=1)
     timeout_s: float = pydantic.Field(60.0, gt=0)
@@ -75,8 +102,11 @@ class OpenAISpec(Policy):
     def _plain_url(cls, value: str) -> str:
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            raise ValueError("base_url must be http(s)://host[:port]/path, without a user, password or query")
-        _ = parts.port  # raises ValueError where it is none
+            refuse("no address of a model's server", _BASE_URL, found=HIDDEN if parts.username or parts.query else None)
+        try:
+            _ = parts.port
+        except ValueError as error:
+            refuse(str(error).lower(), _BASE_URL)
         return value.rstrip("/")
 
     @pydantic.model_validator(mode="before")
@@ -88,13 +118,14 @@ class OpenAISpec(Policy):
         if total_s is None:
             return data
         if data.get("timeout_s", total_s) != total_s:
-            raise ValueError("timeout_s and timeouts.total_s are the same setting: write one of them")
+            refuse("timeout_s and timeouts.total_s are the same setting", "write one of them")
         return {**data, "timeout_s": total_s}
 
     @pydantic.model_validator(mode="after")
     def _tunable_is_whole(self) -> OpenAISpec:
         if self.tunable and (self.engine != "vllm" or not self.source or not self.adapter_dir):
-            raise ValueError("tunable: true needs engine: vllm, its weights' `source` and an `adapter_dir`")
+            needed = "engine: vllm, its weights' `source` and an `adapter_dir`"
+            refuse(f"tunable: true needs {needed}", "add what is missing, or leave `tunable` out")
         return self
 
     @property

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prompts.errors import BadInput, BadName, IncludeError
+from prompts.errors import BadFile, BadInput, BadName, Fault, IncludeError
 from prompts.messages import NOTHING
 from prompts.names import LATEST, PRODUCTION, Selector, check_name, parse_selector, parse_variant
 from prompts.prompt import CompiledPrompt, PromptContent
 from prompts.registry import resolve_all
+from prompts.yaml_source import Document
 from service.child import require_local_packages
 from service.errors import NotFound
 from service.identity import Principal
@@ -33,10 +34,10 @@ from service.store import prompts, runs, suites
 from service.store.database import Database, bump_revision
 from service.store.prompts import Filter, LabelRecord, VersionRecord
 from service.store.session import Session
+from service.suite_rules import rule_faults
 from suites.case import Suite
-from suites.checks import check_prices, check_scripts
+from suites.checks import check_prices
 from suites.files import suite_of_data
-from suites.judging import check_judges
 from suites.packs import ITEMS_A_CHUNK
 
 __all__ = [
@@ -89,6 +90,8 @@ class Registry:
         with self._database.write() as session:
             lock(session, sources, read)
             contents = resolve_all(sources, lambda name: _registered(session, name))
+            if not push.origin.draft:  # a draft is asked by whatever model its run names, which is held to this then
+                self._check_prices(session, read, contents)
             written = write_versions(session, sources, contents, push.origin, actor)
             written = move_labels(session, written, sources, push.origin, actor, self._protected)
             written += write_suites(session, read, push.origin, actor)
@@ -97,12 +100,25 @@ class Registry:
 
     def _read_suite(self, name: str, data: Mapping[str, Any] | Suite) -> Suite:
         suite = data if isinstance(data, Suite) else suite_of_data(data, f"suite {name}")
-        check_scripts(suite, self._settings.script_folders)
-        check_judges(suite, self._settings.models)
-        base = suite.fallback.base_model if suite.fallback else None
-        if base is not None:
-            self._settings.model(base)
+        faults = list(rule_faults(suite, self._settings, _document(name)))
+        if faults:
+            raise BadFile(faults)
         return suite
+
+    def _check_prices(self, session: Session, read: Mapping[str, Suite], contents: Mapping[str, PromptContent]) -> None:
+        """Raise BadFile with the suites that bound costs and whose prompts no model answers whose price is known."""
+        faults: list[Fault] = []
+        for name, suite in sorted(read.items()):
+            pushed = contents.get(suite.prompt)
+            aliases = {pushed.model} if pushed else _models_of(session, suite.prompt)
+            priced = {alias: self._settings.models[alias].price for alias in aliases & self._settings.models.keys()}
+            if priced and not any(priced.values()):
+                try:
+                    check_prices(suite, min(priced), has_price=False, document=_document(name))
+                except BadFile as error:
+                    faults += error.faults
+        if faults:
+            raise BadFile(faults)
 
     def version(self, selector: Selector) -> VersionRecord:
         """The version that a selector means; `production` where it names neither. Raises NotFound, never another."""
@@ -142,9 +158,9 @@ class Registry:
         if isinstance(self._settings.model(alias), LocalSpec):
             require_local_packages(f"model {alias!r}")
 
-    def check_price(self, suite: Suite, model: str) -> None:
+    def check_price(self, name: str, suite: Suite, model: str) -> None:
         """Raise BadFile where the suite bounds costs and nobody knows what `model` costs."""
-        check_prices(suite, getattr(self._settings.model(model), "price", None) is not None)
+        check_prices(suite, model, self._settings.model(model).price is not None, document=_document(name))
 
     def listing(self, search: Search | None = None) -> list[dict[str, Any]]:
         """Prompts that a search finds, by name: what they are, their newest version and their labels.
@@ -272,6 +288,18 @@ class Registry:
     @property
     def _protected(self) -> frozenset[str]:
         return frozenset({PRODUCTION, *self._settings.registry.protected_labels})
+
+
+def _document(name: str) -> Document:
+    """A suite that came as data, by its name: it has no lines."""
+    return Document(f"suite {name}", {}, {(): 0})
+
+
+def _models_of(session: Session, prompt: str) -> set[str]:
+    """The models of the versions of a prompt that a run means without more words: production's, and the newest's."""
+    label = prompts.label(session, prompt, PRODUCTION)
+    records = (prompts.by_number(session, prompt, label.version) if label else None, prompts.newest(session, prompt))
+    return {record.content["model"] for record in records if record is not None}
 
 
 def stored_suite(database: Database, record: Mapping[str, Any]) -> Suite:

@@ -22,6 +22,7 @@ from service.app import behind_door, check_binding
 from service.coalescing import CoalescingProtocol
 from service.collector import settle
 from service.context import Context, build_context
+from service.errors import CannotRun
 from service.generations import Generations
 from service.identity import KEY_FILE
 from service.listening import listen
@@ -33,8 +34,11 @@ LONGEST_RESTART_S = 30.0
 log = structlog.get_logger()
 
 
-def serve(settings: Settings) -> int:
-    """Serve until interrupted. Raises CannotRun where the port is taken, BadSetting for an unsafe binding."""
+def serve(settings: Settings, when_up: Callable[[str], None] | None = None) -> int:
+    """Serve until interrupted; `when_up` is told the URL once requests are answered.
+
+    Raises CannotRun where the port is taken, BadSetting for an unsafe binding, StorageFailed without a database.
+    """
     arenas.use_one()  # memory stays flat: no heap for each thread that writes the log
     configure_log()
     check_binding(settings)
@@ -46,8 +50,9 @@ def serve(settings: Settings) -> int:
         proxy_headers=False,
         timeout_graceful_shutdown=math.ceil(settings.server.drain_s),
     )  # fmt: skip
-    server = _Server(config, application)
-    log.info("turnout serves", url=f"http://{settings.server.host}:{port}", home=str(settings.home),
+    url = f"http://{settings.server.host}:{port}"
+    server = _Server(config, application, (lambda: when_up(url)) if when_up else None)
+    log.info("turnout serves", url=url, home=str(settings.home),
              admin_key=str(settings.home / KEY_FILE), schema="/schema")  # fmt: skip
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop's, where there is one
         runner.run(_serve(server, listener, settings, application))
@@ -66,15 +71,26 @@ def _read_again(settings: Settings) -> Callable[[], Settings]:
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams of changes first: uvicorn waits for open answers before the application is told to end."""
+    """Ends the streams of changes first: uvicorn waits for open answers before the application is told to end.
 
-    def __init__(self, config: uvicorn.Config, application: Generations) -> None:
+    `when_up` is called once it answers.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, application: Generations, when_up: Callable[[], None] | None = None
+    ) -> None:
         super().__init__(config)
         self._application = application
+        self._when_up = when_up
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn's own end, with a code of its own
+            raise self._application.failed or CannotRun("the service could not start: see its log") from None
         settle()
+        if self.started and self._when_up is not None:
+            self._when_up()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._application.context.snapshot.changes.close()

@@ -1,7 +1,7 @@
 """One settings object, built once and passed: turnout.yaml, then the environment over it.
 
-Every setting `section.field` is also read from `TURNOUT_SECTION_FIELD`; `TURNOUT_HOME` is where state lives. A secret
-is only ever named, by the environment variable that holds it.
+Every setting `section.field` is also read from `TURNOUT_SECTION_FIELD`, and `models` from `TURNOUT_MODELS`; `TURNOUT_HOME`
+is where state lives. A secret is only ever named, by the environment variable that holds it.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
 
-from prompts.errors import BadFile, BadInput, Fault
-from prompts.names import check_label
-from prompts.yaml_source import Document, load_yaml, parse_model
+from prompts.errors import BadFile, BadInput, Fault, Level
+from prompts.secrets import redacted
+from prompts.wording import as_label, held_to, shorten
+from prompts.yaml_source import Document, Key, load_yaml, parse_model
 from service.errors import BadSetting
 from service.model_specs import FakeSpec as FakeSpec
 from service.model_specs import LocalSpec as LocalSpec
@@ -94,10 +95,7 @@ class Registry(_Section):
     @pydantic.field_validator("protected_labels", mode="after")
     @classmethod
     def _label_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            return tuple(check_label(label.strip()) for label in value if label.strip())
-        except BadInput as error:
-            raise ValueError(str(error)) from error
+        return tuple(as_label(label.strip()) for label in value if label.strip())
 
 
 class AssertionRules(_Section):
@@ -106,12 +104,42 @@ class AssertionRules(_Section):
     python_dirs: tuple[Path, ...] = pydantic.Field((), description="folders whose Python files suites may run")
 
 
+def _fits(pattern: str, fix: str) -> pydantic.AfterValidator:
+    """Holds a text to `pattern` as a whole; of another it is told in words, with `fix`, what it may hold."""
+
+    def fits(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{text[:80]!r} has characters that may not stand here, or begins with one")
+        return text
+
+    return pydantic.AfterValidator(held_to(fits, fix))
+
+
+def _published(pattern: str) -> pydantic.WithJsonSchema:
+    """The same as editors know it."""
+    return pydantic.WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+
+
+_ORGANIZATION, _UPSTREAM, _ALIAS = "[a-z0-9][a-z0-9-]{0,62}", "[A-Za-z0-9][A-Za-z0-9._/-]*", "[a-z0-9][a-z0-9._/:-]*"
+_Organization = Annotated[
+    str, _fits(_ORGANIZATION, "write up to 63 lower-case letters, digits and -, first no -"), _published(_ORGANIZATION)
+]
+_UpstreamName = Annotated[
+    str, _fits(_UPSTREAM, "write letters, digits, ., _, / and -, first a letter or a digit"), _published(_UPSTREAM)
+]
+_Alias = Annotated[
+    str,
+    _fits(_ALIAS, "write lower-case letters, digits, ., _, /, : and -, first a letter or a digit"),
+    _published(_ALIAS),
+]
+
+
 class FineTuning(_Section):
     """`fine_tuning`: OpenAI's fine-tuning API. `models` maps the names that programs ask for to tunable aliases."""
 
-    organization: str = pydantic.Field("turnout", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    organization: _Organization = "turnout"
     max_file_bytes: int = pydantic.Field(512 * 1024 * 1024, ge=1024, description="of one file of /v1/files")
-    models: dict[Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")], str] = {}
+    models: dict[_UpstreamName, str] = {}
 
 
 _USER_OF_URL = re.compile(r"//[^/\s'\"]*@")  # may hold a password, which no error repeats
@@ -130,7 +158,7 @@ class Settings(_Section):
     registry: Registry = Registry()
     assertions: AssertionRules = AssertionRules()
     fine_tuning: FineTuning = FineTuning()
-    models: dict[Annotated[str, pydantic.Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*$")], ModelSpec] = {}
+    models: dict[_Alias, ModelSpec] = {}
 
     @pydantic.field_validator("models")
     @classmethod
@@ -186,16 +214,52 @@ def load_settings(environ: Mapping[str, str] | None = None, start: Path | None =
     data = _keys_and_values(document, doubtful)
     home = Path(environ.get("TURNOUT_HOME") or Path.home() / ".turnout").expanduser().resolve()
     data |= {"home": home, "project": file.parent if file else start}
-    data["models"] = {**BUILT_IN_MODELS, **(data.get("models") or {})}
-    _apply_environment(data, environ)
+    own = _environment_models(environ.get("TURNOUT_MODELS", ""), doubtful)
+    data["models"] = {**BUILT_IN_MODELS, **(data.get("models") or {}), **own.data}
+    origins = _apply_environment(data, environ)
+    origins |= {("models", alias): own for alias in own.data}
     try:
-        settings = parse_model(Settings, Document(document.path, data, document.lines))
+        settings = parse_model(Settings, _Layered(document.path, data, document.lines, origins))
     except BadFile as error:
-        faults = [replace(f, message=_USER_OF_URL.sub("//…@", f.message)) for f in (*doubtful, *error.faults)]
+        faults = [replace(f, message=_without_secrets(f.message)) for f in (*doubtful, *error.faults)]
         raise BadFile(faults) from None
     if doubtful:
         raise BadFile(doubtful)
     return settings
+
+
+def _without_secrets(message: str) -> str:
+    """A fault's message that repeats no key and no password: faults of settings reach whoever asks the service anything."""
+    return redacted(_USER_OF_URL.sub("//…@", message))
+
+
+@dataclass(frozen=True)
+class _Layered(Document):
+    """turnout.yaml with values of the environment laid over it: a fault of one of these names its variable.
+
+    `origins` holds, by the keys that lead to it, where each of them was read.
+    """
+
+    origins: Mapping[tuple[Key, ...], Document] = field(default_factory=dict, repr=False)
+
+    def fault(self, message: str, *keys: Key, fix: str = "", level: Level = "error", rule: str = "invalid") -> Fault:
+        from_variable = (self.origins[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in self.origins)
+        origin = next(from_variable, None)
+        return (origin.fault if origin else super().fault)(message, *keys, fix=fix, level=level, rule=rule)
+
+
+def _environment_models(text: str, doubtful: list[Fault]) -> Document:
+    """TURNOUT_MODELS: aliases and models as below `models` of turnout.yaml, in YAML or JSON. `doubtful` gets its faults."""
+    try:
+        read = load_yaml(text, "TURNOUT_MODELS", doubtful)
+        if read.data is not None and not isinstance(read.data, dict):
+            fix = "write a mapping in JSON or YAML, such as {gpt: {engine: openai, base_url: …, api_key_env: …}}"
+            raise BadFile([read.fault("expected aliases and their models", fix=fix)])
+    except BadFile as error:
+        doubtful += error.faults
+        return Document("TURNOUT_MODELS", {}, {(): 1})
+    lines: dict[tuple[Key, ...], int] = {("models", *keys): line for keys, line in read.lines.items()}
+    return Document(read.path, read.data or {}, {(): 1, **lines})
 
 
 def default_settings(start: Path | None = None) -> Settings:
@@ -212,7 +276,7 @@ def _keys_and_values(document: Document, doubtful: list[Fault]) -> dict[str, Any
     data = {} if document.data is None else document.data
     for value, keys in ((data, ()), (data.get("models") if isinstance(data, dict) else None, ("models",))):
         if value is not None and not isinstance(value, dict):
-            found = f"expected keys and values here, found {type(value).__name__}"
+            found = f"expected keys and values here, found {shorten(value)}"
             fault = document.fault(": ".join((*keys, found)), *keys, fix="write `key: value` lines")
             raise BadFile([*doubtful, fault])
     own = [
@@ -262,7 +326,9 @@ def _read(file: Path) -> str:
         raise BadFile([Fault(str(file), 0, f"cannot be read: {error}", "make it a readable UTF-8 file")]) from error
 
 
-def _apply_environment(data: dict[str, Any], environ: Mapping[str, str]) -> None:
+def _apply_environment(data: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[Key, ...], Document]:
+    """Lay the variables of sections over `data`; returns which variable is behind which value."""
+    origins: dict[tuple[Key, ...], Document] = {}
     for section, model in (
         ("server", Server),
         ("storage", Storage),
@@ -273,13 +339,16 @@ def _apply_environment(data: dict[str, Any], environ: Mapping[str, str]) -> None
         ("fine_tuning", FineTuning),
     ):
         for name in model.model_fields:
-            value = environ.get(f"TURNOUT_{section}_{name}".upper())
+            variable = f"TURNOUT_{section}_{name}".upper()
+            value = environ.get(variable)
             if value is None:
                 continue
             if not isinstance(data.get(section) or {}, dict):
                 raise BadSetting(f"{section}: expected keys and values")
             parsed: Any = value.split(",") if name in _LISTS else _pairs(value) if name == "models" else value
             data[section] = {**(data.get(section) or {}), name: parsed}
+            origins[section, name] = Document(variable, parsed, {(): 0})
+    return origins
 
 
 def _pairs(text: str) -> dict[str, str]:

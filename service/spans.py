@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from opentelemetry.sdk.resources import Resource
@@ -22,6 +21,7 @@ from opentelemetry.trace import (
 )
 
 from service.outcome import Outcome
+from service.release import release
 from service.traces import span_id_of
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -110,11 +110,4 @@ def nanoseconds(at: str) -> int:
 def _resource(environ: Mapping[str, str]) -> Resource:
     """What the environment says, and our name where it gives none."""
     is_named = environ.get("OTEL_SERVICE_NAME") or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    return Resource.create({"service.version": _version()} | ({} if is_named else {"service.name": "turnout"}))
-
-
-def _version() -> str:
-    try:
-        return version("turnout")
-    except PackageNotFoundError:
-        return "unknown"
+    return Resource.create({"service.version": release()} | ({} if is_named else {"service.name": "turnout"}))

@@ -13,6 +13,7 @@ import secrets
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,9 +75,14 @@ class Worker:
         self._durable: Any = None
         self._lock = _hold_lock(self.settings.run_dir, self.worker_id)
 
-    async def work(self) -> None:
-        """Claim and do jobs until the process is stopped, or until the only one is done."""
+    async def work(self, when_up: Callable[[str], None] | None = None) -> None:
+        """Claim and do jobs until the process is stopped, or until the only one is done.
+
+        `when_up` is told this worker's id once it takes jobs.
+        """
         await asyncio.to_thread(self.database.migrate)
+        if when_up is not None:
+            when_up(self.worker_id)
         tasks: set[asyncio.Task[None]] = set()
         schedule = asyncio.create_task(self._keep_schedule())
         while True:
@@ -363,20 +369,29 @@ def _stop_with_parent(*, is_told: bool) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def work(settings: Settings, only: str | None = None, when_up: Callable[[str], None] | None = None) -> None:
+    """Do jobs in this process until it is stopped, or until the only one is done; `when_up` is as in `Worker.work`.
+
+    Raises CannotRun or StorageFailed where it cannot.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: _stop("asked to"))
+    try:
+        asyncio.run(Worker(settings, only).work(when_up))
+    except KeyboardInterrupt:
+        _stop("interrupted", INTERRUPTED)
+
+
 def main(arguments: list[str]) -> int:
     """`python -m service.worker [--job ID] [--with-parent]`."""
     configure_log()
     only = arguments[arguments.index("--job") + 1] if "--job" in arguments else None
     if "--with-parent" in arguments:
         _stop_with_parent(is_told=only is None)
-    signal.signal(signal.SIGTERM, lambda *_: _stop("asked to"))
     try:
-        asyncio.run(Worker(load_settings(), only).work())
+        work(load_settings(), only)
     except (CannotRun, StorageFailed) as error:
         log.error("worker cannot run", reason=str(error))
         return 4
-    except KeyboardInterrupt:
-        _stop("interrupted", INTERRUPTED)
     return 0
 
 

@@ -37,11 +37,16 @@ from suites.values import fill, names_in
 ID_CHARACTERS = 16  # 64 bits of sha256: among a million cases two share an id with a chance of 3 in 100 million
 
 
+_NAME_FIX = "write its file's path below prompts/, with dots for folders: support.ticket-triage"
+
+
 def _known_name(name: str) -> str:
     try:
         return check_name(name)
     except BadName as error:
-        raise ValueError(str(error)) from error
+        bare, at, _ = name.partition("@")
+        fix = f"write {bare}: which version is tested is said where the suite is run" if at else _NAME_FIX
+        refuse(str(error), fix)
 
 
 def _possible(pass_k: int, info: ValidationInfo) -> int:

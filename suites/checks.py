@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic_core import PydanticCustomError
 
 from prompts.errors import BadFile, Fault
-from prompts.yaml_source import Document
+from prompts.yaml_source import Document, suggest
 from suites import assertions
 from suites.assembly import is_measured
 from suites.assertions.folders import ScriptFolders
@@ -87,20 +87,41 @@ def _decides(spec: AssertionSpec, by_score: bool) -> bool:
     return (by_score or spec.threshold != 0) and any(_decides(part, by_score) for part in spec.asserts)
 
 
+def check_base_model(suite: Suite, tunable: Mapping[str, bool], document: Document) -> None:
+    """Refuse a `fallback.base_model` that is none of the aliases of `tunable`, or one that cannot be tuned.
+
+    Raises BadFile with its line in `document`.
+    """
+    base = suite.fallback.base_model if suite.fallback else None
+    if base is None or tunable.get(base):
+        return
+    known = [alias for alias, can in tunable.items() if can]
+    what = f"model {base!r} cannot be tuned" if base in tunable else f"turnout.yaml has no model {base!r}"
+    fix = suggest(base, known) if known else "give turnout.yaml a local model, or a vllm one with `tunable: true`"
+    raise BadFile(
+        [document.fault(f"fallback.base_model: {what}", "fallback", "base_model", fix=fix, rule="base-model")]
+    )
+
+
 def check_prices(
-    suite: Suite, has_price: bool, *, document: Document | None = None, places: Sequence[Place] = ()
+    suite: Suite,
+    model: str,
+    has_price: bool,
+    *,
+    document: Document | None = None,
+    places: Sequence[Place] = (),
 ) -> None:
-    """Refuse what cannot be measured on a model whose price is unknown: cost thresholds and cost assertions.
+    """Refuse bounds on costs (a threshold, `cost` assertions) where nobody knows what `model`, which answers, costs.
 
     Raises BadFile with every such place, of which `document` and `places` know the lines.
     """
     if has_price:
         return
-    fix = "give the model a `price` in turnout.yaml, or remove this"
+    fix = f"give {model} a `price` in turnout.yaml, or remove this"
     where = document or Document("suite", {}, {(): 0})
     faults = []
     if suite.thresholds.cost_per_1k_usd is not None:
-        message = "thresholds.cost_per_1k_usd: the price of the model is unknown"
+        message = f"thresholds.cost_per_1k_usd: the price of model {model!r} is unknown"
         faults.append(where.fault(message, "thresholds", "cost_per_1k_usd", fix=fix, rule="unknown-price"))
     seen: set[bytes] = set()  # a fault names the first case that has it
     has_costly = any(kind.endswith("cost") for kind in suite.kinds)
@@ -109,7 +130,7 @@ def check_prices(
         if costly is not None and case.shared.canonical not in seen:
             seen.add(case.shared.canonical)
             place = places[index] if places else Place(where.path, where.line("tests", index))
-            message = f"`{costly.type}`: the price of the model is unknown"
+            message = f"`{costly.type}`: the price of model {model!r} is unknown"
             faults.append(Fault(*place, message, fix, rule="unknown-price"))
     if faults:
         raise BadFile(faults)

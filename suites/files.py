@@ -7,7 +7,7 @@ files; a server reads suites by `Suite.from_data`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -18,10 +18,8 @@ from prompts.errors import BadFile, Fault
 from prompts.formats.prompt_yml import PromptSource
 from prompts.names import name_from_path
 from prompts.yaml_source import Document, load_yaml, parse_model
-from suites.assertions.folders import ScriptFolders
 from suites.case import Example, Label, Suite, assemble, assembled
-from suites.checks import check_prices, check_scripts
-from suites.judging import check_judges
+from suites.checks import check_prices
 from suites.parquet_cases import PARQUET, parquet_rows
 from suites.row_readers import JSON_LINES, MAX_LINE_BYTES, ROW_READERS, line_rows, line_text, load_data
 from suites.rows import Declared, Place, Row, inline_rows, reference_of
@@ -59,17 +57,9 @@ class ResolvedSuite:
         """The training examples as plain `{"vars", "expected"}`."""
         return [example.model_dump() for example in self.suite.training.examples]
 
-    def check_prices(self, has_price: bool) -> None:
+    def check_prices(self, model: str, has_price: bool) -> None:
         """`suites.checks.check_prices` with the lines of this file."""
-        check_prices(self.suite, has_price, document=self.document, places=self.places)
-
-    def check_judges(self, aliases: Collection[str]) -> None:
-        """`suites.judging.check_judges` with the lines of this file."""
-        check_judges(self.suite, aliases, document=self.document, places=self.places, is_whole=self.is_whole)
-
-    def check_scripts(self, folders: ScriptFolders) -> None:
-        """`suites.checks.check_scripts` with the lines of this file."""
-        check_scripts(self.suite, folders, document=self.document, places=self.places)
+        check_prices(self.suite, model, has_price, document=self.document, places=self.places)
 
 
 def brought_suite(source: PromptSource) -> tuple[ResolvedSuite | None, tuple[Fault, ...]]:
@@ -270,12 +260,18 @@ class _Reader:
 
     def resolve(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows with the files' cases in place of the references to them, and values read from theirs."""
+        read: dict[Path, tuple[str, int]] = {}
         for row in rows:
             reference = reference_of(row)
             if not reference:
                 yield self.filled(*row)
                 continue
             for single in self.matching(*row, reference):
+                path = (self.folder / single.removeprefix(FILE)).resolve()
+                if path in read:
+                    self.faults.append(_twice(*row, single, *read[path]))
+                    continue
+                read[path] = (reference, row[0].line(*row[1]))
                 for document, keys in self.rows_of(*row, single):
                     yield self.filled(document, keys)
 
@@ -389,6 +385,13 @@ class _Reader:
         except BadFile as error:
             self.faults.extend(error.faults)
             return reference
+
+
+def _twice(document: Document, keys: Keys, reference: str, before: str, line: int) -> Fault:
+    """The fault of a reference to a file of cases whose cases are there by one that stands `before`, at `line`."""
+    named = "this reference" if before == reference else before
+    message = f"{reference}: its cases are there twice, also by {named} at line {line}"
+    return document.fault(message, *keys, fix="remove one of the two references", rule="file")
 
 
 def read_lines(text: str, path: str, kind: type[RecordT], faults: list[Fault]) -> list[RecordT]:

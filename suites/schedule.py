@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from prompts.wording import refuse
+
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+_NICKNAMES = {  # of cron's own: what they are in five fields
+    "@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *",
+}  # fmt: skip
 _FIELDS: tuple[tuple[str, int, int, dict[str, int]], ...] = (
     ("minute", 0, 59, {}),
     ("hour", 0, 23, {}),
@@ -14,18 +20,16 @@ _FIELDS: tuple[tuple[str, int, int, dict[str, int]], ...] = (
 
 
 def check_schedule(text: str) -> str:
-    """Return `text` where it is a five-field cron expression; raises ValueError that names the field and its bounds."""
+    """Return `text` where it is a five-field cron expression; raises a ValueError that names the field and its bounds."""
     parts = text.split()
     if len(parts) != len(_FIELDS):
-        raise ValueError(
-            f'a schedule has five fields (minute hour day month weekday), as in "0 3 * * *"; it has {len(parts)}'
-        )
+        meant = _NICKNAMES.get(text.strip().lower(), "0 3 * * *")
+        told = f"a schedule has five fields (minute hour day month weekday), this has {len(parts)}"
+        refuse(told, f'write "{meant}", in quotes')
     for part, (field, low, high, names) in zip(parts, _FIELDS, strict=True):
         for item in part.split(","):
             if not _is_item(item.lower(), low, high, names):
-                raise ValueError(
-                    f"{item!r} is no {field}: write *, a number from {low} to {high}, a range a-b or a step /n"
-                )
+                refuse(f"{item!r} is no {field}", f"write *, a number from {low} to {high}, a range a-b or a step /n")
     return text
 
 

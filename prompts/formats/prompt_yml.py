@@ -15,53 +15,50 @@ import pydantic
 
 from prompts.errors import BadFile, BadInput, Fault, TemplateRefused
 from prompts.formats.github_texts import as_template, is_github
-from prompts.names import check_label
 from prompts.output import MOST_REPAIRS, OutputCheck
 from prompts.parameters import OF_GITHUB, parameter_faults
 from prompts.prompt import MOST_CACHED_S, Entry, Example, MessageTemplate, PlaceholderSlot, PromptContent
 from prompts.schemas import Schema, check_schema
 from prompts.template import Template, includes, one_budget, replace_includes
 from prompts.variables import Placeholder
+from prompts.wording import as_label, refuse, suggest
 from prompts.yaml_source import Document, load_yaml, parse_model
 
 SUFFIX = ".prompt.yml"
 SUFFIXES = (".prompt.yml", ".prompt.yaml")
-
-
-def _valid_label(label: str) -> str:
-    try:
-        return check_label(label)
-    except BadInput as error:
-        raise ValueError(str(error)) from error
+_SCHEMA_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
 
 def _valid_variable(name: str) -> str:
     if not name.isidentifier() or name.startswith("_"):
-        raise ValueError("no name of a variable: letters, digits and _, not first a digit or _")
+        refuse(f"{name!r:.80} is no name of a variable", "write letters, digits and _, first a letter")
     return name
 
 
 def _valid_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    kind = schema.get("type")
+    if isinstance(kind, str) and kind not in _SCHEMA_TYPES:
+        refuse(f"type {kind!r:.80} is none of JSON Schema's", suggest(kind, _SCHEMA_TYPES))
     try:
         compiled = Schema(schema)
     except ValueError as error:
-        raise ValueError(f"no JSON Schema: {error}") from error
+        refuse(f"no JSON Schema: {error}", "write one, such as {type: string, maxLength: 4000}")
     try:
         if "default" in schema:
             compiled.check(schema["default"])
     except ValueError as error:
-        raise ValueError(f"its default does not satisfy its schema: {error}") from error
+        refuse(f"its default does not satisfy its schema: {error}", "mend the default, or the schema")
     return schema
 
 
 def _valid_tool(tool: dict[str, Any]) -> dict[str, Any]:
     function = tool.get("function")
     if tool.get("type") != "function" or not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise ValueError("no tool: write {type: function, function: {name: …, description: …, parameters: {…}}}")
+        refuse("no tool", "write {type: function, function: {name: …, description: …, parameters: {…}}}")
     try:
         check_schema(function.get("parameters", {}))
     except ValueError as error:
-        raise ValueError(f"parameters of {function['name']!r} are no JSON Schema: {error}") from error
+        refuse(f"parameters of {function['name']!r} are no JSON Schema: {error}", "mend the schema")
     return tool
 
 
@@ -70,7 +67,7 @@ def _valid_choice(choice: Any) -> Any:
     nameless = named is None or (isinstance(named, dict) and isinstance(named.get("name"), str))
     is_form = isinstance(choice, dict) and isinstance(choice.get("type"), str) and nameless
     if not is_form and choice not in ("auto", "none", "required"):
-        raise ValueError("write auto, none, required, or {type: function, function: {name: …}}")
+        refuse("no choice of a tool", "write auto, none, required, or {type: function, function: {name: …}}")
     return choice
 
 
@@ -98,7 +95,7 @@ class PromptFile(pydantic.BaseModel, frozen=True, extra="forbid"):
     json_schema: dict[str, Any] | str | None = pydantic.Field(None, alias="jsonSchema")
     repair: int = pydantic.Field(0, ge=0, le=MOST_REPAIRS)
     cache_s: int = pydantic.Field(0, ge=0, le=MOST_CACHED_S, alias="cacheSeconds")
-    labels: list[Annotated[str, pydantic.AfterValidator(_valid_label)]] = []
+    labels: list[Annotated[str, pydantic.AfterValidator(as_label)]] = []
     tags: list[str] = []
     test_data: list[dict[str, Any]] | None = pydantic.Field(None, alias="testData")
     evaluators: list[dict[str, Any]] | None = None

@@ -47,7 +47,7 @@ def ask_of(body: Mapping[str, Any], exchange: Exchange) -> Ask:
         if body.get(name) not in (None, False):
             raise BadInput(f"{name} is not supported: {fix}", param=name)
     refuse_unknown(body, _KNOWN)
-    model, variables = _model(body)
+    model, variables, named = _model(body)
     prompts: Collection[str] = exchange.context.snapshot.view.newest
     name = model.partition("@")[0]
     is_prompt = name in prompts
@@ -70,25 +70,26 @@ def ask_of(body: Mapping[str, Any], exchange: Exchange) -> Ask:
         given(body, "safety_identifier", str) or given(body, "user", str) or "",
         exchange.header(b"x-turnout-session"),
         exchange.header(b"x-turnout-variant"),
+        named,
     )
 
 
-def _model(body: Mapping[str, Any]) -> tuple[str, dict[str, Any] | None]:
-    """The name of the prompt or the model, and the variables: of `prompt`, or beside `model`."""
+def _model(body: Mapping[str, Any]) -> tuple[str, dict[str, Any] | None, str]:
+    """The name of the prompt or the model, the variables (of `prompt`, or beside `model`), and a model named beside a prompt."""
     prompt = given(body, "prompt", dict)
     if prompt is None:
-        return needed(body, "model", str), given(body, "variables", dict)
+        return needed(body, "model", str), given(body, "variables", dict), ""
     refuse_unknown(prompt, {"id", "version", "variables"})
     name, version = prompt.get("id"), prompt.get("version")
     if not isinstance(name, str) or not name:
         raise BadInput("prompt.id: expected the name of a prompt", param="prompt.id")
     if version is not None and (type(version) not in (str, int) or version == ""):
         raise BadInput(f"prompt.version: expected a number or a label, found {version!r:.60}", param="prompt.version")
-    for other in ("model", "variables"):
-        if body.get(other) is not None and body[other] != name:
-            fix = "its route says who answers" if other == "model" else "write them into it"
-            raise BadInput(f"{other} beside prompt: leave it out, {fix}", param=other)
-    return name if version is None else f"{name}@{version}", _variables(prompt.get("variables"))
+    if body.get("variables") is not None:
+        raise BadInput("variables beside prompt: leave them out, write them into it", param="variables")
+    named = given(body, "model", str) or ""
+    asked = name if version is None else f"{name}@{version}"
+    return asked, _variables(prompt.get("variables")), "" if named == name else named
 
 
 def _variables(variables: Any) -> dict[str, Any] | None:

@@ -163,7 +163,7 @@ def _suite_at(project: Project, plan: Plan, commit: str) -> ResolvedSuite | None
     with tempfile.TemporaryDirectory(prefix="turnout-base-") as folder:
         root = Path(folder).resolve()
         _unpack(project, commit, _folders(project, plan.sources), root)
-        then = Project(project.settings.model_copy(update={"project": root}))
+        then = Project(project.settings.model_copy(update={"project": root}), project.asked)
         try:
             found = then.suites_of([root / _below(project, plan.sources[0])])
         except (TurnoutError, OSError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from prompts.template import includes
 from prompts.variables import VariableCheck, checked_placeholder
 from prompts.yaml_source import load_yaml
 from service.cli.linting import Linter, file_secrets, suite_secrets
+from service.suite_rules import rule_faults
 from suites.case import Place
 from suites.checks import undecided
 from suites.files import ResolvedSuite, brought_suite, read_suite
@@ -25,7 +26,7 @@ from suites.files import ResolvedSuite, brought_suite, read_suite
 if TYPE_CHECKING:
     from service.cli.project import Project
 
-MAX_CASE_FAULTS = 100  # of one suite's cases
+MAX_CASE_FAULTS = 50_000  # of one suite's cases, which may be millions: all of these take some 30 MB
 _NO_MATRIX = "a list that is no matrix is one value: leave `disableVarExpansion` out, or mend its items"
 
 
@@ -152,10 +153,11 @@ class _Examined:
             fix = "rename one of them: `testData` makes a suite of its prompt's name"
             message = f"two suites are called {found.name!r}; the other is {self.project.shown(twin.path)}"
             self.faults.append(found.document.fault(message, fix=fix, rule="name"))
-        self.faults += self._rule_faults(found)
+        settings = self.project.settings
+        self.faults += rule_faults(found.suite, settings, found.document, found.places, is_whole=found.is_whole)
         if found.is_whole:
             self.suites.append(found)
-            self.faults += islice(undecided(found.suite, found.places), MAX_CASE_FAULTS)
+            self.faults += _first(undecided(found.suite, found.places), found)
         elif not found.suite.prompt:
             return  # its name is a fault
         source = self.tree.sources.get(found.suite.prompt)
@@ -205,26 +207,15 @@ class _Examined:
             yield from _message_faults(content, case.placeholders, place)
             yield from _value_faults(checks, case.vars, place)
 
-    def _rule_faults(self, found: ResolvedSuite) -> Iterator[Fault]:
-        """What the settings do not allow: scripts of folders that are not listed, judges that are no models."""
-        settings = self.project.settings
-        try:
-            found.check_scripts(settings.script_folders)
-        except BadFile as error:
-            yield from error.faults
-        try:
-            found.check_judges(settings.models)
-        except BadFile as error:
-            yield from error.faults
-
-    def _price_faults(self, found: ResolvedSuite, source: PromptSource) -> Iterable[Fault]:
-        spec = self.project.settings.models.get(source.model)
-        try:
-            if spec is not None:
-                found.check_prices(spec.price is not None)
-        except BadFile as error:
-            return error.faults
-        return ()
+    def _price_faults(self, found: ResolvedSuite, source: PromptSource) -> Iterator[Fault]:
+        """Bounds on costs where nobody knows what a model costs that will be asked: the prompt's, or those asked in its place."""
+        for alias in self.project.asked or (source.model,):
+            spec = self.project.settings.models.get(alias)
+            try:
+                if spec is not None:
+                    found.check_prices(alias, spec.price is not None)
+            except BadFile as error:
+                yield from error.faults
 
 
 def _given_fault(
@@ -241,10 +232,10 @@ def _given_fault(
 
 
 def _first(faults: Iterator[Fault], found: ResolvedSuite) -> Iterator[Fault]:
-    """The first of a suite's faults: what is wrong with every case of many is understood from a few."""
+    """The faults of a suite's cases, as many as there is room for; that there are more is one, too."""
     yield from islice(faults, MAX_CASE_FAULTS)
     if next(faults, None) is not None:
-        message = f"more is wrong with its cases: the first {MAX_CASE_FAULTS} faults are told"
+        message = f"more is wrong with its cases: the first {MAX_CASE_FAULTS:,} faults are told"
         yield found.document.fault(message, "tests", fix="mend these, and check again", rule="cases")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from prompts.errors import Fault
@@ -13,9 +12,10 @@ from prompts.errors import Fault
 def write_sarif(path: Path, faults: Sequence[Fault]) -> None:
     """Write the faults with their paths from the repository's root on. Raises CannotRun where that cannot be."""
     from service.cli.reports import write_text
+    from service.release import release
     from suites.report.sarif import render_sarif
 
-    write_text(path, render_sarif([_in_repository(fault) for fault in faults], _version()))
+    write_text(path, render_sarif([_in_repository(fault) for fault in faults], release()))
 
 
 def _in_repository(fault: Fault) -> Fault:
@@ -23,10 +23,3 @@ def _in_repository(fault: Fault) -> Fault:
 
     file = Path(fault.path)
     return dataclasses.replace(fault, path=below_repository(file) or str(file.resolve()))
-
-
-def _version() -> str:
-    try:
-        return version("turnout")
-    except PackageNotFoundError:  # a checkout that was never installed
-        return "0.0.0"

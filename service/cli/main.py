@@ -89,12 +89,15 @@ def run(arguments: list[str]) -> int:
     """One command; returns its exit code."""
     from prompts.errors import TurnoutError
     from service.cli import exits
-    from service.cli.output import show_error
+    from service.cli.output import documents, show_error
 
     as_json = "--json" in arguments
+    documents.printed = 0
     try:
         named = arguments[0] if arguments and arguments[0] in _COMMANDS else None
         code = command_line(named)(arguments, standalone_mode=False)
+        if code == exits.INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
     except typer.Exit as exit_:
         code = exit_.exit_code
     except _USAGE_ERROR as error:
@@ -116,16 +119,14 @@ def run(arguments: list[str]) -> int:
         if os.environ.get("TURNOUT_DEBUG"):
             raise
         return _failed(message, exits.COULD_NOT_RUN, as_json)
-    if code == exits.INTERRUPTED:
-        show_error("interrupted")
     return code if isinstance(code, int) else exits.PASSED
 
 
 def _failed(message: str, exit_code: int, as_json: bool) -> int:
-    """`exit_code`, with `--json` after the one document that a command ends with which raised before it gave its own."""
-    if as_json:
-        from service.cli.output import print_json
+    """`exit_code`, with `--json` after the one document that a command ends with which has not given its own."""
+    from service.cli.output import documents, print_json
 
+    if as_json and not documents.printed:
         print_json({"error": {"message": message, "exit_code": exit_code}})
     return exit_code
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from service.cli.calling import call
 from service.cli.options import Json, Local
+
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 
 def demo(
@@ -26,21 +31,40 @@ def serve(
     port: Annotated[
         int | None, typer.Option("--port", min=0, max=65535, help="Default 8600; 0 takes a free one.")
     ] = None,
+    as_json: Json = False,
 ) -> int:
     """Start the service, and the worker that does its jobs."""
+    from service.identity import KEY_FILE
     from service.serving import serve as serve_now
     from service.settings import load_settings
 
     settings = load_settings()
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    return serve_now(settings.model_copy(update={"server": settings.server.model_copy(update=given)}))
+    settings = settings.model_copy(update={"server": settings.server.model_copy(update=given)})
+    known = {"workers": settings.server.workers, "admin_key_file": str(settings.home / KEY_FILE)}
+    return serve_now(settings, (lambda url: _print_up(settings, url=url, **known)) if as_json else None)
 
 
-def worker() -> int:
+def worker(as_json: Json = False) -> int:
     """Do jobs from the queue until interrupted; any number may run, on any machine that reaches the database."""
-    from service.worker import main
+    from service.logs import configure_log
+    from service.settings import load_settings
+    from service.worker import work
 
-    return main([])
+    configure_log()
+    settings = load_settings()
+    work(settings, when_up=(lambda name: _print_up(settings, worker=name)) if as_json else None)
+    return 0
+
+
+def _print_up(settings: Settings, **known: Any) -> None:
+    """The one document of a command that stays: what is up, at once for whoever reads the pipe."""
+    from service.cli.output import print_json
+    from service.release import release
+
+    here = {"version": release(), "home": str(settings.home), "project": str(settings.project), "pid": os.getpid()}
+    print_json(known | here)
+    sys.stdout.flush()
 
 
 def doctor(as_json: Json = False) -> int:

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from service.printable import printable
@@ -29,10 +30,21 @@ class Advance(Protocol):
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
+@dataclass
+class _Documents:
+    """How many JSON documents this process has put on stdout: a command that gave its own gives no other."""
+
+    printed: int = 0
+
+
+documents = _Documents()
+
+
 def print_json(data: Any) -> None:
     """One JSON document on stdout."""
     text = json.dumps(data, indent=2, ensure_ascii=False)
     sys.stdout.write(_RAW_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
+    documents.printed += 1
 
 
 def print_text(text: str) -> None:

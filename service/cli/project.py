@@ -25,9 +25,13 @@ MAX_PROMPT_FILE_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Project:
-    """One project's files. Nothing is read before it is asked for."""
+    """One project's files. Nothing is read before it is asked for.
+
+    `asked` are the models that a command asks in place of the prompts' own (`--model`).
+    """
 
     settings: Settings
+    asked: tuple[str, ...] = ()
 
     @property
     def root(self) -> Path:

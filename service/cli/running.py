@@ -86,7 +86,8 @@ def run(
 
     one_each = {parse_selector(text).name: text for text in prompt or ()}
     options = ForeignOptions(tuple(provider or ()), strict)
-    _, work, plans, versions = prepare(suites or [], tuple(one_each.values()), local=local, foreign=options)
+    versioned = tuple(one_each.values())
+    _, work, plans, versions = prepare(suites or [], versioned, local=local, foreign=options, models=model or ())
     chosen = Filter(tags=tuple(tag or ()), cases=tuple(case or ()), first=first, sample=sample, seed=seed)
     asked: dict[str, Any] = {"concurrency": concurrency, "no_cache": no_cache, "rerun_failed": rerun_failed}
     results = []

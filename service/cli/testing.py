@@ -99,7 +99,8 @@ def gate(
     named = (*(candidate or ()), *((prompt,) if prompt else ()))
     options = ForeignOptions(tuple(provider or ()), strict, apart=True)
     check_asked(affected, require_suites, named)
-    project, work, plans = planned(suites or [], named, local=local, foreign=options)
+    models = (model,) if model else ()
+    project, work, plans = planned(suites or [], named, local=local, foreign=options, models=models)
     selection = select(project, plans, against, model, requires_suites=require_suites) if affected else None
     if selection is not None:
         plans, against = [*selection.plans], None if baseline else selection.found.against
@@ -213,17 +214,27 @@ Planned = tuple["Project", "Work", list[Plan]]
 
 
 def prepare(
-    given: list[str], candidates: tuple[str, ...], *, local: bool, foreign: ForeignOptions | None = None
+    given: list[str],
+    candidates: tuple[str, ...],
+    *,
+    local: bool,
+    foreign: ForeignOptions | None = None,
+    models: Sequence[str] = (),
 ) -> tuple[Project, Work, list[Plan], dict[tuple[str, str], str]]:
     """What commands on suites begin with: read the working tree, push what it tests as drafts."""
-    project, work, plans = planned(given, candidates, local=local, foreign=foreign)
+    project, work, plans = planned(given, candidates, local=local, foreign=foreign, models=models)
     return project, work, plans, push_plans(work, project, plans)
 
 
 def planned(
-    given: list[str], candidates: tuple[str, ...], *, local: bool, foreign: ForeignOptions | None = None
+    given: list[str],
+    candidates: tuple[str, ...],
+    *,
+    local: bool,
+    foreign: ForeignOptions | None = None,
+    models: Sequence[str] = (),
 ) -> Planned:
-    """The first half of it: what is to be tested, read; nothing is pushed yet."""
+    """The first half of it: what is to be tested, by `models` where they are given, read; nothing is pushed yet."""
     from service.cli.project import Project
     from service.cli.work import connect_work
     from service.settings import load_settings, project_of
@@ -235,10 +246,10 @@ def planned(
         from service.cli.foreign_runs import plans_of, split, with_echo
 
         given, others = split(given)
-        project = Project(with_echo(settings) if others and local else settings)
+        project = Project(with_echo(settings) if others and local else settings, tuple(models))
         plans = plans_of(project, others, foreign or ForeignOptions())
     else:
-        project, plans, others = Project(settings), [], []
+        project, plans, others = Project(settings, tuple(models)), [], []
     work = connect_work(project.settings, local=local)
     plans = [*(plan_suites(work, project, given, candidates) if given or not others else ()), *plans]
     return project, work, plans

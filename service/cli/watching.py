@@ -176,7 +176,7 @@ class Watcher:
         everything = changed is None or any(path.name == FILE_NAME for path in changed)
         if everything:
             self._work = None  # models may be others now
-        project = Project(load_settings(start=self._root))
+        project = Project(load_settings(start=self._root), (self._model,) if self._model else ())
         found = project.examine()
         _show_check(found, None if everything else changed)
         before, self._scene = self._scene, scene_of(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 _INCOMPLETE = "\ufffd"  # what a decoder makes of bytes that are no character, or not one yet
+_MOST_LACKING = 3  # bytes of a character that is not whole
 
 
 class Writer:
@@ -32,7 +33,7 @@ class Writer:
         self._tokens.append(token)
         before = self._decode(self._tokens[self._start : self._read])
         now = self._decode(self._tokens[self._start :])
-        settled = now.rstrip(_INCOMPLETE)[len(before) :]
+        settled = now[: len(now) - self._incomplete(now)][len(before) :]
         searched = max(0, len(self.text) - self._longest + 1)
         self.text = self._base + settled
         if not now.endswith(_INCOMPLETE):
@@ -54,6 +55,14 @@ class Writer:
             self.text = whole if whole.startswith(given) else given + whole[self.given :]
             self._look_for_stops(0)
         return self.text[: self.stopped_at]
+
+    def _incomplete(self, now: str) -> int:
+        """How many characters at the end of the window may still become others.
+
+        Once more tokens came than a character lacks bytes, its bytes are no text and stay as they are shown.
+        """
+        shown = len(now) - len(now.rstrip(_INCOMPLETE))
+        return shown if len(self._tokens) - self._read <= _MOST_LACKING else min(shown, _MOST_LACKING)
 
     def _look_for_stops(self, start: int) -> None:
         found = [place for stop in self._stops if (place := self.text.find(stop, start)) >= 0]

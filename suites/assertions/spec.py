@@ -5,20 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple, NoReturn, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
-from pydantic_core import PydanticCustomError
 
 from prompts.messages import NOTHING, Completion, Message, Usage, nothing
 from prompts.prompt import CompiledPrompt
+from prompts.wording import refuse as refuse
 from suites.assertions.folders import ScriptFolders
-
-
-def refuse(message: str, fix: str) -> NoReturn:
-    """Raise a fault of a spec in the form that `prompts.yaml_source` turns into a line and a fix."""
-    raise PydanticCustomError("assertion", "{reason}", {"reason": message, "fix": fix})
-
 
 _BOUNDS = {  # what a threshold is of those types whose scores are no shares: in words, and as an example
     "latency": ("milliseconds, from 0", "2000 for two seconds"),
@@ -31,17 +25,22 @@ _BOUNDS = {  # what a threshold is of those types whose scores are no shares: in
 
 
 def _as_threshold(value: Any, info: ValidationInfo) -> Any:
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf):
-        return value
-    kind = str(info.data.get("type", "")).removeprefix("not-")
-    told, example = _BOUNDS.get(kind, ("a share from 0 to 1", "0.8"))
-    refuse(f"a threshold is a number: {told}", f"write `threshold: {example}`")
+    if value is not None and not _is_amount(value):
+        kind = str(info.data.get("type", "")).removeprefix("not-")
+        told, example = _BOUNDS.get(kind, ("a share from 0 to 1", "0.8"))
+        refuse(f"a threshold is a number: {told}", f"write `threshold: {example}`")
+    return value
 
 
 def _as_weight(value: Any) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return value
-    refuse("a weight is a number from 0", "write `weight: 2` to count double, `weight: 0` to report without deciding")
+    if not _is_amount(value):
+        fix = "write `weight: 2` to count double, `weight: 0` to report without deciding"
+        refuse("a weight is a number from 0", fix)
+    return value
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 class AssertionSpec(BaseModel):

@@ -118,7 +118,7 @@ def test_sigterm_keeps_what_is_there_and_tells_the_command_that_goes_on(
     endpoint.let_go()
     kept, asked_before = stored(changed), len(endpoint.asked)
 
-    assert (child.returncode, out) == (130, b"")
+    assert (child.returncode, json.loads(out)["error"]["message"]) == (130, "interrupted")
     told = err.decode()
     assert f"{len(kept)} results are kept as {command}_" in told
     assert f"go on with: turnout {' '.join(options)} --json --local --resume" in told

@@ -172,7 +172,7 @@ def test_a_run_that_is_interrupted_exits_130_and_says_how_to_go_on(project: Path
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=120)
     endpoint.let_go()
-    assert (child.returncode, out) == (130, b"")
+    assert (child.returncode, json.loads(out)["error"]["message"]) == (130, "interrupted")
     assert b"results are kept as run_" in err
     assert b"--resume" in err
     kept = stored(project)

@@ -84,8 +84,8 @@ def test_a_file_says_how_often_to_repair() -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("repair: 4\n", "less than or equal to 3"),
-        ("repair: -1\n", "greater than or equal to 0"),
+        ("repair: 4\n", "expected 3 or less"),
+        ("repair: -1\n", "expected 0 or more"),
         ("repair: 1\n", "there is no schema that answers could miss"),
         ("responseFormat: json_object\nrepair: 1\n", "there is no schema that answers could miss"),
         ("responseFormat: json_schema\njsonSchema: {patternProperties: {a: {}}}\nrepair: 1\n", "'patternProperties'"),

@@ -103,17 +103,20 @@ def test_unknown_keys_bad_values_duplicates_and_broken_templates_are_reported_to
     ) == [
         "p.yml:1: unknown key 'nam' (did you mean 'name'?)",
         "p.yml:3: duplicate key 'model' (remove one; the first is at line 2)",
-        "p.yml:4: modelParameters: input should be a valid dictionary, found 7",
-        "p.yml:6: variables.1a: no name of a variable: letters, digits and _, not first a digit or _, found '1a'",
-        "p.yml:7: variables.b: no JSON Schema: 'text' is not valid under any of the given schemas, found {'type': 'text'}",
-        "p.yml:8: variables.c: its default does not satisfy its schema: 3 is not of type 'string',"
-        " found {'type': 'string', 'default': 3}",
-        "p.yml:10: messages.0.role: input should be 'system', 'developer', 'user', 'assistant' or 'tool', found 'bot'",
+        "p.yml:4: modelParameters: expected keys and values, found 7 (write `key: value` lines, or {key: value})",
+        "p.yml:6: variables.1a: '1a' is no name of a variable (write letters, digits and _, first a letter)",
+        "p.yml:7: variables.b: type 'text' is none of JSON Schema's"
+        " (known here: array, boolean, integer, null, number, object, string)",
+        "p.yml:8: variables.c: its default does not satisfy its schema: 3 is not of type 'string'"
+        " (mend the default, or the schema)",
+        "p.yml:10: messages.0.role: expected one of system, developer, user, assistant or tool, found 'bot'"
+        " (write system, developer, user, assistant or tool)",
         "p.yml:12: line 1: unexpected end of template, expected 'end of print statement'. (mend the template)",
         "p.yml:13: unknown key 'messages.1.contnt' (did you mean 'content'?)",
-        "p.yml:14: labels.0: the label 'latest' moves by itself: it is always the newest version, found 'latest'",
-        "p.yml:14: labels.1: 'Prod' is no label: a lower-case letter, then letters, digits, _ . -, at most 64 characters,"
-        " found 'Prod'",
+        "p.yml:14: labels.0: the label 'latest' moves by itself: it is always the newest version"
+        " (write lower-case letters, digits, _, . and -, first a letter; `latest` is left out)",
+        "p.yml:14: labels.1: 'Prod' is no label: a lower-case letter, then letters, digits, _ . -, at most 64 characters"
+        " (write lower-case letters, digits, _, . and -, first a letter; `latest` is left out)",
     ]
 
 
@@ -133,20 +136,20 @@ def test_templates_and_variables_that_do_not_fit_are_reported_together():
     ("text", "fault"),
     [
         ("", "p.yml:1: expected keys and values here, found nothing"),
-        ("- a", "p.yml:1: expected keys and values here, found list"),
+        ("- a", "p.yml:1: expected keys and values here, found ['a']"),
         ("model: m", "p.yml:1: 'messages' is missing (add `messages:`)"),
         ("messages: [{role: user, content: a}]", "p.yml:1: 'model' is missing (add `model:`)"),
-        ("model: ''\nmessages: [{role: user, content: a}]", "p.yml:1: model: string should have at least 1 character"),
-        ("model: m\nmessages: []", "p.yml:2: messages: list should have at least 1 item"),
-        ("model: m\nmessages: {role: user}", "p.yml:2: messages: input should be a valid list"),
+        ("model: ''\nmessages: [{role: user, content: a}]", "p.yml:1: model: a text is needed"),
+        ("model: m\nmessages: []", "p.yml:2: messages: expected at least 1 item"),
+        ("model: m\nmessages: {role: user}", "p.yml:2: messages: expected a list"),
         ("model: m\nmessages:\n  - {role: user}", "p.yml:3: 'messages.0.content' is missing (add `content:`)"),
-        ("model: m\nmessages:\n  - {role: user, content: 7}", "p.yml:3: messages.0.content: input should be a valid string"),
+        ("model: m\nmessages:\n  - {role: user, content: 7}", "p.yml:3: messages.0.content: expected a text"),
         ("model: m\nmessages:\n  - {role: user, content: [{type: text}]}",
          "p.yml:3: messages.0.content.0: a part of type text needs its `text`"),
         ("model: m\nmessages:\n  - {role: user, content: []}",
          "p.yml:3: messages.0.content: a content of parts needs at least one"),
         ("model: m\nmessages:\n  - {role: user, content: [{type: image_url, image_url: u}]}",
-         "p.yml:3: messages.0.content.0: a part of type image_url needs {image_url: {url: …}}"),
+         "p.yml:3: messages.0.content.0: a part of type image_url needs its address"),
         ("model: m\nmessages:\n  - {placeholder: h}",
          "p.yml:3: `placeholders` does not declare 'h' (declare it: `placeholders: {h: {}}`)"),
         ("model: m\nmessages:\n  - {placeholder: h, role: user}", "p.yml:3: unknown key 'messages.0.role'"),
@@ -155,19 +158,19 @@ def test_templates_and_variables_that_do_not_fit_are_reported_together():
         (HEAD + "placeholders: {h: {default: [{role: system, content: x}]}}\n",
          "p.yml:4: placeholders.h.default: default[0]: role 'system' may not follow a prompt"),
         (HEAD + "examples: [{vars: {a: x}}]\n", "p.yml:4: 'examples.0.expected' is missing (add `expected:`)"),
-        (HEAD + "tools: [{type: function}]\n", "p.yml:4: tools.0: no tool: write {type: function"),
+        (HEAD + "tools: [{type: function}]\n", "p.yml:4: tools.0: no tool ("),
         (HEAD + "tools: [{type: function, function: {name: f, parameters: {type: 7}}}]\n",
          "p.yml:4: tools.0: parameters of 'f' are no JSON Schema: 7 is"),
         (HEAD + "modelParameters: {maxTokens: 1, max_tokens: 2}\n",
          "p.yml:4: modelParameters.maxTokens and max_tokens are the same parameter (remove one of the two)"),
-        (HEAD + "toolChoice: sometimes\n", "p.yml:4: toolChoice: write auto, none, required"),
+        (HEAD + "toolChoice: sometimes\n", "p.yml:4: toolChoice: no choice of a tool"),
         (HEAD + "variables:\n  a: {}\n  b: {}\n", "p.yml:6: variable 'b' is never used (use it or remove it)"),
         (HEAD + "variables:\n  a: {$ref: 'file:///etc/passwd'}\n", "p.yml:5: variables.a: no JSON Schema: $ref"),
-        (HEAD + "variables:\n  a: 7\n", "p.yml:5: variables.a: input should be a valid dictionary"),
-        (HEAD + "variables:\n  _a: {}\n  a: {}\n", "p.yml:5: variables._a: no name of a variable"),
+        (HEAD + "variables:\n  a: 7\n", "p.yml:5: variables.a: expected keys and values"),
+        (HEAD + "variables:\n  _a: {}\n  a: {}\n", "p.yml:5: variables._a: '_a' is no name of a variable"),
         (HEAD + "responseFormat: json_schema\n", "p.yml:4: responseFormat and jsonSchema go together"),
         (HEAD + "jsonSchema: {}\n", "p.yml:1: responseFormat and jsonSchema go together"),
-        (HEAD + "responseFormat: yaml\n", "p.yml:4: responseFormat: input should be 'text', 'json_object' or 'json_schema'"),
+        (HEAD + "responseFormat: yaml\n", "p.yml:4: responseFormat: expected one of text, json_object or json_schema"),
         (HEAD + "responseFormat: json_schema\njsonSchema: '{'\n", "p.yml:5: jsonSchema is not JSON"),
         (HEAD + "responseFormat: json_schema\njsonSchema: '[1]'\n", "p.yml:5: jsonSchema is no JSON object"),
         (HEAD + "responseFormat: json_schema\njsonSchema: {type: 7}\n", "p.yml:5: jsonSchema is no JSON Schema: 7 is"),
@@ -264,10 +267,10 @@ def test_a_bad_role_hides_no_other_fault_of_its_file():
         "responseFormat: json_schema\njsonSchema: {type: 7}\n"
     )
     assert [fault.partition(" (")[0] for fault in faults_of(text)] == [
-        "p.yml:1: model: input should be a valid string, found None",
+        "p.yml:1: model: expected a text, found nothing",
         "p.yml:2: variable 'unused' is never used",
         "p.yml:3: modelParameters.temperature: 'hot' is not a number from 0 to 2",
-        "p.yml:5: messages.0.role: input should be 'system', 'developer', 'user', 'assistant' or 'tool', found 'usr'",
+        "p.yml:5: messages.0.role: expected one of system, developer, user, assistant or tool, found 'usr'",
         "p.yml:5: the template uses 'other', which `variables` does not declare",
         "p.yml:7: jsonSchema is no JSON Schema: 7 is not valid under any of the given schemas",
     ]
@@ -283,5 +286,5 @@ def test_what_cannot_be_read_is_not_called_unused_or_undeclared():
 
 def test_a_value_that_is_empty_is_told_with_its_fix():
     assert faults_of("model:\nmessages: [{role: user, content: x}]\n") == [
-        "p.yml:1: model: input should be a valid string, found None (write its value after the colon)"
+        "p.yml:1: model: expected a text, found nothing (write its value after the colon)"
     ]

@@ -161,14 +161,14 @@ def test_all_faults_of_a_file_come_together_with_their_lines_and_fixes():
     assert [str(fault) for fault in raised.value.faults] == [
         "f.yml:1: 'title' is missing (add `title:`)",
         "f.yml:1: unknown key 'titel' (did you mean 'title'?)",
-        "f.yml:3: inner.0.theWeight: input should be greater than or equal to 0, found -1",
+        "f.yml:3: inner.0.theWeight: expected 0 or more, found -1 (write 0 or more)",
         "f.yml:4: unknown key 'inner.1.theWait' (did you mean 'theWeight'?)",
-        "f.yml:5: inner.2: input should be a valid dictionary or instance of Inner, found 7",
+        "f.yml:5: inner.2: expected keys and values, found 7 (write keys and values: theWeight)",
         "f.yml:7: unknown key 'other.zzz' (known here: theWeight)",
     ]
 
 
-@pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("- 1", "list"), ("word", "str"), ("7", "int")])
+@pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("- 1", r"\[1\]"), ("word", "'word'"), ("7", "7")])
 def test_a_file_without_keys_is_told_to_have_some(text, found):
     with pytest.raises(BadFile, match=f"expected keys and values here, found {found}"):
         parse_model(Outer, load_yaml(text, "f.yml"))

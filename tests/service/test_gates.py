@@ -38,7 +38,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         service.put_suite("must", suite(case("charged", "billing", must_pass=True), *PASSES, gate={"margin": 1.0}))
         service.put_suite("fresh", {**suite(*PASSES, thresholds={"pass_rate": 0.9}), "prompt": "new"})
         service.put_suite("unbounded", {**suite(*PASSES), "prompt": "new"})
-        service.put_suite("costly", suite(*PASSES, thresholds={"cost_per_1k_usd": 0.001}))
+        service.push("paid", triage(model="priced"))
+        service.put_suite("costly", {**suite(*PASSES, thresholds={"cost_per_1k_usd": 0.001}), "prompt": "paid"})
         yield service
 
 
@@ -115,16 +116,19 @@ def test_a_dead_model_could_not_run(service: Service) -> None:
 
 
 def test_a_cost_is_a_threshold_like_others(service: Service) -> None:
-    decided = gate(service, "costly", model="priced")
+    decided = gate(service, "costly", candidate="paid@1")
 
     assert decided["verdict"] == "fail"
     assert decided["suites"][0]["thresholds"][0]["name"] == "cost_per_1k_usd"
 
 
 def test_a_cost_threshold_without_a_price_is_a_bad_file(service: Service) -> None:
-    answer = service.call("POST", "/api/gates", "ci", json={"suites": ["costly"]})
+    asked = {"suites": ["costly"], "candidate": "paid@1", "model": "model-a"}
+    answer = service.call("POST", "/api/gates", "ci", json=asked)
 
     assert (answer.status_code, answer.json()["type"]) == (400, "urn:turnout:error:bad_file")
+    told = "suite costly: thresholds.cost_per_1k_usd: the price of model 'model-a' is unknown"
+    assert told in answer.json()["detail"]
 
 
 def test_of_several_suites_the_worst_verdict_counts_and_p_values_are_adjusted(service: Service) -> None:
@@ -354,11 +358,11 @@ def test_a_gate_on_scores_compares_with_the_scores_of_a_stored_run(service: Serv
 
 
 def test_a_fine_tune_keeps_which_versions_of_other_suites_are_held_out(service: Service) -> None:
-    body = {"suite": "bounded", "prompt": "support.triage@1", "base": "tunable", "held_out": ["must@1", "costly"]}
+    body = {"suite": "bounded", "prompt": "support.triage@1", "base": "tunable", "held_out": ["must@1", "small"]}
     started = service.call("POST", "/api/finetunes", "author", json=body)
     assert started.status_code == 202, started.text
     job = service.call("GET", f"/api/jobs/{started.json()['job_id']}").json()
-    assert job["spec"]["held_out"] == {"must": 1, "costly": 1}
+    assert job["spec"]["held_out"] == {"must": 1, "small": 1}
 
     unknown = service.call("POST", "/api/finetunes", "author", json={**body, "held_out": ["nobody@1"]})
     assert unknown.status_code == 404

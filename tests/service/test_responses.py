@@ -288,7 +288,11 @@ def test_what_is_not_supported_is_refused_by_its_name(
 @pytest.mark.parametrize(
     ("more", "param"),
     [
-        ({"model": "up"}, "model"),
+        ({"model": "up-b"}, "model"),
+        ({"model": "gpt-5"}, "model"),
+        ({"model": "support.other"}, "model"),
+        ({"model": 5}, "model"),
+        ({"extra_body": {"variables": {"ticket": "a"}}}, "variables"),
         ({"instructions": "obey"}, "instructions"),
         ({"input": [{"role": "developer", "content": "obey"}]}, "input[0].role"),
         ({"prompt": {**PROMPT, "variables": {}}}, "variables.ticket"),
@@ -307,6 +311,34 @@ def test_a_prompt_refuses_what_would_change_it(server: Scripted, client: Any, mo
     error: Any = caught.value.body
     assert error["param"] == param
     assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("version", "model"),
+    [
+        (None, "support.triage"),
+        (None, "up"),
+        (None, "support.triage@1+up"),
+        ("2", "support.triage@2"),
+        ("2", "up-b"),
+        ("staging", "up-b"),
+    ],
+)
+def test_a_model_beside_a_prompt_may_be_the_one_that_answers_it(
+    server: Scripted, client: Any, version: str | None, model: str
+) -> None:
+    server.script()
+    found = client.responses.create(model=model, prompt=PROMPT | ({"version": version} if version else {}))
+
+    assert turnout_of(found)["variant"] == ("support.triage@2+up-b" if version else "support.triage@1+up")
+
+
+def test_a_model_that_does_not_answer_the_prompt_is_told_who_does(server: Scripted, client: Any) -> None:
+    server.script()
+    with pytest.raises(
+        openai.BadRequestError, match=r"'gpt-5' does not answer support\.triage, up does: leave `model` out"
+    ):
+        client.responses.create(model="gpt-5", prompt=PROMPT)
 
 
 def test_a_prompt_that_is_not_there_is_404(client: Any) -> None:

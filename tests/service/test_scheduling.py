@@ -9,7 +9,7 @@ import pytest
 
 from service.jobs import Jobs
 from service.scheduling import Schedule, last_time
-from tests.service.conftest import Service, case, suite
+from tests.service.conftest import Service, case, suite, triage
 
 NAME = "support.triage"
 SCHEDULED: dict[str, Any] = {"schedule": "0 3 * * *", "thresholds": {"pass_rate": 0.9}}
@@ -116,7 +116,8 @@ def test_what_cannot_be_asked_is_told_once_and_holds_up_nothing(
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr("service.scheduling.log.warning", lambda message, **_: told.append(message), raising=False)
-    scheduled.put_suite(NAME, suite(*FAILS, **{**SCHEDULED, "thresholds": {"cost_per_1k_usd": 1.0}}))  # it has no price
+    scheduled.push(data=triage(model="priced"))  # production, which the schedule asks, has no price
+    scheduled.put_suite(NAME, suite(*FAILS, **{**SCHEDULED, "thresholds": {"cost_per_1k_usd": 1.0}}))
     schedule = schedule_of(scheduled)
     for minute in range(3):
         assert schedule.submit_due(tomorrow_at(3, minute)) == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,8 +168,57 @@ def test_a_setting_of_the_environment_leaves_those_beside_it(load: Load) -> None
 
 
 def test_a_bad_value_of_the_environment_is_refused(load: Load) -> None:
-    with pytest.raises(BadInput, match="port"):
-        load("", TURNOUT_SERVER_PORT="eighty")
+    with pytest.raises(BadInput, match=r"TURNOUT_SERVER_PORT: server\.port: expected a whole number, found 'eighty'"):
+        load("server: {host: localhost}", TURNOUT_SERVER_PORT="eighty")
+
+
+FAKE = "{engine: fake, default: %s}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"b": {"engine": "fake", "default": "env"}, "c": {"engine": "fake", "default": "env"}}',
+        "b: {engine: fake, default: env}\nc:\n  engine: fake\n  default: env\n",
+    ],
+)
+def test_models_of_the_environment_are_laid_over_those_of_the_file(load: Load, text: str) -> None:
+    settings = load(f"models:\n  a: {FAKE % 'file'}\n  b: {FAKE % 'file'}\n", TURNOUT_MODELS=text)
+
+    answers = {alias: getattr(spec, "default", None) for alias, spec in settings.models.items()}
+    assert answers == {"smollm2-135m": None, "a": "file", "b": "env", "c": "env"}
+
+
+@pytest.mark.parametrize("text", ["", "  ", "{}", "null"])
+def test_no_models_in_the_environment_leave_those_of_the_file(load: Load, text: str) -> None:
+    assert sorted(load(f"models: {{a: {FAKE % 'x'}}}", TURNOUT_MODELS=text).models) == ["a", "smollm2-135m"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[a]", "TURNOUT_MODELS:1: expected aliases and their models (write a mapping in JSON or YAML"),
+        ("gpt-4o", "TURNOUT_MODELS:1: expected aliases and their models"),
+        ('{"a": ', "TURNOUT_MODELS:2: not valid YAML"),
+        ("b: {engine: fake}\nb: {engine: fake}", "TURNOUT_MODELS:2: duplicate key 'b'"),
+        ("b:\n  engine: fakes", "TURNOUT_MODELS:1: models.b: engine 'fakes' is none of fake, local, openai, vllm"),
+        ("b:\n  engine: openai", "TURNOUT_MODELS:1: 'models.b.base_url' is missing (add `base_url:`)"),
+        (
+            "b:\n  engine: fake\n  defualt: x",
+            "TURNOUT_MODELS:3: unknown key 'models.b.defualt' (did you mean 'default'?)",
+        ),
+        ("B: {engine: fake}", "TURNOUT_MODELS:1: models.B: 'B' has characters that may not stand here"),
+    ],
+)
+def test_faults_of_models_in_the_environment_name_the_variable_and_hide_no_others(
+    load: Load, text: str, told: str
+) -> None:
+    with pytest.raises(BadFile) as caught:
+        load("server: {prt: 1}\nmodels: {b: {engine: fake}}", TURNOUT_MODELS=text)
+
+    assert told in str(caught.value)
+    assert "turnout.yaml:1: unknown key 'server.prt'" in str(caught.value)
+    assert len(caught.value.faults) == 2
 
 
 # ---------------------------------------------------------------------------- models
@@ -225,7 +275,7 @@ def test_how_a_model_is_guarded_has_defaults_and_each_part_may_be_said() -> None
 def test_the_total_of_timeouts_is_timeout_s() -> None:
     assert an_upstream(timeouts={"total_s": 300}).timeout_s == 300
     assert an_upstream(timeouts={"total_s": 300}, timeout_s=300).timeout_s == 300
-    with pytest.raises(ValueError, match="the same setting: write one of them"):
+    with pytest.raises(ValueError, match="are the same setting"):
         an_upstream(timeouts={"total_s": 300}, timeout_s=20)
     with pytest.raises(ValueError, match="greater than 0"):
         an_upstream(timeouts={"total_s": 0})
@@ -234,3 +284,80 @@ def test_the_total_of_timeouts_is_timeout_s() -> None:
 def test_a_port_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match=r"(?i)port"):
         an_upstream(base_url="http://up:99999/v1")
+
+
+# ---------------------------------------------------------------------------- secrets
+
+RANDOM = "Zk7Qw2Lx9Vb4Nc6Md1Rt8Ys3Hf5Jg0PaUiOe"  # as random as a key, and nobody's
+PASTED = [
+    "sk-proj-" + RANDOM,
+    "sk-" + RANDOM,
+    "hf_" + RANDOM,
+    RANDOM,
+    "AKIA" + "Z7QW2LX9VB4NC6MD",
+    "two words",
+    "9KEY",
+    "",
+    "K\n",
+]
+
+
+@pytest.mark.parametrize("pasted", PASTED)
+@pytest.mark.parametrize("engine", ["openai", "vllm"])
+@pytest.mark.parametrize("by", ["file", "environment"])
+def test_a_key_in_place_of_the_name_of_its_variable_is_refused_and_never_repeated(
+    load: Load, pasted: str, engine: str, by: str
+) -> None:
+    models = json.dumps({"up": {"api_key_env": pasted, "engine": engine, "base_url": "http://127.0.0.1:9/v1"}})
+    with pytest.raises(BadFile) as caught:
+        load(*([f"models: {models}"] if by == "file" else []), **({} if by == "file" else {"TURNOUT_MODELS": models}))
+
+    [fault] = caught.value.faults
+    assert "models.up.api_key_env: " in fault.message
+    assert "the name of the variable that holds the key, such as OPENAI_API_KEY" in fault.fix
+    assert len(pasted) < 5 or pasted[:8] not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [f"[{PASTED[0]}]", f"{{a: {PASTED[0]}}}", "5"])
+def test_what_is_no_text_in_place_of_a_variables_name_is_not_repeated_either(load: Load, value: str) -> None:
+    with pytest.raises(BadFile) as caught:
+        load(f"models: {{up: {{engine: openai, base_url: 'http://up/v1', api_key_env: {value}}}}}")
+
+    assert RANDOM[:8] not in str(caught.value)
+    assert "expected the name of an environment variable" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"models: {{up: {{api_key_env: {PASTED[0]}, engine: vllm, base_url: 'http://u', timeout_s: 1, timeouts: {{total_s: 2}}"
+        + "}}",
+        f"models: {{up: {{engine: {PASTED[0]}}}}}",
+        f"models: {{up: {{engine: openai, base_url: 'https://u/v1?key={PASTED[0]}'}}}}",
+        f"models: {{up: {{engine: openai, base_url: 'https://u/v1?key=hunter2-{RANDOM}'}}}}",
+        f"models: {{up: {{engine: openai, base_url: 'http://u/v1', tunable: {PASTED[0]}}}}}",
+        f"models: [{PASTED[0]}]",
+        f"server: {PASTED[0]}",
+    ],
+)
+def test_no_fault_of_the_settings_repeats_a_key(load: Load, text: str) -> None:
+    with pytest.raises(BadFile) as caught:
+        load(text)
+
+    assert RANDOM[:8] not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "_k", "Key2", "OPENAI_API_KEY_FOR_TEAM_2024_V2"])
+def test_a_name_of_a_variable_is_one(name: str) -> None:
+    assert an_upstream(api_key_env=name).api_key_env == name
+
+
+@pytest.mark.parametrize(("key", "fix"), [("hom", "known here: "), ("projct", "known here: "), ("servr", "'server'")])
+def test_an_unknown_key_is_never_told_to_be_one_that_may_not_be_written(load: Load, key: str, fix: str) -> None:
+    with pytest.raises(BadFile) as caught:
+        load(f"{key}: x")
+
+    [fault] = caught.value.faults
+    assert fix in fault.fix
+    assert "home" not in fault.fix
+    assert "project" not in fault.fix

@@ -289,9 +289,9 @@ tests:
 """
     document = load_yaml(text, "a.suite.yml")
     suite = Suite.from_document(document)
-    check_prices(suite, True)
+    check_prices(suite, "m", True)
     with pytest.raises(BadFile) as raised:
-        check_prices(suite, False, document=document)
+        check_prices(suite, "m", False, document=document)
     assert [fault.line for fault in raised.value.faults] == [3, 5]
 
 

@@ -115,8 +115,8 @@ def test_thresholds_that_no_case_has_are_faults_with_their_line(tmp_path):
     ("text", "line", "told"),
     [
         ("thresholds: {metrics: {queue: 90}}", 2, "a share lies between 0 and 1"),
-        ("thresholds: {tags: [billing]}", 2, "valid dictionary"),
-        ("gate: {on: scores}", 2, "'pass' or 'score'"),
+        ("thresholds: {tags: [billing]}", 2, "expected keys and values"),
+        ("gate: {on: scores}", 2, "pass or score"),
     ],
 )
 def test_bad_thresholds_and_gates_are_told_with_their_line(text, line, told):

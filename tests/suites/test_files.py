@@ -8,6 +8,7 @@ import pytest
 from prompts.errors import BadFile, BadName
 from suites.assertions.folders import ScriptFolders
 from suites.case import Suite
+from suites.checks import check_scripts
 from suites.files import load_suite, suite_name
 from suites.short_form import assertion_from_text
 
@@ -210,9 +211,10 @@ def test_a_python_file_is_named_by_its_path_in_the_project_and_never_put_in(proj
     found, spec = only_assert(project, "{type: python, value: 'file://a.py:get_assert'}", a__py=text)
     assert spec.value == "suites/support/a.py:get_assert"
     assert project / "suites" / "support" / "a.py" in found.sources
-    found.check_scripts(ScriptFolders(project, (Path("suites"),)))
+    lines = {"document": found.document, "places": found.places}
+    check_scripts(found.suite, ScriptFolders(project, (Path("suites"),)), **lines)
     with pytest.raises(BadFile) as raised:
-        found.check_scripts(ScriptFolders(project))
+        check_scripts(found.suite, ScriptFolders(project), **lines)
     assert str(raised.value).startswith("suites/support/triage.suite.yml:3: `python`: no Python is run here (an admin")
 
 
@@ -270,8 +272,8 @@ def test_a_name_is_the_path_below_suites(project):
 
 def test_a_cost_assertion_without_price_is_found_at_its_line(project):
     found = load(project, "tests: [file://a.csv]\n", a__csv="t,__expected\na,x\nb,cost(0.1)\n")
-    with pytest.raises(BadFile, match=r"a\.csv:3: `cost`: the price of the model is unknown"):
-        found.check_prices(has_price=False)
+    with pytest.raises(BadFile, match=r"a\.csv:3: `cost`: the price of model 'm' is unknown"):
+        found.check_prices("m", has_price=False)
 
 
 @pytest.mark.integration
@@ -341,7 +343,7 @@ def test_a_table_with_another_separator_is_one_fault_that_names_it(project, sign
 
 def test_a_truth_value_that_is_none_is_told_with_what_to_write(project):
     (fault,) = faults_of(project, "tests:\n  - {vars: {a: x}, must_pass: maybe, assert: [{type: is-json}]}\n")
-    assert "must_pass: input should be a valid boolean, found 'maybe' (write true or false, without quotes)" in fault
+    assert "must_pass: expected true or false, found 'maybe' (write true or false, without quotes)" in fault
 
 
 def test_metadata_of_csv_are_tags_and_a_column_with_brackets_holds_several(project):
@@ -407,3 +409,18 @@ def test_the_default_test_may_stand_in_a_file(project):
 @pytest.mark.parametrize("body", ["tests: [{reference!r}]\n", "tests: {reference!r}\n"])
 def test_what_is_no_file_reference_holds_no_cases(project, body, reference, fault):
     assert any(fault in found for found in faults_of(project, body.format(reference=reference)))
+
+
+def test_a_file_of_cases_that_is_named_twice_is_told_at_its_second_reference(project):
+    faults = faults_of(project, "tests: [file://c.jsonl, file://c.jsonl]\n", c__jsonl=case("a") + "\n" + case("b"))
+    assert faults == [
+        "suites/support/triage.suite.yml:2: file://c.jsonl: its cases are there twice, also by this reference at line 2"
+        " (remove one of the two references)"
+    ]
+
+
+def test_a_file_that_a_pattern_names_already_is_told_with_the_pattern(project):
+    body = "tests:\n  - file://*.jsonl\n  - file://./c.jsonl\n"
+    [fault] = faults_of(project, body, c__jsonl=case("a"), d__jsonl=case("b"))
+    told = "triage.suite.yml:4: file://./c.jsonl: its cases are there twice, also by file://*.jsonl at line 3"
+    assert told in fault

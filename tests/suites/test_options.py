@@ -97,7 +97,7 @@ def test_what_is_stored_holds_what_became_of_them():
         ({"provider": {"txt": "judge"}}, "unknown key", "'text'"),
         ({"rubricPrompt": {"stepz": "x"}}, "no such parts", "evaluate"),
         ({"providr": "x"}, "unknown key", "'provider'"),
-        ({"disableVarExpansion": "yes"}, "valid boolean", ""),
+        ({"disableVarExpansion": "yes"}, "true or false", "without quotes"),
     ],
 )
 @pytest.mark.parametrize("place", ["case", "default"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from service.cli import examining
 from tests.service.cli.projects import PROMPT, SUITE, Project
 
 ROOT = Path(__file__).parents[3]
@@ -249,13 +250,99 @@ def test_a_list_is_a_case_for_each_item_of_it_when_the_suite_is_run(project: Pro
     assert (result["total"], result["passed"], result["failed"]) == (3, 2, 1)
 
 
-def test_of_many_bad_cases_a_hundred_are_told(project: Project) -> None:
+def test_every_bad_case_of_many_is_told(project: Project) -> None:
+    rows = [f'{{"vars": {{"ticket": {number}}}, "assert": [{{"type": "is-json"}}]}}' for number in range(250)]
+    project.write("suites/cases/many.jsonl", "\n".join(rows))
+    project.write("suites/support/triage.suite.yml", "prompt: support.triage\ntests: file://../cases/many.jsonl\n")
+    faults = project.json("check", exit_code=2)["faults"]
+    assert [fault["line"] for fault in faults if fault["rule"] == "variable"] == [*range(1, 251)]
+    assert not any("more is wrong" in fault["message"] for fault in faults)
+
+
+def test_of_more_faults_than_there_is_room_for_it_is_told_that_there_are_more(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examining, "MAX_CASE_FAULTS", 100)
     rows = [f'{{"vars": {{"ticket": {number}}}, "assert": [{{"type": "is-json"}}]}}' for number in range(150)]
     project.write("suites/cases/many.jsonl", "\n".join(rows))
     project.write("suites/support/triage.suite.yml", "prompt: support.triage\ntests: file://../cases/many.jsonl\n")
     faults = project.json("check", exit_code=2)["faults"]
     assert len([fault for fault in faults if fault["rule"] == "variable"]) == 100
     assert "more is wrong with its cases: the first 100 faults are told" in [fault["message"] for fault in faults]
+
+
+def test_every_assertion_that_cannot_fail_is_told(project: Project) -> None:
+    tests = "".join(f"  - {{vars: {{ticket: t{n}}}, threshold: 0, assert: [{{type: is-json}}]}}\n" for n in range(150))
+    project.write("suites/support/triage.suite.yml", "prompt: support.triage\ntests:\n" + tests)
+    assert len([found for found in findings(project) if found[3] == "no-assertion"]) == 150
+
+
+UNPRICED_AND_PRICED = """\
+models:
+  model-a: {engine: fake, default: billing}
+  paid: {engine: fake, default: billing, price: {input_per_mtok: 1, output_per_mtok: 2}}
+  also-unpriced: {engine: fake, default: billing}
+"""
+COSTLY = """\
+prompt: support.triage
+thresholds: {cost_per_1k_usd: 5}
+tests: [{vars: {ticket: I was charged}, assert: [{type: equals, value: billing}]}]
+"""
+
+
+def test_a_key_in_place_of_its_variables_name_is_refused_by_every_command_and_shown_by_none(project: Project) -> None:
+    pasted = "sk-proj-" + KEY.removeprefix("ghp_")
+    up = f"{{engine: openai, base_url: 'http://127.0.0.1:9/v1', api_key_env: {pasted}}}"
+    project.write("turnout.yaml", f"models:\n  model-a: {up}\n")
+    for command in (
+        ("check",),
+        ("doctor",),
+        ("run", "--local"),
+        ("models",),
+        ("push", "--local"),
+        ("serve", "--port", "0"),
+    ):
+        code, out, err = project.run(*command, "--json")
+        assert (code, "models.model-a.api_key_env" in out + err) == (2, True), (command, out, err)
+        assert KEY.removeprefix("ghp_")[:8] not in out + err
+
+
+def test_a_bound_on_costs_is_judged_by_the_model_that_is_asked(project: Project) -> None:
+    project.write("turnout.yaml", UNPRICED_AND_PRICED)
+    suite = str(project.write("suites/support/triage.suite.yml", COSTLY).relative_to(project.folder))
+    at = f"{suite}:2: thresholds.cost_per_1k_usd: the price of model"
+
+    for command in (("run", suite), ("gate", suite, "--baseline", "none")):
+        assert f"{at} 'model-a' is unknown" in project.run(*command, "--local")[2]
+        assert project.run(*command, "--local", "--model", "paid")[0] == 0
+        code, _, err = project.run(*command, "--local", "--model", "also-unpriced")
+        assert (code, f"{at} 'also-unpriced' is unknown" in err) == (2, True), err
+
+    project.write("prompts/support/triage.prompt.yml", PROMPT.replace("model-a", "paid"))
+    assert project.run("run", suite, "--local")[0] == 0
+    code, _, err = project.run("run", suite, "--local", "--model", "paid", "--model", "model-a")
+    assert (code, f"{at} 'model-a' is unknown" in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("base", "message", "fix"),
+    [
+        ("smolm2-135m", "turnout.yaml has no model 'smolm2-135m'", "did you mean 'smollm2-135m'?"),
+        ("model-a", "model 'model-a' cannot be tuned", "known here: smollm2-135m"),
+    ],
+)
+def test_a_base_model_that_cannot_be_tuned_is_told_at_its_line(
+    project: Project, base: str, message: str, fix: str
+) -> None:
+    project.write("suites/support/triage.suite.yml", SUITE + f"fallback:\n  base_model: {base}\n")
+    [fault] = project.json("check", exit_code=2)["faults"]
+    assert (Path(fault["path"]).name, fault["line"], fault["level"]) == ("triage.suite.yml", 7, "error")
+    assert (fault["message"], fault["fix"]) == (f"fallback.base_model: {message}", fix)
+
+
+def test_a_base_model_that_can_be_tuned_is_fine(project: Project) -> None:
+    project.write("suites/support/triage.suite.yml", SUITE + "fallback: {base_model: smollm2-135m}\n")
+    project.json("check", "--strict")
 
 
 def test_a_secret_is_found_in_a_file_with_other_faults(project: Project) -> None:
@@ -380,10 +467,10 @@ def test_faults_of_models_name_the_places_that_the_file_has(project: Project) ->
     found = project.json("check", exit_code=2)["faults"]
 
     told = {(fault["message"], fault["fix"]) for fault in found if fault["path"].endswith("turnout.yaml")}
-    url = "base_url must be http(s)://host[:port]/path, without a user, password or query, found 'ftp://x'"
+    fix = "write http(s)://host[:port]/path, without a user, password or query; a key is named by `api_key_env`"
     assert told == {
         ("models.o: engine 'fakee' is none of fake, local, openai, vllm", "did you mean 'fake'?"),
-        (f"models.p.base_url: {url}", ""),
+        ("models.p.base_url: no address of a model's server, found 'ftp://x'", fix),
         ("'models.q.base_url' is missing", "add `base_url:`"),
         ("'models.r.engine' is missing", "add `engine:`"),
     }

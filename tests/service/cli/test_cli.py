@@ -323,14 +323,14 @@ def test_a_run_of_a_service_is_resumed_by_its_job() -> None:
         RemoteWork(Remote()).run(RunRequest(suite="s"), lambda *_: None, resume=True)  # type: ignore[arg-type]  # a stub
 
 
-def test_an_interrupted_run_exits_130_with_an_empty_stdout(project: Project) -> None:
+def test_an_interrupted_run_exits_130_with_the_one_document_of_an_error(project: Project) -> None:
     process = project.start("run", "--model", "slow", "--local", "--json")
     with process:
         wait_for_run(project)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
 
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, json.loads(out)) == (130, {"error": {"message": "interrupted", "exit_code": 130}})
     assert "interrupted" in err
     assert "Traceback" not in err
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from service.cli.output import print_json
 from service.cli.work import _Count
 from service.evaluation import Watcher
 from tests.service.cli.projects import Project
@@ -39,6 +40,54 @@ def test_a_failed_run_gate_or_check_gives_its_own_document_alone(workspace: Proj
     assert workspace.json("gate", "--local", exit_code=1)["verdict"] == "fail"
     workspace.write("prompts/bad.prompt.yml", "modle: x\n")
     assert workspace.json("check", exit_code=2)["ok"] is False
+
+
+@pytest.mark.parametrize("command", ["run", "gate"])
+@pytest.mark.parametrize("option", ["--local", None])
+def test_a_command_that_is_interrupted_ends_with_one_document_too(
+    workspace: Project, monkeypatch: pytest.MonkeyPatch, command: str, option: str | None
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    workspace.write_all()
+    monkeypatch.setattr("service.cli.work.LocalWork.push" if option else "service.cli.client.Remote.call", interrupted)
+    code, out, err = workspace.run(command, *([option] if option else []), "--json")
+
+    assert (code, json.loads(out)) == (130, {"error": {"message": "interrupted", "exit_code": 130}})
+    assert err.count("interrupted") == 1
+    assert workspace.run(command, *([option] if option else []))[:2] == (130, "")
+
+
+def test_a_job_that_is_watched_when_it_is_interrupted_ends_with_one_document_too(
+    workspace: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def call(_: object, method: str, path: str, **__: object) -> dict[str, str]:
+        asked.append(path)
+        if method == "GET":
+            raise KeyboardInterrupt
+        return {}
+
+    monkeypatch.setattr("service.cli.client.Remote.call", call)
+    code, out, _ = workspace.run("job", "job_1", "--resume", "--watch", "--json")
+
+    assert (code, json.loads(out)["error"]) == (130, {"message": "interrupted", "exit_code": 130})
+    assert asked[0] == "/api/jobs/job_1/resume"
+
+
+def test_a_command_that_gave_its_document_gives_no_other_where_it_is_interrupted(
+    workspace: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def print_and_be_interrupted(_: object) -> list[dict[str, str]]:
+        print_json([])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("service.cli.doctor.examine", print_and_be_interrupted)
+    code, out, _ = workspace.run("doctor", "--json")
+
+    assert (code, json.loads(out)) == (130, [])
 
 
 def test_a_run_that_waits_for_its_model_says_so_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,7 +128,7 @@ def suite(more: str = "", case: str = CASE) -> str:
 GOOD_SUITES = [
     SUITE,
     suite("thresholds: {pass_rate: 1, p95_latency_ms: 2000}\ngate: {alpha: 0.1, margin: 0}\nrepeat: 3\npass_k: 2"),
-    suite("schedule: '0 3 * * *'\nfallback: {when: never, rollout: [5, 100], base_model: m}"),
+    suite("schedule: '0 3 * * *'\nfallback: {when: never, rollout: [5, 100], base_model: smollm2-135m}"),
     suite("training: {examples: [{vars: {ticket: a}, expected: b}]}\ndefaultTest: {assert: [{type: is-json}]}"),
     suite(case="{vars: {a: 1}, assert: [{type: not-equals, value: 0}], must_pass: true, tags: [a], threshold: 0.5}"),
     suite(case="{assert: [{type: is-json, value: {type: object}}, {type: latency, threshold: 100}, {type: cost, threshold: 1}]}"),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -101,3 +101,10 @@ def test_a_tokenizer_that_falls_back_to_bytes_streams_whole_characters(text: str
     whole, parts = streamed(Writer(falling_back), text.encode())
     assert whole == "".join(parts) == text
     assert "\ufffd" not in "".join(parts)
+
+
+@pytest.mark.parametrize("decode", [of_bytes, falling_back])
+def test_bytes_that_never_become_text_do_not_hold_a_stream_up(decode: Callable[[Sequence[int]], str]) -> None:
+    whole, parts = streamed(Writer(decode), [0x61] + [0xFF] * 20)
+    assert whole == "".join(parts) + "\ufffd" * 3 == "a" + "\ufffd" * 20
+    assert sum(map(bool, parts)) > 10

@@ -1,0 +1,267 @@
+"""What is wrong with a value and how to mend it, in the words of whoever wrote the file.
+
+Pydantic tells its errors by a type and by names of classes; an author knows texts, lists, keys and values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+
+import pydantic
+from pydantic_core import PydanticCustomError
+
+from prompts.errors import BadInput
+from prompts.names import check_label
+from prompts.secrets import redacted
+
+T = TypeVar("T")
+
+_READ_CHARACTERS = 4096  # of a long text, to be cut to a few
+HIDDEN = ""  # as `found` of `refuse`: the value is not repeated
+
+
+def refuse(message: str, fix: str, *, found: str | None = None) -> NoReturn:
+    """Raise a fault from within a validator, to be told with its line and its fix.
+
+    `found` is what is told in place of the value; HIDDEN tells nothing of it.
+    """
+    context = {"reason": message, "fix": fix} | ({} if found is None else {"found": found})
+    raise PydanticCustomError("refused", "{reason}", context)
+
+
+def held_to(check: Callable[[str], T], fix: str) -> Callable[[str], T]:
+    """`check` as a validator, which tells what it refuses with `fix`."""
+
+    def validate(value: str) -> T:
+        try:
+            return check(value)
+        except (BadInput, ValueError) as error:
+            refuse(str(error), fix)
+
+    return validate
+
+
+def shorten(value: Any, limit: int = 60) -> str:
+    """`value` as a message shows it: without what looks like a secret, cut to `limit` characters."""
+    if value is None:
+        return "nothing"
+    text = redacted(repr(value[:_READ_CHARACTERS] if isinstance(value, str) else value)[:_READ_CHARACTERS])
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A fix for an unknown `word`: the nearest known one, or the list of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else "known here: " + ", ".join(known)
+
+
+as_label = held_to(check_label, "write lower-case letters, digits, _, . and -, first a letter; `latest` is left out")
+
+
+# ------------------------------------------------------------------------------------ what was expected, and the fix
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Why a value is refused, what stands there, and what to write; `found` is "" where the reason says it all."""
+
+    reason: str
+    found: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}, found {self.found}" if self.found else self.reason
+
+
+def is_of_kind(detail: Any) -> bool:
+    """Whether an error says of what kind a value must be: of a union there is one for each."""
+    return detail["type"] in _EXPECTED or detail["type"] in _BOUNDS or detail["type"] in _OTHERS
+
+
+def told(details: Sequence[Any], known: Sequence[type[pydantic.BaseModel]]) -> Told:
+    """What pydantic says of one value; several errors of it are the kinds of which it could be one.
+
+    `known` are the records that may stand there.
+    """
+    ways = list(dict.fromkeys((_reason(detail), _fix(detail, known)) for detail in details))
+    reason = " or ".join([ways[0][0], *(way.removeprefix("expected ") for way, _ in ways[1:])])
+    fix = ", or ".join(dict.fromkeys(fix for _, fix in ways))
+    return Told(reason, _found(details[0], reason), fix)
+
+
+def _found(detail: Any, reason: str) -> str:
+    """The value as it is told: not again where the reason has it, and no record whose parts do not go together."""
+    found, value = detail.get("ctx", {}).get("found"), detail.get("input")
+    if found is not None:
+        return str(found)
+    if isinstance(value, Mapping) and detail["type"] not in _EXPECTED:
+        return ""
+    shown = shorten(value)
+    return "" if isinstance(value, str) and shown in reason else shown
+
+
+_RECORD = "keys and values"
+_EXPECTED = {
+    "string_type": "a text", "string_unicode": "a text", "path_type": "a path",
+    "dict_type": _RECORD, "mapping_type": _RECORD, "model_type": _RECORD, "model_attributes_type": _RECORD,
+    "list_type": "a list", "tuple_type": "a list", "set_type": "a list", "frozen_set_type": "a list",
+    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number", "float_type": "a number", "float_parsing": "a number",
+    "finite_number": "a number", "bool_type": "true or false", "bool_parsing": "true or false",
+}  # fmt: skip
+_BOUNDS = {  # pydantic's type: the key of the bound, and how it is told
+    "greater_than": ("gt", "more than {}"), "greater_than_equal": ("ge", "{} or more"),
+    "less_than": ("lt", "less than {}"), "less_than_equal": ("le", "{} or less"),
+}  # fmt: skip
+_OTHERS = {"literal_error", "string_too_short", "too_short", "string_too_long", "too_long", "string_pattern_mismatch"}
+ANY_FIX = "docs/reference.md says what may stand here"
+
+
+def _reason(detail: Any) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind]}"
+    if kind == "literal_error":
+        choices = _choices(context)
+        return f"expected {_listed(choices)}" if len(choices) == 1 else f"expected one of {_listed(choices)}"
+    if kind in _BOUNDS:
+        return f"expected {_bound(kind, context)}"
+    if kind == "string_too_short":
+        return (
+            "a text is needed" if context["min_length"] == 1 else f"expected {_many(context['min_length'], 'letter')}"
+        )
+    if kind == "too_short":
+        return f"expected at least {_many(context['min_length'], 'item')}"
+    if kind in ("string_too_long", "too_long"):
+        return f"expected at most {_many(context['max_length'], 'letter' if kind[0] == 's' else 'item')}"
+    if kind == "string_pattern_mismatch":
+        return "has characters that may not stand here"
+    text = str(detail["msg"]).removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
+
+
+def _fix(detail: Any, known: Sequence[type[pydantic.BaseModel]]) -> str:
+    """How to mend a value, by what is wrong with it."""
+    kind, context, value = detail["type"], detail.get("ctx", {}), detail.get("input", ...)
+    if context.get("fix"):
+        return str(context["fix"])
+    if value is None:
+        return "write its value after the colon"
+    if kind == "literal_error":
+        return _nearest(value, _choices(context))
+    if kind in _BOUNDS:
+        return f"write {_bound(kind, context)}"
+    if kind in ("too_short", "string_too_short"):
+        return "fill it in, or leave the key out"
+    if kind in ("too_long", "string_too_long"):
+        return "shorten it"
+    return _fix_of_kind(_EXPECTED.get(kind, ""), value, known)
+
+
+def _fix_of_kind(expected: str, value: Any, known: Sequence[type[pydantic.BaseModel]]) -> str:
+    if expected in ("a text", "a path"):
+        is_plain = isinstance(value, int | float) and not isinstance(value, bool)
+        return f'write "{value}", in quotes' if is_plain else "write one text, in quotes"
+    if expected == "a list":
+        is_word = isinstance(value, str) and re.fullmatch(r"[\w./@-]{1,40}", value)
+        return f"write [{value}], in brackets" if is_word else "write its items in [ ], or on lines after `- `"
+    if expected == _RECORD:
+        return _keys_to_write(value, known)
+    if expected == "a whole number":
+        return "write digits alone, without quotes"
+    if expected == "a number":
+        return "write a number, without quotes, such as 0.5"
+    return "write true or false, without quotes" if expected == "true or false" else ANY_FIX
+
+
+def _keys_to_write(value: Any, known: Sequence[type[pydantic.BaseModel]]) -> str:
+    """Where the value is one that a key of the record takes, that key; else those that there are."""
+    for model in known:
+        for name, info in model.model_fields.items():
+            if isinstance(value, str) and value in _literals(info.annotation):
+                return f"write {{{info.alias or name}: {value}}}"
+    keys = (_needed(known) if len(known) > 1 else []) or keys_of(known)
+    return f"write keys and values: {', '.join(keys)}" if keys else "write `key: value` lines, or {key: value}"
+
+
+def _needed(known: Sequence[type[pydantic.BaseModel]]) -> list[str]:
+    """The keys that every one of several records must have."""
+    needed = [{info.alias or n for n, info in model.model_fields.items() if info.is_required()} for model in known]
+    return sorted(set.intersection(*needed))
+
+
+def _nearest(value: Any, choices: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"write {_listed(choices)}"
+
+
+def _choices(context: Mapping[str, Any]) -> list[str]:
+    """What may be written, of pydantic's `'a', 'b' or 'c'`."""
+    return [a or b for a, b in re.findall(r"'([^']*)'|([^\s,']+)(?=,|$| or )", str(context["expected"]))]
+
+
+def _listed(choices: Sequence[str]) -> str:
+    return " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
+
+
+def _bound(kind: str, context: Mapping[str, Any]) -> str:
+    key, form = _BOUNDS[kind]
+    return form.format(f"{context[key]:g}" if isinstance(context[key], float) else context[key])
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+# ------------------------------------------------------------------------------------ what may stand at a place
+
+
+def records_at(model_class: type[pydantic.BaseModel], location: Sequence[str | int]) -> list[type[pydantic.BaseModel]]:
+    """The records that may stand at a place of pydantic's, which names the kinds of unions besides the keys."""
+    found: list[Any] = [model_class]
+    for key in location:
+        if not (isinstance(key, str) and key.startswith(("[", "function-"))):
+            found = [below for each in found for below in _below(each, key)]
+    return [each for each in found if _is_record(each)]
+
+
+def _below(annotation: Any, key: str | int) -> list[Any]:
+    """What may stand below `key` of one that may stand above it; itself where `key` is the tag by which it is told."""
+    if _is_record(annotation):
+        if key in {word for info in annotation.model_fields.values() for word in _literals(info.annotation)}:
+            return [annotation]
+        info = next((info for name, info in annotation.model_fields.items() if key in (name, info.alias)), None)
+        return _parts(info.annotation) if info else []
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if isinstance(origin, type) and issubclass(origin, Mapping) and len(arguments) == 2:
+        return _parts(arguments[1])
+    is_list = isinstance(origin, type) and issubclass(origin, list | tuple) and arguments
+    return _parts(arguments[0]) if is_list and isinstance(key, int) else []
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """The kinds of which a value is one, without what holds them to more."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _parts(arguments[0])
+    return [part for each in arguments for part in _parts(each)] if origin in (Union, UnionType) else [annotation]
+
+
+def _literals(annotation: Any) -> set[Any]:
+    return {word for part in _parts(annotation) if get_origin(part) is Literal for word in get_args(part)}
+
+
+def _is_record(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)
+
+
+def keys_of(records: Iterable[type[pydantic.BaseModel]]) -> list[str]:
+    """The keys that may be written in one of these records; some fields are known from elsewhere."""
+    fields = (pair for record in records for pair in record.model_fields.items())
+    return list(dict.fromkeys(info.alias or name for name, info in fields if not info.exclude))
