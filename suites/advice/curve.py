@@ -23,6 +23,9 @@ _EXPONENTS = tuple(exponent / 20 for exponent in range(2, 41))  # 0.1 to 2: beyo
 _NORMAL_ABOVE = 25.0  # of a binomial's variance
 _LIKELY, _UNLIKELY = 0.8, 0.1
 FARTHEST = 16.0  # times the examples there are: what lies beyond is no forecast
+TOLD = (
+    4  # times: so far intervals were tried (docs/advice.md); that a bar is out of reach is decided by more than is told
+)
 Answer = Literal["reached", "number", "out of reach", "cannot say"]
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from suites.advice.curve import Curve, Needed
+from suites.advice.curve import TOLD, Curve, Needed
 from suites.advice.report import ORDER, TRAINED, BreakEven, Recommendation, Rung, Variant
 
 MOST_CONTRADICTING = 0.2  # of the examples, as the data report refuses them
@@ -236,9 +236,11 @@ def _by_the_curve(facts: Facts, needed: Needed, reasons: list[str], tuned: Varia
         return _made("collect examples", f"Collect about {more:,} more examples first", reasons, [_advise(facts)])
     if needed.answer == "out of reach":
         reasons.append(
-            f"by the learning curve no number of examples up to 16 times the {facts.kept} there are reaches it"
+            f"by the learning curve {TOLD} times the {facts.kept} examples there are do not reach it, nor do many more"
         )
-        title = "Do not fine-tune: the threshold is out of reach for this base model"
+        title = (
+            f"Do not fine-tune: the threshold is out of reach for this base model, also with {TOLD} times the examples"
+        )
         return _made("do not fine-tune", title, reasons, [_another_base(facts)])
     if needed.answer == "reached":
         reasons.append(

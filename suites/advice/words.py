@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from suites.advice.curve import TOLD
 from suites.advice.report import Advice, Spend, Variant
 
 ASIDE = "* not to be shipped as it stands"
@@ -90,7 +91,7 @@ def needed_words(needed: Mapping[str, Any]) -> str:
         return f"{needed['examples']:,} examples in all (80% interval {needed['low']:,} to {high})"
     return {
         "reached": "the examples there are suffice, by the curve",
-        "out of reach": "out of reach, by the curve, with sixteen times the examples",
+        "out of reach": f"out of reach, by the curve, also with {TOLD} times the examples",
         "cannot say": "how many more examples it takes, the curve cannot say",
     }[needed["answer"]]
 
