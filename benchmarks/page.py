@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ _TASKS = {"sms_spam": "spam or ham", "snips_slots": "7 intents", "banking77": "7
 
 def page() -> str:
     """The page's text."""
-    parts = (_requests, _suites, _trainings, _quality, _engine, _decisions, _everyday)
+    parts = (_requests, _suites, _trainings, _quality, _advice, _exported, _engine, _decisions, _everyday)
     return "\n".join([_HEAD, *(part() for part in parts)])
 
 
@@ -174,6 +175,52 @@ def _quality() -> str:
         "Held-out answers of SmolLM2-135M that equal the label, after 200 training examples and one training a seed; few-shot has"
         " ten of the 200 in the prompt; the mean of three seeds with its Wilson interval",
         ("", "held out", "prompt alone", "few-shot", "LoRA", "right, by seed"),
+        rows,
+    )
+
+
+def _advice() -> str:
+    found = _read("advice")
+    rows = []
+    for name, task in found["tasks"].items():
+        forecast = task["forecast"]
+        (low, high), (least, most) = forecast["ci95"], task["heldout_ci95"]
+        rows.append(
+            (
+                f"{name}, {task['labels']} labels",
+                re.findall(r"largest (\d+%)", " ".join(task["advice"]["data"]["lines"]))[0],
+                *(f"{_accuracy(task, key):.0%}" for key in ("prompt", "lora")),
+                f"{forecast['accuracy']:.0%} ({low:.0%} to {high:.0%})",
+                f"{task['heldout_accuracy']:.0%} ({least:.0%} to {most:.0%})",
+                "" if task["within_forecast"] else "outside",
+                task["recommendation"]["kind"],
+            )
+        )
+    return _section(
+        "What an advice foretells",
+        "advice",
+        f"From {found['advised_on']} examples, by cross-validation and the learning curve, and what a training on"
+        f" {found['examples']} then gave on held-out cases; a short recipe, so below the figures above",
+        ("", "commonest label", "prompt alone", "LoRA", "foretold", "came", "of the interval", "recommended"),
+        rows,
+    )
+
+
+def _accuracy(task: dict[str, Any], key: str) -> float:
+    return float(next(one["accuracy"] for one in task["advice"]["variants"] if one["key"] == key))
+
+
+def _exported() -> str:
+    found = _read("export")
+    rows = [
+        (form, f"{one['same_prompt_ids']} of {found['cases']}", f"{one['same_answers']} of {found['cases']}")
+        for form, one in found["forms"].items()
+    ]
+    return _section(
+        "What is exported answers alike",
+        "export",
+        f"An adapter as GGUF in llama.cpp's server ({found['peer']}) beside the embedded engine, greedy",
+        ("", "same tokens of the prompt", "same answers"),
         rows,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -24,7 +25,7 @@ from service.advising.training import Trainings
 from service.errors import CannotRun
 from service.tuning.claim import Claim
 from service.tuning.examples import Examples, gather
-from suites.advice.answers import ERRORED, Asked, outcomes
+from suites.advice.answers import ERRORED, RIGHT, WRONG, Asked, outcomes
 from suites.advice.curve import Curve, learn_curve
 from suites.advice.deciding import Facts, break_even, recommend
 from suites.advice.forms import MENDED, is_right_read_kindly
@@ -65,6 +66,7 @@ class _Desk:
         is_labels = self.found.report.answers.kind == "labels"
         labels = tuple(sorted({one.expected.strip() for one in kept})) if is_labels else ()
         self.rungs = Rungs(work, self.questions, self.folds, labels)
+        self.commonest = Counter(one.expected.strip() for one in kept).most_common(1)[0][0] if labels else ""
         self.choosing = Choosing(self.questions, self.folds, max(work.spec.shots, default=0), work.claim.check)
         self.tried: list[Tried] = []
         self.skipped: list[Skipped] = []
@@ -317,6 +319,8 @@ class _Desk:
             cost_per_1k_usd=suite.thresholds.cost_per_1k_usd,
             forms=[f"{one.failures} answers, {one.name}: {one.mend}" for one in self.groups if one.name in MENDED],
             untrained=self.untrained,
+            commonest=self.commonest,
+            always="".join(RIGHT if one.expected.strip() == self.commonest else WRONG for one in self.questions.rows),
             options=_options(spec),
             local=" --local" if spec.local else "",
             advice_id=self.work.advice_id,

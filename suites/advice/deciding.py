@@ -10,8 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from suites.advice.answers import paired
 from suites.advice.curve import TOLD, Curve, Needed
 from suites.advice.report import ORDER, TRAINED, BreakEven, Recommendation, Rung, Variant
+from suites.statistics import mcnemar_two_sided
 
 MOST_CONTRADICTING = 0.2  # of the examples, as the data report refuses them
 _OF_RUNG: dict[Rung, str] = {
@@ -34,7 +36,8 @@ _TITLES: dict[str, str] = {
 class Facts:
     """What the rule reads. `bar` is the suite's `pass_rate`, None where it has none; `called` names it in commands.
 
-    `untrained` says why nothing was trained, empty where something was.
+    `untrained` says why nothing was trained, empty where something was. `commonest` is the answer that most examples have,
+    where answers are labels, and `always` the outcomes of giving nothing else.
     """
 
     called: str
@@ -52,6 +55,8 @@ class Facts:
     cost_per_1k_usd: float | None = None
     forms: Sequence[str] = ()  # what is wrong with the form of answers, and what mends it
     untrained: str = ""
+    commonest: str = ""
+    always: str = ""
     options: str = ""  # of the fine-tune that was measured
     local: str = ""  # " --local" where the commands need it
     advice_id: str = ""
@@ -146,7 +151,7 @@ def _cheapest(facts: Facts, helping: Sequence[Variant]) -> Variant | None:
 def _take(facts: Facts, one: Variant) -> Recommendation:
     kind = _OF_RUNG[one.rung]
     broken = facts.breaks(facts.prompt)
-    reasons = [broken] if broken else []
+    reasons = [*_beside_the_commonest(facts, one), *([broken] if broken else [])]
     reasons += [f"the prompt alone has {_rate(facts.prompt)}", f"{one.title} has {_rate(one)}{_paired(one)}"]
     reasons += facts.forms if one.rung == "form" else ()
     if one.forecast is not None:
@@ -155,6 +160,20 @@ def _take(facts: Facts, one: Variant) -> Recommendation:
         reasons.append(f"the suite asks for {facts.bar:.1%}")
     reasons += [f"nothing cheaper does: {_rate(other)} for {other.title}" for other in _cheaper(facts, one)]
     return _made(kind, _TITLES[kind], reasons, _next(facts, one), one.key)
+
+
+def _beside_the_commonest(facts: Facts, one: Variant) -> list[str]:
+    """A warning where a variant may have learnt one label alone: with few examples of the others it is as right so."""
+    if not facts.commonest:
+        return []
+    both, broken, mended, neither = paired(facts.always, one.outcomes)
+    pairs = both + broken + mended + neither
+    if not pairs or (mended > broken and mcnemar_two_sided(broken, mended) <= facts.alpha):
+        return []
+    return [
+        f"always answering {facts.commonest!r} would have {(both + broken) / pairs:.1%} of {pairs} right: it is not sure that"
+        f" {one.title} tells the other answers apart, so collect examples of those"
+    ]
 
 
 def _cheaper(facts: Facts, one: Variant) -> list[Variant]:

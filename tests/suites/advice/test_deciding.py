@@ -200,6 +200,20 @@ def test_a_good_prompt_that_is_too_slow_waits_for_examples_where_a_fast_fine_tun
     assert more.kind == "collect examples"
 
 
+def test_a_model_that_may_have_learnt_the_commonest_label_alone_is_told_as_that():
+    """Of 50 examples 47 are ham: 48 right is not surely more than always saying so, 49 of which 30 are spam is."""
+    tried = (variant("prompt", 0, 50), variant("lora", 48, 50))
+    found = recommend(facts(*tried, bar=0.9, commonest="ham", always="1" * 47 + "000"))
+    assert found.kind == "fine-tune"
+    assert found.reasons[0] == (
+        "always answering 'ham' would have 94.0% of 50 right: it is not sure that lora tells the other answers apart, so"
+        " collect examples of those"
+    )
+    sure = recommend(facts(*tried, bar=0.9, commonest="ham", always="1" * 20 + "0" * 30))
+    assert "always answering" not in " ".join(sure.reasons)
+    assert recommend(facts(*tried, bar=0.9)).reasons == sure.reasons  # free text has no commonest label
+
+
 # ------------------------------------------------------------------------------------------------ break-even
 
 
