@@ -41,6 +41,11 @@ class RefusedError(BadInput):
         self.reasons, self.shown = tuple(reasons), tuple(shown)
 
 
+def refusal(error: BadInput) -> dict[str, Any]:
+    """What an event says of a job that is refused: `reasons`, and the `param` that is at fault, as `rows` or `model`."""
+    return {"reasons": list(error.shown) if isinstance(error, RefusedError) else [str(error)], "param": error.param}
+
+
 def encode_rows(
     tokenizer: Any, rows: Sequence[Row], *, part: str, context_tokens: int, max_new_tokens: int
 ) -> list[EncodedRow]:

@@ -18,7 +18,7 @@ import torch
 
 from finetune import compiling, durable, memory, plan, quantize, ranks
 from finetune.bench import prepare, set_up
-from finetune.encoding import RefusedError
+from finetune.encoding import refusal
 from finetune.events import Events, NoEvents
 from finetune.guard import LOST, Guard
 from finetune.model import weights_dtype
@@ -45,7 +45,7 @@ def run_file(path: Path, guard: Guard, started_s: float) -> int:
     try:
         measured = measure(spec, events, guard, started_s)
     except BadInput as error:
-        events.tell("refused", reasons=list(error.shown) if isinstance(error, RefusedError) else [str(error)])
+        events.tell("refused", **refusal(error))
         return REFUSED
     except ranks.RankOutOfMemoryError as error:
         print(error, file=sys.stderr)  # noqa: T201  whoever tries this way asks for no more than that it does not fit

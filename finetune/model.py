@@ -54,7 +54,8 @@ def load(spec: JobSpec, device: torch.device, dtype: torch.dtype | None = None) 
         **(quantize.load_options(device, dtype) if spec.four_bit else {}),
     )
     if lacking := lacking_weights(found):
-        raise BadInput(f"{spec.base_folder} cannot be trained: its weights lack {lacking}; get the model anew")
+        said = f"{spec.base_folder} cannot be trained: its weights lack {lacking}; get the model anew"
+        raise BadInput(said, param="model")
     if spec.four_bit:
         quantize.keep_one_format(base)
     ours = device.type == "cpu" and spec.devices == 1 and not spec.compile

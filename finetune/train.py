@@ -19,7 +19,7 @@ from typing import Any
 
 from finetune import adapter, durable, plan, ranks, result, splits, trials
 from finetune.bench import Bench, set_up
-from finetune.encoding import RefusedError
+from finetune.encoding import refusal
 from finetune.events import Events, NoEvents
 from finetune.guard import LOST, Guard
 from finetune.job import CHECKPOINTS, Book, DivergedError
@@ -58,10 +58,8 @@ def run(spec: JobSpec, guard: Guard) -> int:
         return FAILED
     except ranks.RankOutOfMemoryError as error:
         return _begin_again(spec, error)
-    except RefusedError as error:
-        return _end(spec, REFUSED, "refused", reasons=list(error.shown))
     except BadInput as error:
-        return _end(spec, REFUSED, "refused", reasons=[str(error)])
+        return _end(spec, REFUSED, "refused", **refusal(error))
     except durable.DiskFullError as error:
         return _end(spec, FAILED, "failed", message=str(error), bytes_needed=error.bytes_needed)
     except DivergedError as error:

@@ -38,6 +38,11 @@ class Principal:
         if not self.may(role):
             raise Forbidden(f"a key of role {self.role!r} may not {to}: it needs role {role!r}")
 
+    def require_own(self, created_by: str, what: str, to: str) -> None:
+        """Raise Forbidden for what another has made, unless this is an admin."""
+        if created_by != self.id and not self.may("admin"):
+            raise Forbidden(f"{what} is another's: only an admin may {to} it")
+
 
 LOCAL_ADMIN = Principal("local", "admin")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from service.errors import Conflict, Forbidden, NotFound
+from service.errors import Conflict, NotFound
 from service.fine_tuning.names import own_job_id
 from service.identity import Principal
 from service.ids import new_id, now
@@ -76,8 +76,7 @@ def _known(session: Session, job_id: str, *, lock: bool = False) -> dict[str, An
 def _own(session: Session, job_id: str, actor: Principal) -> dict[str, Any]:
     """The job, locked."""
     record = _known(session, job_id, lock=True)
-    if record["created_by"] != actor.id and not actor.may("admin"):
-        raise Forbidden(f"job {job_id!r} is another's: only an admin may change it")
+    actor.require_own(record["created_by"], f"job {job_id!r}", "change")
     return record
 
 

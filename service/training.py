@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +35,7 @@ def train(
 ) -> dict[str, Any]:
     """Run `folder/spec.json` to its end; returns its last event `finished`, or `refused` or `diverged` with `reasons`.
 
+    `refused` says in `param` whether the `examples` or the `model` is at fault.
     `tell` passes on the process's events beyond the first `told_lines`, `check` raises when the job is to end. The engines
     of `run_dir` share their memory until it has ended.
     Raises CannotRun where it dies again and again without getting further, or the disk is full.
@@ -69,7 +70,8 @@ def _ended(code: int, last: dict[str, Any]) -> dict[str, Any] | None:
     if code == 0 and last.get("type") == "finished":
         return last
     if code == EXIT_REFUSED:
-        return {"type": "refused", "reasons": last.get("reasons", ["the training process refused its spec"])}
+        reasons = last.get("reasons", ["the training process refused its spec"])
+        return {"type": "refused", "reasons": reasons, "param": _at_fault(last)}
     if code == EXIT_FAILED and last.get("diverged"):
         return {"type": "diverged", "reasons": [str(last.get("message"))]}
     if code == EXIT_FAILED:
@@ -77,10 +79,15 @@ def _ended(code: int, last: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def _at_fault(refused: Mapping[str, Any]) -> str:
+    return "model" if refused.get("param") == "model" else "examples"
+
+
 def measure(folder: Path, run_dir: Path, check: Callable[[], None]) -> tuple[Measured, list[Share]]:
     """What a few real steps of `folder/spec.json` took, in a process of their own, and the engines that made room for them.
 
-    One that is killed is started again. Raises BadInput where the rows are refused, CannotRun where it dies again and again.
+    One that is killed is started again. Raises BadInput where the `examples` or the `model` (its param) are refused, CannotRun
+    where it dies again and again.
     """
     with _room(folder, run_dir) as shares:
         measured = _measure(folder, check)
@@ -111,7 +118,8 @@ def _measure(folder: Path, check: Callable[[], None]) -> Measured:
     for _ in range(ATTEMPTS_WITHOUT_PROGRESS):
         code = _run_once(folder, ("--trial",), log, lambda *_, **__: None, check)
         if code == EXIT_REFUSED:
-            raise BadInput("; ".join(log.last().get("reasons", [_tail(folder)])), param="examples")
+            last = log.last()
+            raise BadInput("; ".join(last.get("reasons", [_tail(folder)])), param=_at_fault(last))
         if code == 0 and found.is_file():
             return Measured.model_validate_json(found.read_bytes())
         if code == EXIT_FAILED:

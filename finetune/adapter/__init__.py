@@ -10,7 +10,7 @@ turnout-adapter.json         the manifest, written last: digests, base, lineage,
 
 from __future__ import annotations
 
-from finetune.adapter.checking import is_complete, tensor_header, verify
+from finetune.adapter.checking import is_complete, named_in, tensor_header, verify
 from finetune.adapter.digests import (
     base_digest,
     chat_template,
@@ -41,6 +41,7 @@ __all__ = [
     "describe_base",
     "install",
     "is_complete",
+    "named_in",
     "remove",
     "size_bytes",
     "tensor_header",

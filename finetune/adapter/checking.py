@@ -120,3 +120,12 @@ def is_complete(folder: Path) -> bool:
     except (TurnoutError, OSError):
         return False
     return True
+
+
+def named_in(folder: Path) -> tuple[str, str] | None:
+    """The name and digest that a folder's manifest gives, unchecked: also of one that another process deletes. Else None."""
+    try:
+        manifest = _read_manifest(folder)
+    except BadInput:
+        return None
+    return manifest.name, manifest.digest

@@ -52,7 +52,9 @@ def search_within(
     """`choose_search` from plain figures; `rates` are those to try."""
     once_s = pace.run_s(draft, len(draft.train), len(draft.dev), len(evaluation_steps(draft.recipe, len(draft.train))))
     budget = _Budget(minutes, minutes * _MINUTE_S - pace.load_s - once_s)
-    budget.say(f"one run takes about {_minutes(pace.load_s + once_s)} of the {round(max(0.1, minutes), 1):g} minutes")
+    of = " of" if budget.left_s >= 0 else ", more than"  # the run itself is never left out
+    given = f"the {round(max(0.1, minutes), 1):g} minutes that it may"
+    budget.say(f"one run takes about {_minutes(pace.load_s + once_s)}{of} {given}")
     search = _cross_validated(draft, rates, pace, budget, fixed)
     search = search.model_copy(update={"seeds": _seeds(draft, once_s, budget, fixed), "minutes": minutes})
     if not search.folds:
@@ -78,8 +80,8 @@ class _Budget:
         return True
 
     def too_dear(self, what: str, cost_s: float) -> None:
-        left = _minutes(max(0.0, self.left_s))
-        self.say(f"no {what}: about {_minutes(cost_s)} more would not fit into the {left} that are left")
+        left = f"the {_minutes(self.left_s)} that are left" if self.left_s > 0 else "them, too"
+        self.say(f"no {what}: about {_minutes(cost_s)} more would not fit into {left}")
 
 
 def _cross_validated(

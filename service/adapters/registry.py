@@ -143,10 +143,8 @@ class Adapters:
         """
         folders.remove(folder_of(self._settings, record))
         for left in _copies(self._settings, str(record["job_id"])):
-            if folders.is_complete(left):
-                manifest = folders.verify(left)
-                if (manifest.name, manifest.digest) == (record["name"], record["digest"]):
-                    folders.remove(left)
+            if folders.named_in(left) == (record["name"], record["digest"]):
+                folders.remove(left)
 
     def _sweep(self) -> None:
         """Files of adapters whose row went, and of advice that has ended, whose process died before they did."""

@@ -45,6 +45,23 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
         raise KeyboardInterrupt from None
 
 
+@contextlib.contextmanager
+def coming_to_light() -> Iterator[None]:
+    """Raises KeyboardInterrupt for what fails within because of one: an import turns it into an error, so may an orderly end.
+
+    Python 3.11 gives a RuntimeError for whatever comes up while a class is made, as dataclasses are while modules load.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, KeyboardInterrupt):
+                raise cause from error
+            cause = cause.__cause__ or cause.__context__
+        raise
+
+
 def tell_how_to_go_on(kept: str, option: str = "--resume") -> None:
     """Say on stderr what is kept, and the command that goes on from there."""
     from service.cli.output import err

@@ -89,13 +89,15 @@ def run(arguments: list[str]) -> int:
     """One command; returns its exit code."""
     from prompts.errors import TurnoutError
     from service.cli import exits
+    from service.cli.interrupts import coming_to_light
     from service.cli.output import documents, show_error
 
     as_json = "--json" in arguments
     documents.printed = 0
     try:
         named = arguments[0] if arguments and arguments[0] in _COMMANDS else None
-        code = command_line(named)(arguments, standalone_mode=False)
+        with coming_to_light():
+            code = command_line(named)(arguments, standalone_mode=False)
         if code == exits.INTERRUPTED:  # what typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt
     except typer.Exit as exit_:

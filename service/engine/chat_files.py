@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from service.engine.model_files import MANIFEST, save_manifest
 
 TEMPLATE = "chat_template.jinja"
 MARK = "-chat-"
+_KEY_DIGITS = 12
 _MOST_CHARACTERS = 1 << 20
 
 
@@ -39,8 +41,13 @@ def place_of(folder: Path, template: Path, models: Path) -> Path:
     return _place(folder, _read(template), base_digest(folder), models)
 
 
+def is_name(name: str) -> bool:
+    """Whether a folder of the cache may be one that `with_template` made, by its name."""
+    return re.fullmatch(rf".+{MARK}[0-9a-f]{{{_KEY_DIGITS}}}", name) is not None
+
+
 def _place(folder: Path, text: str, base: str, models: Path) -> Path:
-    key = hashlib.sha256(f"{base}\0{text}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{base}\0{text}".encode()).hexdigest()[:_KEY_DIGITS]
     name = folder.name if folder.parent == models else f"own-{folder.name}"
     return models / f"{name}{MARK}{key}"
 

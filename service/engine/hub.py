@@ -32,7 +32,7 @@ from service.engine.model_files import (
 from service.engine.sources import Source
 from service.errors import CannotRun
 
-_TAKEN = ("*.json", "*.txt", "*.jinja", "README.md", "LICENSE*", "NOTICE*")
+_TAKEN = ("*.json", "*.txt", "*.jinja", "tokenizer.model", "README.md", "LICENSE*", "NOTICE*")
 _STEP = 0.01
 _DOWNLOADED = 0.95  # of a pull's bar; what is left is checking
 _BEFORE_CONVERTING = 0.2
@@ -101,11 +101,12 @@ def chosen(source: Source, files: Sequence[HubFile]) -> list[HubFile]:
     weights = weights or [file for file in top if file.name.endswith(".safetensors")]
     if not weights or not any(file.name == "config.json" for file in top):
         raise BadInput(f"{source} holds {_held(files, bool(weights))}", param="source")
-    if not any(file.name in TOKENIZERS for file in top):
+    taken = [file for file in top if any(fnmatch(file.name, pattern) for pattern in _TAKEN)]
+    if not any(file.name in TOKENIZERS for file in taken):
         raise BadInput(
             f"{source} holds no tokenizer ({', '.join(TOKENIZERS)}): take the model it was made of", param="source"
         )
-    return [file for file in top if any(fnmatch(file.name, pattern) for pattern in _TAKEN)] + weights
+    return taken + weights
 
 
 def _held(files: Sequence[HubFile], weights: bool) -> str:

@@ -111,7 +111,8 @@ def remove(source: Source, cache_dir: Path) -> int:
         if not _lock_now(file.fileno(), fcntl.LOCK_EX):
             raise CannotRun(f"{source} is being pulled: wait until it is here, or end that process")
         _note(folder).unlink(missing_ok=True)
-        return sum(map(_removed, [folder, hub.begun_folder(folder), *_derived(folder), *_left(folder)]))
+        made_of_it = _with_templates(folder.parent, folder.name)
+        return sum(map(_removed, [folder, hub.begun_folder(folder), *made_of_it, *_left(folder)]))
 
 
 def prune(kept: list[Source], cache_dir: Path) -> int:
@@ -141,8 +142,19 @@ def _stale_templates(kept: list[Source], cache_dir: Path) -> list[Path]:
         folder = Path(source.place) if source.is_own_folder else cached(source, cache_dir)
         if source.chat_template is not None and folder.is_dir():
             in_use.add(chat_files.place_of(folder, source.chat_template, models).name)
-    old = (path for path in models.glob(f"*{chat_files.MARK}*") if path.is_dir() and path.name not in in_use)
+    old = (path for path in _with_templates(models, "*") if path.is_dir() and path.name not in in_use)
     return [path for path in old if ".part-" not in path.name or path.stat().st_mtime < time.time() - _UNDER_WAY_S]
+
+
+def _with_templates(models: Path, plain: str) -> Iterator[Path]:
+    """The folders with a chat template of the models whose names fit, and what is left of making such ones.
+
+    A model may have the mark in its own name, as chat models do: it has a lock beside it, and these have none.
+    """
+    for path in models.glob(f"{plain}{chat_files.MARK}*"):
+        name = path.name.partition(".part-")[0]
+        if chat_files.is_name(name) and not (models / f"{name}.lock").exists():
+            yield path
 
 
 # ------------------------------------------------------------------------------------------------ making one
@@ -226,10 +238,6 @@ def _make(source: Source, folder: Path, progress: Progress) -> None:
 
 def _left(folder: Path) -> list[Path]:
     return list(folder.parent.glob(f"{folder.name}.part-*"))
-
-
-def _derived(folder: Path) -> list[Path]:
-    return list(folder.parent.glob(f"{folder.name}{chat_files.MARK}*"))
 
 
 def _removed(folder: Path) -> int:

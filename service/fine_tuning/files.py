@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune.data.conversations import read_conversations
 from prompts.errors import BadInput, Fault
-from service.errors import Forbidden, NoSuchFile
+from service.errors import NoSuchFile
 from service.identity import Principal
 from service.ids import ago, new_id, now
 from service.store import files
@@ -95,8 +95,7 @@ class Files:
 
     def delete(self, file_id: str, actor: Principal) -> None:
         """Raises NoSuchFile, or Forbidden for another's file unless admin."""
-        if self.show(file_id)["created_by"] != actor.id and not actor.may("admin"):
-            raise Forbidden(f"file {file_id!r} is another's: only an admin may delete it")
+        actor.require_own(self.show(file_id)["created_by"], f"file {file_id!r}", "delete")
         with self._database.write() as session:
             files.remove(session, file_id)
 

@@ -80,7 +80,7 @@ def _train(claim: Claim, spec: FineTuneSpec, data: Data) -> dict[str, Any]:
         claim.tell_once("fault", code="training_diverged", message=fix, param="hyperparameters")
         raise FileRefused("training_diverged", fix, "hyperparameters")
     if finished["type"] != "finished":
-        raise _fail(claim, data, said, of_model=False)
+        raise _fail(claim, data, said, of_model=finished.get("param") == "model")
     return finished
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from prompts.errors import BadInput
-from service.errors import Conflict, FineTuneNotFound, Forbidden, NoSuchFile, NotFound
+from service.errors import Conflict, FineTuneNotFound, NoSuchFile, NotFound
 from service.fine_tuning import shapes
 from service.fine_tuning.files import FINE_TUNE, Files
 from service.fine_tuning.names import PREFIX, own_job_id
@@ -136,8 +136,7 @@ class FineTunings:
             record = tuned.get(session, name)
             if record is None:
                 raise NotFound("model", name, "`GET /v1/models` lists those that there are")
-            if record["created_by"] != actor.id and not actor.may("admin"):
-                raise Forbidden(f"model {name!r} is another's: only an admin may delete it")
+            actor.require_own(record["created_by"], f"model {name!r}", "delete")
             tuned.remove(session, name)
             bump_revision(session)
 
@@ -152,8 +151,7 @@ def _record(session: Session, job_id: str, *, lock: bool = False) -> dict[str, A
 def _own(session: Session, job_id: str, actor: Principal) -> dict[str, Any]:
     """The job, locked, where `actor` may change it."""
     record = _record(session, job_id, lock=True)
-    if record["created_by"] != actor.id and not actor.may("admin"):
-        raise Forbidden(f"fine-tuning job {job_id!r} is another's: only an admin may change it")
+    actor.require_own(record["created_by"], f"fine-tuning job {job_id!r}", "change")
     return record
 
 

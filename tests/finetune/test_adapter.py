@@ -63,6 +63,14 @@ def test_a_missing_or_extra_file_is_refused(folder: Path):
         adapter.verify(folder)
 
 
+def test_a_folder_that_another_process_deletes_is_still_known_by_its_manifest(folder: Path):
+    (folder / adapter.WEIGHTS).unlink()
+    assert adapter.named_in(folder) == ("triage", durable.sha256_of_bytes(WEIGHTS))
+    (folder / adapter.MANIFEST).unlink()
+    assert adapter.named_in(folder) is None
+    assert adapter.named_in(folder.with_name("gone")) is None
+
+
 def test_a_card_may_be_written_anew(folder: Path, tmp_path: Path):
     adapter.write_card(folder, "# first\n")
     adapter.write_card(folder, "# second\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +145,21 @@ def test_a_job_that_must_not_start_says_why(make_spec: MakeSpec):
     assert event["type"] == "refused"
     assert event["reasons"][0].startswith("train row 3: its answer has 22 tokens")
     assert event["reasons"][1].startswith("dev row 0: no labelled tokens")
+    assert not (spec.output_dir / "adapter").exists()
+
+
+def test_a_base_that_lacks_weights_is_refused_with_their_names(make_spec: MakeSpec, tiny_model: Path, tmp_path: Path):
+    from safetensors.torch import load_file, save_file
+
+    base = Path(shutil.copytree(tiny_model, tmp_path / "torn"))
+    weights = load_file(base / "model.safetensors")
+    del weights["model.layers.0.self_attn.q_proj.weight"]
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    spec = make_spec("torn-base", base_folder=base)
+    assert run_job(spec) == 2
+    (event,) = (one for one in events_of(spec) if one["type"] == "refused")
+    assert "its weights lack model.layers.0.self_attn.q_proj.weight; get the model anew" in event["reasons"][0]
+    assert event["param"] == "model"
     assert not (spec.output_dir / "adapter").exists()
 
 

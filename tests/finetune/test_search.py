@@ -272,8 +272,14 @@ def test_less_time_takes_fewer_folds_then_seeds_alone_then_one_run():
 
 
 def test_minutes_are_told_to_a_tenth():
-    assert "of the 0.7 minutes" in chosen(100, 2 / 3)[1]
+    assert "the 0.7 minutes" in chosen(100, 2 / 3)[1]
     assert "of the 60 minutes" in chosen(100, 60)[1]
+
+
+def test_a_run_that_takes_more_than_its_minutes_is_told_as_such():
+    why = chosen(100, 0.1)[1]
+    assert ", more than the 0.1 minutes that it may" in why
+    assert "more would not fit into them, too" in why
 
 
 def test_larger_sets_are_not_cross_validated_but_looked_through_for_mislabelled_rows():

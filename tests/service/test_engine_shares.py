@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from finetune.plan import JobSpec, Measured, Recipe, Row, make_plan, read_shape, write_spec
+from prompts.errors import BadInput
 from service import training
 from service.engine_shares import Share, on_device, shared
 from service.fine_tuning import planning
@@ -161,6 +162,27 @@ def test_engines_share_with_every_training_and_every_trial_of_one(
     until_open(0)
     assert (measured, ended) == (MEASURED, {"type": "finished"})
     assert [share.model for share in engines] == ["large", "other"]
+
+
+@pytest.mark.parametrize(("told", "param"), [("model", "model"), ("rows", "examples")])
+def test_what_is_refused_says_whether_the_model_or_the_rows_are_at_fault(
+    run_dir: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, param: str
+) -> None:
+    spec_in(tmp_path / "job", base)
+
+    def run_once(folder: Path, *_: Any) -> int:
+        (folder / "training").mkdir(exist_ok=True)
+        (folder / "training.log").write_text("")
+        event = {"type": "refused", "reasons": ["no"], "param": told}
+        (folder / "training" / "events.jsonl").write_text(json.dumps(event) + "\n")
+        return training.EXIT_REFUSED
+
+    monkeypatch.setattr(training, "_run_once", run_once)
+    with pytest.raises(BadInput, match="no") as refused:
+        training.measure(tmp_path / "job", run_dir, lambda: None)
+    ended = training.train(tmp_path / "job", run_dir, lambda *_, **__: None, lambda: None, 0)
+    assert refused.value.param == param
+    assert ended == {"type": "refused", "reasons": ["no"], "param": param}
 
 
 def test_a_plan_has_the_figures_of_the_device_that_was_tried_and_the_engines_that_made_room(base: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -57,6 +58,35 @@ def test_a_command_that_is_interrupted_ends_with_one_document_too(
     assert (code, json.loads(out)) == (130, {"error": {"message": "interrupted", "exit_code": 130}})
     assert err.count("interrupted") == 1
     assert workspace.run(command, *([option] if option else []))[:2] == (130, "")
+
+
+class Refuses:
+    """Python 3.11 makes a RuntimeError of what comes up here."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise KeyboardInterrupt
+
+
+def while_a_class_is_made(*_: object, **__: object) -> None:
+    type("Loaded", (), {"field": Refuses()})
+
+
+def while_it_is_put_away(*_: object, **__: object) -> None:
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise OSError(9, "bad file descriptor")
+
+
+@pytest.mark.parametrize("interrupted", [while_a_class_is_made, while_it_is_put_away])
+def test_an_interrupt_that_became_another_error_is_an_interrupt_still(
+    workspace: Project, monkeypatch: pytest.MonkeyPatch, interrupted: Callable[..., None]
+) -> None:
+    workspace.write_all()
+    monkeypatch.setattr("service.cli.work.LocalWork.push", interrupted)
+    code, out, err = workspace.run("run", "--local", "--json")
+    assert (code, json.loads(out)["error"]["message"]) == (130, "interrupted")
+    assert err.count("interrupted") == 1
 
 
 def test_a_job_that_is_watched_when_it_is_interrupted_ends_with_one_document_too(

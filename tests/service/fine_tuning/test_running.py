@@ -112,6 +112,24 @@ def test_rows_that_are_too_long_are_named_by_their_lines(
     assert error.message == ("training file, line 4: 9000 tokens exceed the context; validation file, line 1: empty")
 
 
+@pytest.mark.parametrize(
+    ("at_fault", "code", "param"),
+    [("model", "invalid_model", "model"), ("examples", "invalid_training_file", "training_file")],
+)
+def test_a_training_that_is_refused_says_whether_the_model_or_the_file_is_at_fault(
+    client: openai.OpenAI, service: Service, played: None, monkeypatch: pytest.MonkeyPatch,
+    at_fault: str, code: str, param: str,
+) -> None:  # fmt: skip
+    refusal = {"type": "refused", "reasons": ["a layer is missing"], "param": at_fault}
+    monkeypatch.setattr(running, "train", lambda *_: refusal)
+    job_id = start(client)
+    service.work(own_job_id(job_id))
+
+    error = client.fine_tuning.jobs.retrieve(job_id).error
+    assert error is not None
+    assert (error.code, error.param, error.message) == (code, param, "a layer is missing")
+
+
 def test_a_training_that_diverges_says_what_to_change(
     client: openai.OpenAI, service: Service, played: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
