@@ -1,7 +1,9 @@
-"""`python -m service.cli.main` as a user's shell runs it, in a project of its own with fake models."""
+"""Commands as a user's shell runs them, in a project of its own with fake models."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -12,9 +14,11 @@ import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from service.cli.main import run
 from tests.interrupts import heed_interrupts
 
 ROOT = Path(__file__).parents[3]
@@ -48,7 +52,11 @@ pytestmark = pytest.mark.integration
 
 
 class Project:
-    """A folder with turnout.yaml, a prompt and its suite; `turnout` runs a command in it."""
+    """A folder with turnout.yaml, a prompt and its suite.
+
+    `turnout` runs a command as `main` does, in this process, as a new interpreter for each would take most of the tests'
+    time; `shell` runs it in a process of its own.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "project"
@@ -78,11 +86,25 @@ class Project:
             preexec_fn=heed_interrupts,
         )
 
-    def turnout(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def shell(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         with self.start(*arguments) as process:
             out, err = process.communicate(timeout=60)
         assert "Traceback" not in err, err
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def turnout(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(self.folder),
+            mock.patch.dict(os.environ, self.environment(), clear=True),
+            mock.patch.object(sys, "argv", ["turnout", *arguments]),
+            mock.patch.object(sys, "stdin", io.StringIO()),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            code = run(list(arguments))
+        assert "Traceback" not in err.getvalue(), err.getvalue()
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
     def json(self, *arguments: str, exit_code: int = 0) -> Any:
         """Standard output as the one document that it must be."""
@@ -101,7 +123,7 @@ def project(tmp_path: Path) -> Project:
 
 def test_init_writes_a_project_that_checks_and_keeps_what_is_there(project: Project) -> None:
     fresh = project.folder / "fresh"
-    assert project.turnout("init", "fresh").returncode == 0
+    assert project.shell("init", "fresh").returncode == 0
     project.folder = fresh
 
     assert project.json("check") == {"ok": True, "prompts": 1, "suites": 1, "faults": []}
@@ -476,12 +498,12 @@ def test_serve_on_every_interface_without_names_is_bad_usage(project: Project) -
 
 def test_a_database_that_cannot_be_made_exits_4(project: Project) -> None:
     project.home.parent.joinpath("home").write_text("a file where a folder should be")
-    done = project.turnout("push", "--local")
+    done = project.shell("push", "--local")
 
     assert done.returncode == 4
 
 
 def test_json_stands_alone_on_stdout_and_all_else_on_stderr(project: Project) -> None:
     for arguments in (("doctor",), ("models",), ("jobs", "--local"), ("audit", "--local"), ("key", "list", "--local")):
-        done = project.turnout(*arguments, "--json")
+        done = project.shell(*arguments, "--json")
         assert isinstance(json.loads(done.stdout), list), arguments
