@@ -24,10 +24,17 @@ TurnoutError                    everything that Turnout raises on purpose
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Literal
 
+from prompts.redaction import without_secrets
+
 Level = Literal["error", "warning"]
+MAX_FAULTS = 10_000  # told of one file: each takes up to a kilobyte, and no author reads more
+NOT_SHOWN = "not-shown"  # the rule of a line that says how many more there are
 
 
 class TurnoutError(Exception):
@@ -50,7 +57,8 @@ class Fault:
     """One fault of one file: where it is, what is wrong, how to mend it.
 
     `line` counts from 1; 0 means the file as a whole. A `warning` is shown and refuses nothing. `rule` is the stable
-    name of what was broken, for those who filter or report by it.
+    name of what was broken, for those who filter or report by it. Neither `message` nor `fix` repeats a secret of the
+    file, whoever words them: faults are printed, logged and sent to whoever asks.
     """
 
     path: str
@@ -60,17 +68,42 @@ class Fault:
     level: Level = "error"
     rule: str = "invalid"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", without_secrets(self.message))
+        object.__setattr__(self, "fix", without_secrets(self.fix))
+
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}" if self.line else self.path
         kind = "warning: " if self.level == "warning" else ""
         return f"{place}: {kind}{self.message}" + (f" ({self.fix})" if self.fix else "")
 
 
+def shown_faults(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """`faults` sorted by place, each once; of a file with more than `MAX_FAULTS` the rest is counted in a line of its own."""
+    ordered = sorted(set(faults))
+    if len(ordered) <= MAX_FAULTS:
+        return tuple(ordered)
+    return tuple(shown for _, of_file in groupby(ordered, attrgetter("path")) for shown in _shown_of_file([*of_file]))
+
+
+def _shown_of_file(faults: list[Fault]) -> Iterator[Fault]:
+    """Lines of an earlier count stay. A single fault too many is told: the line in its place would be as long."""
+    counted = [fault for fault in faults if fault.rule == NOT_SHOWN]
+    told = [fault for fault in faults if fault.rule != NOT_SHOWN]
+    rest = told[MAX_FAULTS:] if len(told) > MAX_FAULTS + 1 else []
+    yield from told[: len(told) - len(rest)]
+    if rest:
+        level: Level = "error" if any(fault.level == "error" for fault in rest) else "warning"
+        message = f"{len(rest):,} more faults of this file are not shown"
+        yield Fault(rest[0].path, rest[0].line, message, "mend those before", level, NOT_SHOWN)
+    yield from counted
+
+
 class BadFile(BadInput):
-    """Faults of one or more files, sorted by place. Never empty."""
+    """Faults of one or more files, sorted by place, of each no more than `MAX_FAULTS`. Never empty."""
 
     def __init__(self, faults: list[Fault] | tuple[Fault, ...]) -> None:
-        self.faults = tuple(sorted(set(faults)))
+        self.faults = shown_faults(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 

@@ -6,7 +6,7 @@ warning may be meant.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import nodes
@@ -20,10 +20,14 @@ from prompts.template import Template, begins_with_text, syntax_tree
 _PASSING_FILTERS = frozenset({"trim", "lower", "upper", "title", "capitalize", "string", "replace"})  # "" stays ""
 
 
-def lint_prompt(source: PromptSource, content: PromptContent) -> Iterator[Fault]:
-    """Findings in one prompt; `content` is what `prompts.registry.resolve` made of `source`."""
-    yield from _unused_variables(source, content)
-    yield from _empty_messages(source, content)
+def lint_prompt(source: PromptSource, content: PromptContent, unread: Sequence[str] = ()) -> Iterator[Fault]:
+    """Findings in one prompt; `content` is what `prompts.registry.resolve` made of `source`.
+
+    `unread` names the includes that could not be taken: what they may hold is nowhere in `content`.
+    """
+    yield from _unused_variables(source, content, unread)
+    if not unread:
+        yield from _empty_messages(source, content)
     yield from _unknown_parameters(source)
 
 
@@ -35,14 +39,21 @@ def _unknown_parameters(source: PromptSource) -> Iterator[Fault]:
         yield source.document.fault(message, *place, fix=found.fix, level="warning", rule="unknown-parameter")
 
 
-def _unused_variables(source: PromptSource, content: PromptContent) -> Iterator[Fault]:
+def _unused_variables(source: PromptSource, content: PromptContent, unread: Sequence[str]) -> Iterator[Fault]:
     """Variables that neither the prompt nor what it includes uses; without includes the file is refused before."""
     if not source.includes:
         return
     used = {name for message in content.templates for text in message.texts for name in Template(text).names}
+    where = f"unless by {', '.join(unread)}, which cannot be included" if unread else "nor by what is included"
     for name in sorted(source.variables.keys() - used):
-        message = f"variable {name!r} is never used, nor by what is included"
-        yield source.document.fault(message, "variables", name, fix="use it or remove it", rule="unused-variable")
+        yield source.document.fault(
+            f"variable {name!r} is never used, {where}",
+            "variables",
+            name,
+            fix="use it or remove it",
+            level="warning" if unread else "error",
+            rule="unused-variable",
+        )
 
 
 def _empty_messages(source: PromptSource, content: PromptContent) -> Iterator[Fault]:

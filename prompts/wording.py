@@ -9,15 +9,17 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import filterfalse
 from types import UnionType
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 import pydantic
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from prompts.errors import BadInput
 from prompts.names import check_label
-from prompts.secrets import redacted
+from prompts.redaction import without_secrets
 
 T = TypeVar("T")
 
@@ -47,18 +49,25 @@ def held_to(check: Callable[[str], T], fix: str) -> Callable[[str], T]:
 
 
 def shorten(value: Any, limit: int = 60) -> str:
-    """`value` as a message shows it: without what looks like a secret, cut to `limit` characters."""
+    """`value` as a message shows it: without what looks like a secret, and only then cut to `limit` characters."""
     if value is None:
         return "nothing"
-    text = redacted(repr(value[:_READ_CHARACTERS] if isinstance(value, str) else value)[:_READ_CHARACTERS])
+    if isinstance(value, str):
+        text = repr(without_secrets(value[:_READ_CHARACTERS]))
+    else:
+        text = without_secrets(repr(value)[:_READ_CHARACTERS])
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """A fix for an unknown `word`: the nearest known one, or the list of them."""
+_ALSO_CALLED = {"gpu": "cuda", "metal": "mps"}  # what likeness of letters would miss, or take for another word
+
+
+def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A fix for an unknown `word`: the nearest known one, else `otherwise`, by default the list of them."""
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else "known here: " + ", ".join(known)
+    also = _ALSO_CALLED.get(word.casefold())
+    near = [also] if also in known else difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else otherwise or "known here: " + ", ".join(known)
 
 
 as_label = held_to(check_label, "write lower-case letters, digits, _, . and -, first a letter; `latest` is left out")
@@ -84,12 +93,9 @@ def is_of_kind(detail: Any) -> bool:
     return detail["type"] in _EXPECTED or detail["type"] in _BOUNDS or detail["type"] in _OTHERS
 
 
-def told(details: Sequence[Any], known: Sequence[type[pydantic.BaseModel]]) -> Told:
-    """What pydantic says of one value; several errors of it are the kinds of which it could be one.
-
-    `known` are the records that may stand there.
-    """
-    ways = list(dict.fromkeys((_reason(detail), _fix(detail, known)) for detail in details))
+def told(details: Sequence[Any], place: Place) -> Told:
+    """What pydantic says of the value at one place; several errors of it are the kinds of which it could be one."""
+    ways = list(dict.fromkeys((_reason(detail), _fix(detail, place)) for detail in details))
     reason = " or ".join([ways[0][0], *(way.removeprefix("expected ") for way, _ in ways[1:])])
     fix = ", or ".join(dict.fromkeys(fix for _, fix in ways))
     return Told(reason, _found(details[0], reason), fix)
@@ -146,7 +152,7 @@ def _reason(detail: Any) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _fix(detail: Any, known: Sequence[type[pydantic.BaseModel]]) -> str:
+def _fix(detail: Any, place: Place) -> str:
     """How to mend a value, by what is wrong with it."""
     kind, context, value = detail["type"], detail.get("ctx", {}), detail.get("input", ...)
     if context.get("fix"):
@@ -154,30 +160,50 @@ def _fix(detail: Any, known: Sequence[type[pydantic.BaseModel]]) -> str:
     if value is None:
         return "write its value after the colon"
     if kind == "literal_error":
-        return _nearest(value, _choices(context))
+        choices = _choices(context)
+        return suggest(str(value), choices, otherwise=f"write {_listed(choices)}")
     if kind in _BOUNDS:
         return f"write {_bound(kind, context)}"
+    if kind == "too_short" and place.is_needed:
+        return _items_to_write(place)
     if kind in ("too_short", "string_too_short"):
-        return "fill it in, or leave the key out"
+        return "fill it in" if place.is_needed else "fill it in, or leave the key out"
     if kind in ("too_long", "string_too_long"):
         return "shorten it"
-    return _fix_of_kind(_EXPECTED.get(kind, ""), value, known)
+    return _fix_of_kind(_EXPECTED.get(kind, ""), value, place)
 
 
-def _fix_of_kind(expected: str, value: Any, known: Sequence[type[pydantic.BaseModel]]) -> str:
+def _fix_of_kind(expected: str, value: Any, place: Place) -> str:
     if expected in ("a text", "a path"):
-        is_plain = isinstance(value, int | float) and not isinstance(value, bool)
-        return f'write "{value}", in quotes' if is_plain else "write one text, in quotes"
+        return _text_to_write(value, place)
     if expected == "a list":
         is_word = isinstance(value, str) and re.fullmatch(r"[\w./@-]{1,40}", value)
-        return f"write [{value}], in brackets" if is_word else "write its items in [ ], or on lines after `- `"
+        may_stand = is_word and place.fix_of([value]) is None
+        return f"write [{value}], in brackets" if may_stand else _items_to_write(place)
     if expected == _RECORD:
-        return _keys_to_write(value, known)
+        return _keys_to_write(value, place.records)
     if expected == "a whole number":
         return "write digits alone, without quotes"
     if expected == "a number":
         return "write a number, without quotes, such as 0.5"
     return "write true or false, without quotes" if expected == "true or false" else ANY_FIX
+
+
+def _text_to_write(value: Any, place: Place) -> str:
+    """A number in quotes, where that is a text that may stand there; else how such a text would be mended."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return "write one text, in quotes"
+    fix = place.fix_of(str(value))
+    return f'write "{value}", in quotes' if fix is None else fix or "write one text, in quotes"
+
+
+def _items_to_write(place: Place) -> str:
+    """How a list is written; where its items are records that need keys, with one of them."""
+    needed = next(map(_needed, place.items), [])
+    item = ", ".join(f"{key}: …" for key in needed)
+    return (
+        f"write its items on lines after `- `: {{{item}}}" if item else "write its items in [ ], or on lines after `- `"
+    )
 
 
 def _keys_to_write(value: Any, known: Sequence[type[pydantic.BaseModel]]) -> str:
@@ -186,19 +212,20 @@ def _keys_to_write(value: Any, known: Sequence[type[pydantic.BaseModel]]) -> str
         for name, info in model.model_fields.items():
             if isinstance(value, str) and value in _literals(info.annotation):
                 return f"write {{{info.alias or name}: {value}}}"
-    keys = (_needed(known) if len(known) > 1 else []) or keys_of(known)
-    return f"write keys and values: {', '.join(keys)}" if keys else "write `key: value` lines, or {key: value}"
+    keys = ", ".join(keys_of(known)) if len(known) == 1 else _needed_of_each(known)
+    return f"write keys and values: {keys}" if keys else "write `key: value` lines, or {key: value}"
 
 
-def _needed(known: Sequence[type[pydantic.BaseModel]]) -> list[str]:
-    """The keys that every one of several records must have."""
-    needed = [{info.alias or n for n, info in model.model_fields.items() if info.is_required()} for model in known]
-    return sorted(set.intersection(*needed))
+def _needed_of_each(known: Sequence[type[pydantic.BaseModel]]) -> str:
+    """The keys that records of every kind need; where they share none, those of each kind."""
+    needed = list(map(_needed, known))
+    shared = [key for key in needed[0] if all(key in others for others in needed)] if needed else []
+    return ", ".join(shared) or ", or ".join(filter(None, map(", ".join, needed)))
 
 
-def _nearest(value: Any, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else f"write {_listed(choices)}"
+def _needed(record: type[pydantic.BaseModel]) -> list[str]:
+    """The keys that a record must have."""
+    return [info.alias or name for name, info in record.model_fields.items() if info.is_required()]
 
 
 def _choices(context: Mapping[str, Any]) -> list[str]:
@@ -222,13 +249,72 @@ def _many(count: int, what: str) -> str:
 # ------------------------------------------------------------------------------------ what may stand at a place
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value stands in what is read as a `model_class`: pydantic's location of it, which names the kinds of unions
+    besides the keys, up to the last key that an author wrote.
+    """
+
+    model_class: type[pydantic.BaseModel]
+    location: tuple[str | int, ...]
+
+    @property
+    def records(self) -> list[type[pydantic.BaseModel]]:
+        """The records that may stand there."""
+        return records_at(self.model_class, self.location)
+
+    @property
+    def items(self) -> list[type[pydantic.BaseModel]]:
+        """The records that may be items of a list there."""
+        return records_at(self.model_class, (*self.location, 0))
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether its key may not be left out."""
+        *above, key = self.location
+        fields = (_field(record, key) for record in records_at(self.model_class, above))
+        return any(info is not None and info.is_required() for info in fields)
+
+    def fix_of(self, value: Any) -> str | None:
+        """None where `value` may stand there; else how it is mended, as what refuses it says: "" where that is not said.
+
+        Asked is the nearest record around, with that one key: that it misses others is not told.
+        """
+        depth = next(n for n in reversed(range(len(self.location))) if records_at(self.model_class, self.location[:n]))
+        key, *below = filterfalse(is_pydantics, self.location[depth:])
+        for inner in reversed(below):
+            value = [value] if isinstance(inner, int) else {inner: value}
+        around = records_at(self.model_class, self.location[:depth])
+        refused = min((_refused(record, key, value) for record in around), key=len)
+        fixes = (str(detail.get("ctx", {}).get("fix", "")) for detail in refused)
+        return next(filter(None, fixes), "") if refused else None
+
+
+def _refused(record: type[pydantic.BaseModel], key: str | int, value: Any) -> Sequence[Any]:
+    """What is wrong with the value of one key of a record."""
+    try:
+        record.model_validate({key: value})
+    except pydantic.ValidationError as error:
+        return [detail for detail in error.errors(include_url=False) if detail["loc"][:1] == (key,)]
+    return ()
+
+
+def is_pydantics(key: str | int) -> bool:
+    """Whether a part of a location was written by no author: it names the kind of a union, or a check."""
+    return isinstance(key, str) and key.startswith(("[", "function-"))
+
+
 def records_at(model_class: type[pydantic.BaseModel], location: Sequence[str | int]) -> list[type[pydantic.BaseModel]]:
-    """The records that may stand at a place of pydantic's, which names the kinds of unions besides the keys."""
+    """The records that may stand at a location of pydantic's."""
     found: list[Any] = [model_class]
-    for key in location:
-        if not (isinstance(key, str) and key.startswith(("[", "function-"))):
-            found = [below for each in found for below in _below(each, key)]
+    for key in filterfalse(is_pydantics, location):
+        found = [below for each in found for below in _below(each, key)]
     return [each for each in found if _is_record(each)]
+
+
+def _field(record: type[pydantic.BaseModel], key: str | int) -> FieldInfo | None:
+    """The field that a key of a file is read as."""
+    return next((info for name, info in record.model_fields.items() if key in (name, info.alias)), None)
 
 
 def _below(annotation: Any, key: str | int) -> list[Any]:
@@ -236,7 +322,7 @@ def _below(annotation: Any, key: str | int) -> list[Any]:
     if _is_record(annotation):
         if key in {word for info in annotation.model_fields.values() for word in _literals(info.annotation)}:
             return [annotation]
-        info = next((info for name, info in annotation.model_fields.items() if key in (name, info.alias)), None)
+        info = _field(annotation, key)
         return _parts(info.annotation) if info else []
     origin, arguments = get_origin(annotation), get_args(annotation)
     if isinstance(origin, type) and issubclass(origin, Mapping) and len(arguments) == 2:

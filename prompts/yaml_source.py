@@ -6,7 +6,6 @@ Duplicate keys, merge keys, tags and aliases that unfold to more than `MAX_ALIAS
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,15 +15,14 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
-from prompts.errors import BadFile, Fault, Level
-from prompts.wording import is_of_kind, keys_of, records_at, shorten, told
+from prompts.errors import MAX_FAULTS, NOT_SHOWN, BadFile, Fault, Level
+from prompts.wording import Place, is_of_kind, is_pydantics, keys_of, records_at, shorten, told
 from prompts.wording import suggest as suggest
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 MAX_ALIASED_NODES = 10_000
 MAX_DEPTH = 64
 MAX_VALUES = 250_000  # keys and values of one file: each takes about a kilobyte while it is read
-MAX_FAULTS = 10_000  # reported of one file: each takes up to a kilobyte, and a file may have as many as values
 
 _OPENING = "[{-:?"  # what every list and every mapping has one of
 _SAFE_DEPTH = 500  # to compose; what is read is held to MAX_DEPTH in any case
@@ -209,7 +207,7 @@ class _Reader:
 
     def _note(self, line: int, message: str, fix: str, rule: str = "invalid") -> None:
         if len(self.faults) >= MAX_FAULTS:
-            more = Fault(self.path, line, "the faults from here on are not shown", "mend those before")
+            more = Fault(self.path, line, "the faults from here on are not shown", "mend those before", rule=NOT_SHOWN)
             raise BadFile([*self.faults, more])
         self.faults.append(Fault(self.path, line, message, fix, rule=rule))
 
@@ -217,7 +215,6 @@ class _Reader:
 _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
 }
-_PYDANTIC_ONLY = ("function-", "[")  # parts of a place that no author wrote
 _PLAIN_COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
 
@@ -230,17 +227,23 @@ def parse_model(model_class: type[ModelT], document: Document, at: tuple[Key, ..
     for key in at:
         data = data[key]
     if not isinstance(data, dict):
-        message = f"expected keys and values here, found {shorten(data)}"
-        raise BadFile([document.fault(message, *at, fix="write `key: value` lines")])
+        raise BadFile([no_keys(document, data, *at)])
     try:
         return model_class.model_validate(data)
     except pydantic.ValidationError as error:
         found = _by_place(error, document, at)
-        faults = [_fault_of(model_class, details, document, (*at, *keys)) for keys, details in found[:MAX_FAULTS]]
+        faults = [_fault_of(model_class, details, document, at, keys) for keys, details in found[:MAX_FAULTS]]
         if len(found) > MAX_FAULTS:
             message = f"{len(found) - MAX_FAULTS:,} more faults of this file are not shown"
-            faults.append(document.fault(message, *at, fix="mend these first"))
+            faults.append(document.fault(message, *at, fix="mend these first", rule=NOT_SHOWN))
         raise BadFile(faults) from error
+
+
+def no_keys(document: Document, value: Any, *at: Key) -> Fault:
+    """The fault of a file, or of its part at `at`, that is `value` and no mapping."""
+    place = ".".join(map(str, at))
+    message = f"expected keys and values here, found {shorten(value)}"
+    return document.fault(f"{place}: {message}" if place else message, *at, fix="write `key: value` lines")
 
 
 def _by_place(
@@ -270,13 +273,18 @@ _OF_KEYS = ("extra_forbidden", "missing")  # of which the last key is the fault
 
 
 def _fault_of(
-    model_class: type[pydantic.BaseModel], details: Sequence[Any], document: Document, keys: tuple[Key, ...]
+    model_class: type[pydantic.BaseModel],
+    details: Sequence[Any],
+    document: Document,
+    at: tuple[Key, ...],
+    below: tuple[Key, ...],
 ) -> Fault:
-    detail, place = details[0], ".".join(map(str, keys))
+    """The fault of the value at the keys `below` of what stands at `at` and is read as a `model_class`."""
+    detail, keys = details[0], (*at, *below)
+    place = ".".join(map(str, keys))
     if detail["type"] == "extra_forbidden":
-        known = keys_of(records_at(model_class, detail["loc"][:-1]))
-        fix = suggest(str(keys[-1]), known) if known else "remove it"
-        return document.fault(f"unknown key {shorten(place, 200)}", *keys, fix=fix, rule="unknown-key")
+        message, fix = _unknown_key(model_class, detail["loc"], place)
+        return document.fault(message, *keys, fix=fix, rule="unknown-key")
     if detail["type"] == "missing":
         return document.fault(f"{place!r} is missing", *keys, fix=f"add `{keys[-1]}:`", rule="missing-key")
     if detail["type"] == "union_tag_not_found":
@@ -285,8 +293,23 @@ def _fault_of(
     if detail["type"] == "union_tag_invalid":
         message, fix = _unknown_tag(place, detail["ctx"])
         return document.fault(message, *keys, fix=fix, rule="bad-value")
-    what = told(details, records_at(model_class, detail["loc"]))
+    what = told(details, Place(model_class, _as_written(detail["loc"], below)))
     return document.fault(f"{place[:200] or 'the file'}: {what}", *keys, fix=what.fix, rule="bad-value")
+
+
+def _as_written(location: tuple[Key, ...], keys: tuple[Key, ...]) -> tuple[Key, ...]:
+    """A location of pydantic's up to the last of the keys that an author wrote: what follows are kinds of a union."""
+    return location[: len(location) - location[::-1].index(keys[-1])] if keys else ()
+
+
+def _unknown_key(model_class: type[pydantic.BaseModel], location: tuple[Key, ...], place: str) -> tuple[str, str]:
+    """Message and fix for a key that a record does not have; where one of another kind has it, it is not misspelt."""
+    *above, key = location
+    known = keys_of(records_at(model_class, above))
+    if key in known and is_pydantics(above[-1]):  # our tags name the key by which the kind is told
+        kind = str(above[-1]).strip("[]")
+        return f"{shorten(place, 200)} does not go with `{kind}`", "remove one of the two, or write two items"
+    return f"unknown key {shorten(place, 200)}", suggest(str(key), known) if known else "remove it"
 
 
 def _without_tags(keys: tuple[Key, ...], data: Any, at: tuple[Key, ...], *, last_is_written: bool) -> tuple[Key, ...]:
@@ -308,12 +331,11 @@ def _unknown_tag(place: str, context: Mapping[str, Any]) -> tuple[str, str]:
     """Message and fix for a value that names none of the kinds that there are."""
     known = sorted(tag.strip().strip("'") for tag in context["expected_tags"].split(","))
     name, value = context["discriminator"].strip("'"), str(context["tag"])
-    near = difflib.get_close_matches(value, known, n=1, cutoff=0.6)
     message = f"{place[:200]}: {name} {shorten(value)} is none of {', '.join(known)}"
-    return message, f"did you mean {near[0]!r}?" if near else "name one of them"
+    return message, suggest(value, known, otherwise="name one of them")
 
 
 def _written_keys(loc: tuple[Key, ...], *, last_is_written: bool) -> tuple[Key, ...]:
     """The keys of a place that an author wrote; one that looks like pydantic's own is theirs where it is the fault."""
     parts, last = (loc[:-1], loc[-1:]) if last_is_written else (loc, ())
-    return (*(key for key in parts if not (isinstance(key, str) and key.startswith(_PYDANTIC_ONLY))), *last)
+    return (*(key for key in parts if not is_pydantics(key)), *last)

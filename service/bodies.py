@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prompts.secrets import redacted
+from prompts.redaction import redacted
 
 LONGEST_CHARACTERS = 1_000_000  # of one body: a longer one makes no example
 MOST_CHARACTERS = 64_000_000  # of all that wait

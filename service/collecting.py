@@ -12,7 +12,7 @@ import pydantic
 
 from finetune.data import Example, clean, flags_of
 from prompts.names import check_name, parse_variant
-from prompts.secrets import REDACTION
+from prompts.redaction import REDACTION
 from service.bodies import kept
 from service.errors import NotFound
 from service.identity import Principal

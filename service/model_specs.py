@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import pydantic
+from pydantic_core import PydanticCustomError
 
-from prompts.secrets import is_secret
+from prompts.redaction import is_secret
 from prompts.wording import HIDDEN, refuse
 from service.upstream.policy import Policy, Retries
+from suites.salvage import error_at, with_errors
 
 _BASE_URL = "write http(s)://host[:port]/path, without a user, password or query; a key is named by `api_key_env`"
 DEFAULT_TIMEOUT_S = 120.0  # of a request to a model whose entry has none
@@ -61,6 +63,7 @@ def _is_gguf_path(source: str) -> bool:
 
 
 _NAME_OF_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+_SHOWN_NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 
 
 def _named_variable(value: Any) -> Any:
@@ -93,44 +96,59 @@ class OpenAISpec(Policy):
     price: Price | None = None
     context_tokens: int | None = pydantic.Field(None, ge=1)
     timeout_s: float = pydantic.Field(60.0, gt=0)
-    tunable: bool = False
     source: str | None = None
     adapter_dir: str | None = None
+    tunable: bool = False  # after the two that it needs, which its check is given
 
     @pydantic.field_validator("base_url")
     @classmethod
     def _plain_url(cls, value: str) -> str:
-        parts = urlsplit(value)
+        try:
+            parts = urlsplit(value)
+            _ = parts.port
+        except ValueError:  # its text repeats what stands there, which may be a password
+            refuse("no address of a model's server: its host or its port is none", _BASE_URL)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
             refuse("no address of a model's server", _BASE_URL, found=HIDDEN if parts.username or parts.query else None)
-        try:
-            _ = parts.port
-        except ValueError as error:
-            refuse(str(error).lower(), _BASE_URL)
         return value.rstrip("/")
 
-    @pydantic.model_validator(mode="before")
+    @pydantic.field_validator("tunable")
     @classmethod
-    def _one_total(cls, data: Any) -> Any:
-        """`timeouts.total_s` is `timeout_s`: either may be written, or both alike."""
+    def _tunable_is_whole(cls, value: bool, info: pydantic.ValidationInfo) -> bool:
+        """Told of what is left out alone: of what has a fault of its own that is told."""
+        is_vllm = info.data.get("engine", "vllm") == "vllm"
+        is_whole = is_vllm and info.data.get("source", "?") and info.data.get("adapter_dir", "?")
+        if value and not is_whole:
+            needed = "engine: vllm, its weights' `source` and an `adapter_dir`"
+            refuse(f"needs {needed}", "add what is missing, or leave `tunable` out", found=HIDDEN)
+        return value
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _one_total(cls, data: Any, handler: pydantic.ModelWrapValidatorHandler[OpenAISpec]) -> OpenAISpec:
+        """`timeouts.total_s` is `timeout_s`: either may be written, or both alike. What else is wrong is told beside it."""
         timeouts = data.get("timeouts") if isinstance(data, dict) else None
         total_s = timeouts.get("total_s") if isinstance(timeouts, dict) else None
-        if total_s is None:
-            return data
-        if data.get("timeout_s", total_s) != total_s:
-            refuse("timeout_s and timeouts.total_s are the same setting", "write one of them")
-        return {**data, "timeout_s": total_s}
+        is_one = total_s is None or data.get("timeout_s", total_s) == total_s
+        spec = with_errors(handler, data, [] if is_one else [error_at(_two_totals(), data, "timeout_s")])
+        total_s = spec.timeouts.total_s
+        return spec if total_s is None else spec.model_copy(update={"timeout_s": total_s})
 
-    @pydantic.model_validator(mode="after")
-    def _tunable_is_whole(self) -> OpenAISpec:
-        if self.tunable and (self.engine != "vllm" or not self.source or not self.adapter_dir):
-            needed = "engine: vllm, its weights' `source` and an `adapter_dir`"
-            refuse(f"tunable: true needs {needed}", "add what is missing, or leave `tunable` out")
-        return self
+    def key_variable(self, alias: str) -> str:
+        """What a message calls the variable of the key: by its name where it is written as one, for it may be the key itself."""
+        if self.api_key_env and _SHOWN_NAME.fullmatch(self.api_key_env):
+            return f"the environment variable {self.api_key_env}"
+        fix = "not shown, as it may be the key itself: write a variable's name, in capitals, such as OPENAI_API_KEY"
+        return f"the environment variable that models.{alias}.api_key_env names ({fix})"
 
     @property
     def is_tunable(self) -> bool:
         return self.tunable
+
+
+def _two_totals() -> PydanticCustomError:
+    reason = "timeout_s and timeouts.total_s are the same setting"
+    return PydanticCustomError("refused", "{reason}", {"reason": reason, "fix": "write one of them", "found": HIDDEN})
 
 
 class FakeSpec(Policy):

@@ -154,9 +154,7 @@ def api_key(alias: str, spec: OpenAISpec) -> str | None:
         return None
     key = os.environ.get(spec.api_key_env)
     if not key:
-        raise BadSetting(
-            f"model {alias!r} needs its key in the environment variable {spec.api_key_env}, which is not set"
-        )
+        raise BadSetting(f"model {alias!r} needs its key in {spec.key_variable(alias)}, which is not set")
     if not all("!" <= character <= "~" for character in key):
         raise BadSetting(
             f"model {alias!r}: what {spec.api_key_env} holds is no key: it has a space, a line break or a letter beyond ASCII"

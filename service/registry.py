@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from prompts.errors import BadFile, BadInput, BadName, Fault, IncludeError
+from prompts.formats.prompt_yml import PromptSource
 from prompts.messages import NOTHING
 from prompts.names import LATEST, PRODUCTION, Selector, check_name, parse_selector, parse_variant
 from prompts.prompt import CompiledPrompt, PromptContent
@@ -37,7 +39,7 @@ from service.store.session import Session
 from service.suite_rules import rule_faults
 from suites.case import Suite
 from suites.checks import check_prices
-from suites.files import suite_of_data
+from suites.files import read_sent
 from suites.packs import ITEMS_A_CHUNK
 
 __all__ = [
@@ -83,42 +85,67 @@ class Registry:
         Raises BadFile with the faults of all files, or NeedsEvidence where a file would move a protected label
         without a passing gate.
         """
-        sources = read_prompts(push.prompts, self._settings.registry.max_prompt_bytes)
-        refuse_secrets(push)
-        given = {name: self._read_suite(check_name(name, "suite"), data) for name, data in push.suites.items()}
-        read = with_brought(given, sources)
+        faults: list[Fault] = []
+        sources, read = self._read(push, faults)
         with self._database.write() as session:
-            lock(session, sources, read)
-            contents = resolve_all(sources, lambda name: _registered(session, name))
+            with _kept(faults):
+                lock(session, push.prompts, {name: suite for name, suite in read.items() if suite.prompt})
             if not push.origin.draft:  # a draft is asked by whatever model its run names, which is held to this then
-                self._check_prices(session, read, contents)
+                unread = push.prompts.keys() - sources.keys()  # their models are not known
+                asked = {name: suite for name, suite in read.items() if suite.prompt not in unread}
+                faults += self._price_faults(session, asked, sources)
+            with _kept(faults):
+                contents = resolve_all(sources, lambda name: _registered(session, name))
+            if faults:
+                raise BadFile(faults)
             written = write_versions(session, sources, contents, push.origin, actor)
             written = move_labels(session, written, sources, push.origin, actor, self._protected)
             written += write_suites(session, read, push.origin, actor)
             bump_revision(session)
         return written
 
-    def _read_suite(self, name: str, data: Mapping[str, Any] | Suite) -> Suite:
-        suite = data if isinstance(data, Suite) else suite_of_data(data, f"suite {name}")
-        faults = list(rule_faults(suite, self._settings, _document(name)))
-        if faults:
-            raise BadFile(faults)
-        return suite
+    def _read(self, push: Push, faults: list[Fault]) -> tuple[dict[str, PromptSource], dict[str, Suite]]:
+        """The prompts and the suites of a push; what is wrong with them is added to `faults`.
 
-    def _check_prices(self, session: Session, read: Mapping[str, Suite], contents: Mapping[str, PromptContent]) -> None:
-        """Raise BadFile with the suites that bound costs and whose prompts no model answers whose price is known."""
-        faults: list[Fault] = []
+        Of prompts with faults there are none, of a suite with faults what is left of it, to be looked at for more.
+        """
+        sources: dict[str, PromptSource] = {}
+        with _kept(faults):
+            sources = read_prompts(push.prompts, self._settings.registry.max_prompt_bytes)
+        with _kept(faults):
+            refuse_secrets(push)
+        whole: dict[str, Suite] = {}
+        damaged: dict[str, Suite] = {}
+        for name, data in push.suites.items():
+            suite, found = self._read_suite(check_name(name, "suite"), data)
+            faults += found
+            if suite is not None:
+                (damaged if found else whole)[name] = suite
+        with _kept(faults):
+            whole = with_brought(whole, sources)
+        return sources, {**whole, **damaged}
+
+    def _read_suite(self, name: str, data: Mapping[str, Any] | Suite) -> tuple[Suite | None, list[Fault]]:
+        """A suite and all its faults but those of prices; with faults what is left without them, if anything is."""
+        if isinstance(data, Suite):
+            return data, list(rule_faults(data, self._settings, _document(name)))
+        suite, _, faults = read_sent(data, f"suite {name}")
+        more = rule_faults(suite, self._settings, _document(name), is_whole=not faults) if suite else ()
+        return suite, [*faults, *more]
+
+    def _price_faults(
+        self, session: Session, read: Mapping[str, Suite], sources: Mapping[str, PromptSource]
+    ) -> Iterator[Fault]:
+        """What suites bound of costs whose prompts no model answers whose price is known."""
         for name, suite in sorted(read.items()):
-            pushed = contents.get(suite.prompt)
+            pushed = sources.get(suite.prompt)
             aliases = {pushed.model} if pushed else _models_of(session, suite.prompt)
             priced = {alias: self._settings.models[alias].price for alias in aliases & self._settings.models.keys()}
             if priced and not any(priced.values()):
                 try:
                     check_prices(suite, min(priced), has_price=False, document=_document(name))
                 except BadFile as error:
-                    faults += error.faults
-        if faults:
-            raise BadFile(faults)
+                    yield from error.faults
 
     def version(self, selector: Selector) -> VersionRecord:
         """The version that a selector means; `production` where it names neither. Raises NotFound, never another."""
@@ -288,6 +315,15 @@ class Registry:
     @property
     def _protected(self) -> frozenset[str]:
         return frozenset({PRODUCTION, *self._settings.registry.protected_labels})
+
+
+@contextmanager
+def _kept(faults: list[Fault]) -> Iterator[None]:
+    """Keep the faults of what is refused within, to be told with those of all else."""
+    try:
+        yield
+    except BadFile as error:
+        faults += error.faults
 
 
 def _document(name: str) -> Document:

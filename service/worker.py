@@ -123,7 +123,7 @@ class Worker:
     def _claim_now(self) -> dict[str, Any] | None:
         with self.database.read() as session:
             running = {job["worker"] for job in jobs.running(session) if job["worker"]}
-            dead = tuple(worker for worker in running if _is_dead(self.settings.run_dir, worker))
+            dead = tuple(worker for worker in running if is_dead(self.settings.run_dir, worker))
             free = jobs.Free(dead, ago(STALE_S), self.only)
             if not jobs.has_free(session, free):
                 return None
@@ -330,7 +330,7 @@ def _hold_lock(run_dir: Path, worker_id: str) -> int:
     return descriptor
 
 
-def _is_dead(run_dir: Path, worker_id: str) -> bool:
+def is_dead(run_dir: Path, worker_id: str) -> bool:
     """Whether a worker of this home has ended; False where its lock is not here, since it may run elsewhere."""
     path = _lock_path(run_dir, worker_id)
     try:

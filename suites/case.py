@@ -52,17 +52,12 @@ class Suite(SuiteHead):
 
         Raises BadFile with every fault; `file://` is one, since only the command line opens files.
         """
-        rows, faults = inline_rows(document)
-        inline = [row for row in rows if not reference_of(row)]
-        suite, _ = assemble(document, inline, [*faults, *_file_faults(document)])
-        return suite
+        return read_document(document).whole()
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any], origin: str = "suite") -> Suite:
         """Read a suite that came as data; raises BadFile whose faults name `origin` and no line."""
-        if too_deep(data):
-            raise BadFile([Fault(origin, 0, "lists and mappings nest too deeply", f"keep it below {MAX_DEPTH} levels")])
-        return cls.from_document(Document(origin, dict(data), {(): 0}))
+        return read_data(data, origin).whole()
 
     def as_data(self) -> dict[str, Any]:
         """Plain data, defaults left out, from which `from_data` makes an equal suite."""
@@ -75,8 +70,12 @@ class Suite(SuiteHead):
     @classmethod
     def from_packed(cls, head: Mapping[str, Any], chunks: Sequence[bytes], count: int) -> Suite:
         """A suite that was stored: `head_data`, and the chunks of its packed cases, which are not checked again."""
-        fields = dict(SuiteHead.model_validate(dict(head)))
-        return cls(**{**fields, "tests": Packed(chunks, count, read_chunk)})
+        return cls.of_head(SuiteHead.model_validate(dict(head)), Packed(chunks, count, read_chunk))
+
+    @classmethod
+    def of_head(cls, head: SuiteHead, tests: Sequence[Case]) -> Suite:
+        """A head that was checked, with its cases, into which its `defaultTest` has been merged."""
+        return cls.model_construct(**{**dict(head), "tests": tests, "default_test": DefaultTest()})
 
     @cached_property
     def packed(self) -> Packed[Case]:
@@ -124,16 +123,27 @@ class Assembled(NamedTuple):
     places: Places
     faults: list[Fault]
 
+    def whole(self) -> Suite:
+        """The suite, which has no fault; raises BadFile with all faults where there are some."""
+        if self.faults or self.suite is None:
+            raise BadFile(self.faults)
+        return self.suite
 
-def assemble(document: Document, rows: Iterable[Row], found: list[Fault]) -> tuple[Suite, Places]:
-    """Make the suite of a head and its rows, and say where each case stands.
 
-    Raises BadFile with all faults that `assembled` finds.
-    """
-    suite, places, faults = assembled(document, rows, found, is_complete=not found)
-    if faults or suite is None:
-        raise BadFile(faults)
-    return suite, places
+def read_data(data: Mapping[str, Any], origin: str) -> Assembled:
+    """The suite that came as data, its cases in a list; its faults name `origin` and no line."""
+    if too_deep(data):
+        fault = Fault(origin, 0, "lists and mappings nest too deeply", f"keep it below {MAX_DEPTH} levels")
+        return Assembled(None, Places(), [fault])
+    return read_document(Document(origin, dict(data), {(): 0}))
+
+
+def read_document(document: Document) -> Assembled:
+    """The suite whose cases stand in the document itself, and every fault of it; `file://` is one."""
+    rows, faults = inline_rows(document)
+    found = [*faults, *_file_faults(document)]
+    inline = [row for row in rows if not reference_of(row)]
+    return assembled(document, inline, found, is_complete=not found)
 
 
 def assembled(
@@ -151,10 +161,9 @@ def assembled(
     from `rows`: only then is it known what no case has.
     """
     head, prompt, tests, places, faults = collected(document, rows, found, declared, is_complete=is_complete)
-    if head is None:
+    if head is None or tests is None:
         return Assembled(None, places, faults)
-    suite = Suite(**{**dict(head), "tests": tests, "default_test": DefaultTest()})
-    return Assembled(suite.model_copy(update={"prompt": prompt}), places, faults)
+    return Assembled(Suite.of_head(head.model_copy(update={"prompt": prompt}), tests), places, faults)
 
 
 def _file_faults(document: Document) -> Iterator[Fault]:

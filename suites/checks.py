@@ -97,10 +97,28 @@ def check_base_model(suite: Suite, tunable: Mapping[str, bool], document: Docume
         return
     known = [alias for alias, can in tunable.items() if can]
     what = f"model {base!r} cannot be tuned" if base in tunable else f"turnout.yaml has no model {base!r}"
-    fix = suggest(base, known) if known else "give turnout.yaml a local model, or a vllm one with `tunable: true`"
+    fix = suggest(base, known) if known else _MAKE_ONE_TUNABLE
     raise BadFile(
         [document.fault(f"fallback.base_model: {what}", "fallback", "base_model", fix=fix, rule="base-model")]
     )
+
+
+_MAKE_ONE_TUNABLE = "give turnout.yaml a local model, or a vllm one with `tunable: true`"
+
+
+def untuned_fallback(suite: Suite, model: str, tunable: Mapping[str, bool], document: Document) -> Iterator[Fault]:
+    """A warning where a missed threshold would tune `model`, the prompt's own, for want of a base, and it cannot be tuned.
+
+    Nothing is said of a model that is none of the aliases of `tunable`. `turnout finetune --base` may still name another.
+    """
+    fallback = suite.fallback
+    if fallback is None or fallback.when == "never" or fallback.base_model or tunable.get(model, True):
+        return
+    known = ", ".join(sorted(alias for alias, can in tunable.items() if can))
+    message = f"fallback: it names no `base_model`, and its prompt's model {model!r} cannot be tuned"
+    fix = f"write `base_model:` with one that can ({known})" if known else f"{_MAKE_ONE_TUNABLE}, and name it"
+    fix += ", or `when: never`"
+    yield document.fault(message, "fallback", fix=fix, level="warning", rule="base-model")
 
 
 def check_prices(

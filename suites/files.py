@@ -18,11 +18,11 @@ from prompts.errors import BadFile, Fault
 from prompts.formats.prompt_yml import PromptSource
 from prompts.names import name_from_path
 from prompts.yaml_source import Document, load_yaml, parse_model
-from suites.case import Example, Label, Suite, assemble, assembled
+from suites.case import Assembled, Example, Label, Suite, assembled, read_data
 from suites.checks import check_prices
 from suites.parquet_cases import PARQUET, parquet_rows
 from suites.row_readers import JSON_LINES, MAX_LINE_BYTES, ROW_READERS, line_rows, line_text, load_data
-from suites.rows import Declared, Place, Row, inline_rows, reference_of
+from suites.rows import Declared, Place, Places, Row, inline_rows, reference_of
 from suites.values import FILE, Keys, too_deep, walk_texts
 
 SUFFIX = ".suite.yml"
@@ -125,25 +125,27 @@ def read_suite(
 
 def suite_of_data(data: Mapping[str, Any], origin: str) -> Suite:
     """A suite that came as data, its cases as a list or as lines. Raises BadFile as `Suite.from_data` does."""
-    return suite_from_lines(data, origin) if LINES in data else Suite.from_data(data, origin)
+    return read_sent(data, origin).whole()
 
 
-def suite_from_lines(data: Mapping[str, Any], origin: str) -> Suite:
-    """A suite that came as data with its cases as JSON lines in one text, `tests_jsonl`, each held to what data is.
+def read_sent(data: Mapping[str, Any], origin: str) -> Assembled:
+    """A suite that came as data, its cases as a list or as lines, and all its faults; those of lines name them."""
+    return _read_lines(data, origin) if LINES in data else read_data(data, origin)
 
-    Raises BadFile as `Suite.from_data` does; the faults of cases name their lines.
-    """
+
+def _read_lines(data: Mapping[str, Any], origin: str) -> Assembled:
+    """A suite with its cases as JSON lines in one text, `tests_jsonl`, each held to what data is."""
     head = {name: value for name, value in data.items() if name != LINES}
     faults: list[Fault] = []
     if "tests" in head or not isinstance(data[LINES], str) or too_deep(head):
         message, fix = f"`{LINES}` is one text, a case on each line", "send it in place of `tests`"
-        raise BadFile([Fault(origin, 0, message, fix)])
+        return Assembled(None, Places(), [Fault(origin, 0, message, fix)])
     document = Document(origin, head, {(): 0})
     rows = line_rows(_lines_of(data[LINES]), f"{origin}: {LINES}", faults)
-    suite, _ = assemble(document, _own_rows(rows, faults), faults)
-    if not suite.tests:
-        raise BadFile([document.fault("a suite needs tests", fix=f"give `{LINES}` a case on each line")])
-    return suite
+    found = assembled(document, _own_rows(rows, faults), faults)
+    if not found.faults and found.suite and not found.suite.tests:
+        found.faults.append(document.fault("a suite needs tests", fix=f"give `{LINES}` a case on each line"))
+    return found
 
 
 def _lines_of(text: str) -> Iterator[str]:

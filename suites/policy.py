@@ -37,7 +37,9 @@ def _not_a_file(examples: Any) -> Any:
 MOST_VOTES = 15
 MOST_MINUTES = 7 * 24 * 60
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Share = Annotated[Number, BeforeValidator(number("a share lies between 0 and 1", "0.9 for 90%", least=0, most=1))]
+_SHARE = "a share lies between 0 and 1"
+Share = Annotated[Number, BeforeValidator(number(_SHARE, "0.9 for 90%", least=0, most=1))]
+_Tolerance = Annotated[Number, BeforeValidator(number(_SHARE, "0.02 for 2%", least=0, most=1))]
 PositiveShare = Annotated[
     Number,
     Field(gt=0, le=1),
@@ -58,9 +60,9 @@ _Cases = Annotated[
 
 
 class Record(BaseModel):
-    """A frozen part of a file, in which an unknown key is a fault."""
+    """A frozen part of a file, in which an unknown key is a fault. A field with an alias is written by that alone."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Thresholds(Record):
@@ -93,9 +95,9 @@ class GateSettings(Record):
     """
 
     alpha: _Alpha = 0.05
-    margin: Share = 0.02
+    margin: _Tolerance = 0.02
     min_cases: _Cases = 1
-    max_error_share: Share = 0.02
+    max_error_share: _Tolerance = 0.02
     on: Literal["pass", "score"] = "pass"
 
 

@@ -1,6 +1,6 @@
 """Secrets and personal data in examples: found by their form and their check digits, flagged, never repeated.
 
-Secrets are those of `prompts.secrets`. Personal data are e-mail addresses, phone numbers, IBANs (mod 97, ISO 13616),
+Secrets are those of `prompts.redaction`. Personal data are e-mail addresses, phone numbers, IBANs (mod 97, ISO 13616),
 payment cards (an issuer's range and Luhn's check digit, ISO/IEC 7812), US social security numbers (the ranges that are
 issued), and public IP addresses. Names and postal addresses are not looked for: no form tells them. What is reserved
 for documentation (`example.com`, 192.0.2.0/24) is nobody's.
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import pydantic
 
 from finetune.data.examples import Example
-from prompts.secrets import secrets_in
+from prompts.redaction import secrets_in
 
 SHOWN_CHARACTERS = 2
 Group = Literal["secret", "personal"]

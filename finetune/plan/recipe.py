@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
 
-from prompts.errors import BadInput
+from prompts.errors import BadFile, BadInput
+from prompts.wording import refuse
+from prompts.yaml_source import Document, parse_model
 
 _BILLION = 1_000_000_000
 MOST_EPOCHS, MOST_STEPS = 1_000, 1_000_000  # far beyond what LoRA needs; a slip of the pen must not fill the memory
@@ -42,13 +53,25 @@ class Recipe(BaseModel):
     min_steps: StrictInt = Field(60, ge=1, le=MOST_STEPS)
     max_grad_norm: _Number = Field(1.0, gt=0)
 
-    @field_validator("*", mode="before")
+    @field_validator("*", mode="wrap")
     @classmethod
-    def _is_no_truth_value(cls, value: Any) -> Any:
-        """Python's True is 1, which nobody means who writes `patience=true`."""
-        if isinstance(value, bool):
-            raise ValueError("write a number")
-        return value
+    def _in_range(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        """The number; what is none, or out of its range, is told the range, with the usual one as an example."""
+        try:  # Python's True is 1, which nobody means who writes `patience: true`
+            return handler(None if isinstance(value, bool) else value)
+        except ValidationError:
+            field = cls.model_fields[str(info.field_name)]
+            refuse(f"expected {_range_of(field)}", f"write {field.default:g}, say")
+
+
+_BOUNDS = {"ge": "from {:,}", "gt": "above {:,}", "le": "up to {:,}", "lt": "and below {:,}"}
+
+
+def _range_of(field: FieldInfo) -> str:
+    """The values that a field may have, in words."""
+    kind = "a whole number" if field.annotation is int else "a number"
+    held = {name: getattr(bound, name) for bound in field.metadata for name in _BOUNDS if hasattr(bound, name)}
+    return " ".join([kind, *(form.format(held[name]) for name, form in _BOUNDS.items() if name in held)])
 
 
 def make_recipe(parameter_count: int, train_count: int, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -58,14 +81,11 @@ def make_recipe(parameter_count: int, train_count: int, overrides: Mapping[str, 
     Raises BadInput that names every unknown field and bad value, and a run of more than a million steps.
     """
     chosen = {"lr": learning_rates(parameter_count)[1], "epochs": _epochs(train_count), **(overrides or {})}
-    unknown = [_unknown(name) for name in chosen if name not in Recipe.model_fields]
-    if unknown:
-        raise BadInput("; ".join(unknown), param="recipe")
     try:
-        recipe = _scaled(Recipe.model_validate(chosen))
-    except ValidationError as error:
-        faults = (f"{fault['loc'][0]} = {fault['input']!r}: {fault['msg']}" for fault in error.errors())
-        raise BadInput("recipe: " + "; ".join(faults), param="recipe") from error
+        recipe = _scaled(parse_model(Recipe, Document("", {"recipe": chosen}, {}), ("recipe",)))
+    except BadFile as error:
+        faults = (f"{fault.message} ({fault.fix})" for fault in error.faults)
+        raise BadInput("; ".join(faults), param="recipe") from error
     if (steps := total_steps(recipe, train_count)) > MOST_STEPS:
         many = f"{recipe.epochs:g} epochs of {train_count:,} rows in batches of {recipe.batch_size} are {steps:,} steps"
         raise BadInput(f"recipe: {many}, {MOST_STEPS:,} at most: set fewer epochs or larger batches", param="recipe")
@@ -88,12 +108,6 @@ def _epochs(train_count: int) -> float:
     if train_count < 200:
         return 5.0
     return 3.0 if train_count < 1000 else 2.0
-
-
-def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, Recipe.model_fields, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(Recipe.model_fields)}"
-    return f"a recipe has no field {name!r}: {hint}"
 
 
 def steps_per_epoch(recipe: Recipe, train_count: int) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -207,20 +207,71 @@ def load_prompt(text: str, path: str, name: str) -> PromptSource:
 def prompt_from_document(document: Document, name: str) -> PromptSource:
     """Check the keys, the templates and the schemas of one prompt."""
     faults: list[Fault] = []
-    lost: frozenset[str] = frozenset()
-    try:
-        parsed = parse_model(PromptFile, document)
-    except BadFile as error:
-        faults += error.faults
-        read = salvaged(document.data)
-        if read is None:
-            raise
-        parsed, lost = read
-    parsed = _as_templates(parsed, document, faults)
+    parsed, lost = _parsed(document, faults)
     schema = _further_faults(parsed, document, lost, faults)
     if faults:
         raise BadFile(faults)
     return _source(parsed, _content(parsed, schema), document, name)
+
+
+def _parsed(document: Document, faults: list[Fault]) -> tuple[PromptFile, frozenset[str]]:
+    """The file's keys, its texts as templates; with faults what is left, and the keys of which something is lost.
+
+    Raises BadFile where there is nothing to read.
+    """
+    lost: frozenset[str] = frozenset()
+    try:
+        parsed = parse_model(PromptFile, document)
+    except BadFile as error:
+        read = salvaged(document.data)
+        if read is None:
+            raise
+        faults += error.faults
+        parsed, lost = read
+    return _as_templates(parsed, document, faults), lost
+
+
+def readable_part(document: Document, name: str) -> tuple[PromptSource, frozenset[str]]:
+    """Of a file with faults a prompt that compiles, to be looked at for more; and the keys of which something is lost.
+
+    Raises BadFile where there is nothing to read.
+    """
+    faults: list[Fault] = []
+    parsed, lost = _parsed(document, faults)
+    with one_budget():
+        entries = [_compiling(entry) for entry in parsed.messages]
+    if None in entries or any(fault.rule == "template" for fault in faults):
+        lost |= {"messages"}
+    bad = {fault.name for fault in parameter_faults(parsed.model_parameters)}
+    kept = {
+        "messages": [entry or MessageTemplate(role="user", content="") for entry in entries],
+        "model_parameters": {name: value for name, value in parsed.model_parameters.items() if name not in bad},
+        "response_format": None,
+    }
+    parsed, undeclared = _declaring(parsed.model_copy(update=kept))
+    return _source(parsed, _content(parsed, None), document, name), lost | undeclared
+
+
+def _declaring(parsed: PromptFile) -> tuple[PromptFile, frozenset[str]]:
+    """The file with whatever it uses declared, and the keys that did not declare it."""
+    declared: dict[str, Mapping[str, Any]] = {"placeholders": parsed.placeholders}
+    used: dict[str, Mapping[str, Any]] = {
+        "placeholders": {e.placeholder: Placeholder() for e in parsed.messages if isinstance(e, PlaceholderSlot)}
+    }
+    if parsed.variables is not None:
+        declared["variables"], used["variables"] = parsed.variables, _inferred(parsed)
+    undeclared = frozenset(key for key in used if used[key].keys() - declared[key].keys())
+    return parsed.model_copy(update={key: {**used[key], **declared[key]} for key in used}), undeclared
+
+
+def _compiling(entry: Entry) -> Entry | None:
+    """A message whose texts are templates, else None."""
+    try:
+        for text in entry.texts if isinstance(entry, MessageTemplate) else ():
+            _template_of(text)
+    except TemplateRefused:
+        return None
+    return entry
 
 
 def suite_part(document: Document, name: str) -> PromptSource | None:
@@ -311,12 +362,17 @@ def _further_faults(
 
 def _template_at(document: Document, index: int, content: str, faults: list[Fault]) -> Template | None:
     try:
-        return Template(replace_includes(content, lambda _: ""))
+        return _template_of(content)
     except TemplateRefused as error:
         faults.append(
             document.fault(str(error), "messages", index, "content", fix="mend the template", rule="template")
         )
         return None
+
+
+def _template_of(text: str) -> Template:
+    """The template of a text without what it includes; raises TemplateRefused."""
+    return Template(replace_includes(text, lambda _: ""))
 
 
 def _template_faults(parsed: PromptFile, document: Document, *, is_whole: bool) -> list[Fault]:
@@ -431,5 +487,5 @@ def _repair_faults(schema: dict[str, Any] | None, document: Document) -> Iterato
 
 
 def _inferred(parsed: PromptFile) -> dict[str, dict[str, Any]]:
-    names = {n for _, text in _templates(parsed) for n in Template(replace_includes(text, lambda _: "")).names}
+    names = {name for _, text in _templates(parsed) for name in _template_of(text).names}
     return {name: {"type": "string"} for name in sorted(names)}

@@ -30,7 +30,7 @@ from service.registry import Origin, Push
 from service.run_plans import run_id_in
 from service.run_rows import public_run
 from service.store import routes, runs
-from service.tuning.material import FinetuneSpec, model_source
+from service.tuning.material import FinetuneSpec, fixed_recipe, model_source
 from suites.judging import WITHOUT_TUNING, check_alone
 from suites.policy import MOST_MINUTES
 
@@ -207,8 +207,8 @@ def get_evidence(context: NamedDependency[Context], evidence_id: FromPath[str]) 
 def plan_finetune(context: Context, data: FinetuneRequest) -> FinetuneSpec:
     """The job that a request means.
 
-    Raises NotFound, or BadInput where the base cannot be tuned, the recipe has no such field, or the dataset's digest
-    is ambiguous.
+    Raises NotFound, or BadInput where the base cannot be tuned, the recipe (the suite's, too, which may be older than what
+    a push refuses) has no such field, or the dataset's digest is ambiguous.
     """
     record = context.registry.suite_head(data.suite)
     suite = context.registry.read_suite(record)
@@ -217,7 +217,7 @@ def plan_finetune(context: Context, data: FinetuneRequest) -> FinetuneSpec:
     base = data.base or (suite.fallback.base_model if suite.fallback else None) or version.content["model"]
     model_source(context.settings, base)
     check_alone(record["name"], suite, WITHOUT_TUNING)
-    make_recipe(parameter_count=1, train_count=1, overrides=data.recipe)  # what is wrong with it is told now
+    make_recipe(parameter_count=1, train_count=1, overrides=fixed_recipe(suite, data.recipe))  # its faults are told now
     return FinetuneSpec(
         suite=record["name"],
         suite_version=record["number"],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from service.cli.interrupts import ended_by_sigterm
 from service.cli.options import Html, Json, Local, Markdown, PromptOption
 
 if TYPE_CHECKING:
@@ -14,11 +17,13 @@ if TYPE_CHECKING:
     from service.settings import Settings
     from suites.advice.report import Advice
 
+_CUT_SHORT = ("failed", "cancelled")
 SuiteArgument = Annotated[
     str | None, typer.Argument(help="A suite file (the working tree) or a name (the registry); none with --of.")
 ]
 
 
+@ended_by_sigterm
 def advise(
     suite: SuiteArgument = None,
     base: Annotated[
@@ -47,11 +52,12 @@ def advise(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The examples and the plan; nothing is asked.")] = False,
     of: Annotated[str | None, typer.Option("--of", help="Show an advice again, by its id.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --of: go on with one that was cut short; nothing is done twice.")
+    ] = False,
     write: Annotated[
         Path | None,
-        typer.Option(
-            "--write", help="Write the prompt with the examples or parameters that are recommended to this file."
-        ),
+        typer.Option("--write", help="Write the prompt with what is recommended; a file that is there is added to."),
     ] = None,
     html: Html = None,
     markdown: Markdown = None,
@@ -61,23 +67,74 @@ def advise(
     local: Local = False,
 ) -> int:
     """Prompt, examples in the prompt, or a fine-tune: what pays for this suite, measured before anything is trained in earnest."""
-    from prompts.errors import BadInput
     from service.cli.calling import client
+
+    asked = {"base": base, "dataset": dataset, "against": against, "minutes": minutes, "shots": _counts(shots)}
+    asked |= {"price_per_hour": price_per_hour, "watts": watts, "look": look, "dry_run": dry_run}
+    shown = _Shown({"html": html, "markdown": markdown, "write": write, "open": opens}, as_json, local)
+    _check_options(suite, of, {**asked, "prompt": prompt, "examples": examples}, shown, resume=resume)
+    if of is None:
+        return _show(*_ask(suite or "", prompt, examples, asked, shown), shown)
+    service = client(local)
+    found = service.call("GET", f"/api/advice/{of}")
+    if resume and found["status"] != "succeeded":
+        found = _go_on(service, found, shown)
+    return _show(service, found, shown)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """How an advice is shown: the files that it is written to, by option, as JSON or not, and whether without a service."""
+
+    files: Mapping[str, Any]
+    as_json: bool
+    local: bool
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The options of the files that were given."""
+        return {f"--{name}": value for name, value in self.files.items() if value}
+
+    def again(self, advice_id: str) -> str:
+        """The command that goes on with an advice that was cut short, and shows it in the same way."""
+        from service.cli.reports import command_line
+
+        options = {"--of": advice_id, "--resume": True, **self.named, "--json": self.as_json, "--local": self.local}
+        return command_line("advise", (), options)
+
+
+def _check_options(suite: str | None, of: str | None, asked: dict[str, Any], shown: _Shown, *, resume: bool) -> None:
+    """Raise BadInput for options that exclude each other: none is left out without a word."""
+    from prompts.errors import BadInput
 
     if (suite is None) == (of is None):
         raise BadInput("name a SUITE, or an advice to show again with --of", param="suite")
-    files = {"html": html, "markdown": markdown, "write": write, "open": opens}
-    if of is not None:
-        service = client(local)
-        return _show(service, service.call("GET", f"/api/advice/{of}"), files, as_json)
-    asked = {"base": base, "dataset": dataset, "against": against, "minutes": minutes, "shots": _counts(shots)}
-    asked |= {"price_per_hour": price_per_hour, "watts": watts, "look": look, "dry_run": dry_run, "local": local}
-    service, found = _ask(suite or "", prompt, examples, asked, local=local)
-    return _show(service, found, files, as_json)
+    if resume and of is None:
+        raise BadInput("--resume goes on with an advice that was begun: name it with --of", param="resume")
+    new = [f"--{name.replace('_', '-')}" for name, value in asked.items() if value is not None and value is not False]
+    if of is not None and new:
+        why = f"{of} was asked for already, and {', '.join(new)} would ask for another"
+        raise BadInput(f"--of: {why}: leave that out, or name a SUITE in place of --of", param="of")
+    if asked["dry_run"]:
+        _refuse_files("--dry-run", shown)
+    if shown.files["write"] is not None:
+        from service.cli.proposing import check_target
+
+        check_target(shown.files["write"])
+
+
+def _refuse_files(plan: str, shown: _Shown) -> None:
+    """Raise BadInput where a plan is to be written as an advice."""
+    from prompts.errors import BadInput
+
+    if shown.named:
+        named = ", ".join(shown.named)
+        why = f"{plan} gives a plan and no advice, and there is nothing to write for {named}"
+        raise BadInput(f"{why}: leave out {named}, or ask without --dry-run", param="dry_run")
 
 
 def _ask(
-    suite: str, prompt: str | None, examples: Path | None, asked: dict[str, Any], *, local: bool
+    suite: str, prompt: str | None, examples: Path | None, asked: dict[str, Any], shown: _Shown
 ) -> tuple[Client, dict[str, Any]]:
     """Queue the advice and follow it to its end."""
     from prompts.errors import BadInput
@@ -87,56 +144,54 @@ def _ask(
 
     if examples is not None and asked["dataset"] is not None:
         raise BadInput("--examples and --dataset both name what to learn from: give one of them", param="dataset")
-    project, work, plans, versions = prepare([suite], (prompt,) if prompt else (), local=local)
+    project, work, plans, versions = prepare([suite], (prompt,) if prompt else (), local=shown.local)
     if len(plans) > 1:
         names = ", ".join(sorted(plan.suite for plan in plans))
         raise BadInput(f"{suite} is tested by several suites: name the file of one of {names}", param="suite")
     plan = plans[0]
-    body = {**asked, "suite": versions.get(("suite", plan.suite), plan.suite), "called": plan.named}
+    body = {**asked, "suite": versions.get(("suite", plan.suite), plan.suite)}
+    body |= {"called": plan.named, "local": shown.local}
     body["prompt"] = plan.candidate or versions.get(("prompt", plan.prompt))
     body["held_out"] = push_siblings(work, project, plan) if plan.data is not None else []
-    service = connect(project.settings, local=local)
+    service = connect(project.settings, local=shown.local)
     if examples is not None:
         body["dataset"] = dataset_of(service, examples, body["prompt"] or plan.prompt)
     sent = {key: value for key, value in body.items() if value is not None}
     started = service.call("POST", "/api/advice", body=sent)
-    _follow(service, started["job_id"], project.settings if local else None)
+    own = project.settings if shown.local else None
+    _follow(service, started, own, shown)
     return service, service.call("GET", f"/api/advice/{started['advice_id']}")
 
 
-def _follow(service: Client, job_id: str, own: Settings | None) -> None:
-    """Watch the job; without a service, on one's `own` settings, a worker process of our own does it."""
-    from contextlib import nullcontext
+def _go_on(service: Client, found: dict[str, Any], shown: _Shown) -> dict[str, Any]:
+    """Queue an advice that was cut short again and follow it to its end."""
+    from service.settings import load_settings
 
+    service.call("POST", f"/api/jobs/{found['job_id']}/resume")
+    own = load_settings() if shown.local else None
+    _follow(service, found, own, shown)
+    ended: dict[str, Any] = service.call("GET", f"/api/advice/{found['advice_id']}")
+    return ended
+
+
+def _follow(service: Client, found: dict[str, Any], own: Settings | None, shown: _Shown) -> None:
+    """Watch an advice's job; without a service, on one's `own` settings, it is done here."""
     from service.cli.client import follow
-    from service.cli.output import bar, err
+    from service.cli.output import bar
+    from service.cli.own_jobs import tell_that_it_goes_on, work_here
     from service.cli.progress import Narrator
-    from service.cli.training import own_worker
 
-    watched: Any = _OwnJobs(own) if own else service
-    try:
-        with own_worker(job_id) if own else nullcontext(None) as is_alive, bar("advice") as advance:
-            follow(watched, job_id, Narrator(advance).narrate, is_alive)
-    except KeyboardInterrupt:
-        if own is None:
-            shown = f"`turnout advise --of adv_{job_id.partition('_')[2]}` shows the advice"
-            err().print(f"the job goes on: {shown}, `turnout job {job_id} --cancel` ends it", markup=False)
-        raise
-
-
-class _OwnJobs:
-    """A job and its events from this home's database: handlers that are wired anew for each look would take a sixth of a core
-    for as long as it works."""
-
-    def __init__(self, settings: Settings) -> None:
-        from service.jobs import Jobs
-        from service.store.database import Database
-
-        self._jobs = Jobs(Database(settings.database_url))
-
-    def call(self, _method: str, path: str, *, params: dict[str, Any] | None = None) -> Any:
-        job_id = path.split("/")[3]
-        return self._jobs.events(job_id, params["after"]) if params else self._jobs.show(job_id)
+    job_id, again = found["job_id"], f"turnout advise --of {found['advice_id']}"
+    with bar("advice") as advance:
+        narrate = Narrator(advance).narrate
+        if own is not None:
+            work_here(own, job_id, narrate, shown.again(found["advice_id"]), f"{again} --local")
+            return
+        try:
+            follow(service, job_id, narrate)
+        except KeyboardInterrupt:
+            tell_that_it_goes_on(job_id, again)
+            raise
 
 
 def _counts(given: str | None) -> list[int] | None:
@@ -151,26 +206,36 @@ def _counts(given: str | None) -> list[int] | None:
         raise BadInput(f"--shots {given}: write numbers with commas between, 4,8,16", param="shots") from error
 
 
-def _show(service: Client, found: dict[str, Any], files: dict[str, Any], as_json: bool) -> int:
+def _show(service: Client, found: dict[str, Any], shown: _Shown) -> int:
     """Tables, or JSON; then the files that were asked for. Returns the exit code."""
     from service.cli.exits import COULD_NOT_RUN
     from service.cli.output import print_json, show_error
 
-    if as_json:
+    if found["verdict"] == "planned":
+        _refuse_files(f"{found['advice_id']}, of a --dry-run,", shown)
+    if shown.as_json:
         print_json(found)
     if found["status"] != "succeeded":
-        if not as_json:
-            show_error(f"{found['job_id']} {found['status']}: {found['error'] or 'no advice yet'}")
+        if not shown.as_json:
+            show_error(_not_given(found, shown))
         return COULD_NOT_RUN
     if found["verdict"] == "planned":
-        return _planned(found, as_json)
+        return _planned(found, shown.as_json)
     advice = _advice(found)
-    if not as_json:
+    if not shown.as_json:
         _print(advice)
-    _write_files(advice, files)
-    if files["write"] is not None:
-        _write_prompt(service, advice, files["write"])
+    _write_files(advice, shown.files)
+    if shown.files["write"] is not None:
+        from service.cli.proposing import write_prompt
+
+        write_prompt(service, advice, shown.files["write"])
     return _exit_code(advice)
+
+
+def _not_given(found: dict[str, Any], shown: _Shown) -> str:
+    """Why there is no advice, and the command that goes on where nobody does."""
+    told = f"{found['job_id']} {found['status']}: {found['error'] or 'no advice yet'}"
+    return f"{told}; go on with: {shown.again(found['advice_id'])}" if found["status"] in _CUT_SHORT else told
 
 
 def _advice(found: dict[str, Any]) -> Advice:
@@ -206,7 +271,7 @@ def _print(advice: Advice) -> None:
     print_advice(out(), advice)
 
 
-def _write_files(advice: Advice, files: dict[str, Any]) -> None:
+def _write_files(advice: Advice, files: Mapping[str, Any]) -> None:
     """The page and the comment; with `open` the page is shown, from a file of its own where none was named."""
     import tempfile
     import webbrowser
@@ -226,43 +291,3 @@ def _write_files(advice: Advice, files: dict[str, Any]) -> None:
         write_text(files["markdown"], render_markdown(advice))
     if files["open"] and page is not None:
         webbrowser.open(page.resolve().as_uri())
-
-
-def _proposed(advice: Advice) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Examples and parameters of the variant that is recommended, and of no other: nobody measured them together.
-
-    Raises BadInput where it changes nothing of the prompt.
-    """
-    from prompts.errors import BadInput
-
-    chosen = advice.recommendation
-    one = next((each for each in advice.variants if each.key == chosen.variant), None)
-    examples = [each.model_dump() for each in advice.shots] if one is not None and one.shots else []
-    changes = one.changes if one is not None else {}
-    if not examples and not changes:
-        said = f"{advice.advice_id} recommends: {chosen.title}"
-        raise BadInput(
-            f"--write: {said}. That changes nothing of the prompt's file, so nothing was written", param="write"
-        )
-    return examples, changes
-
-
-def _write_prompt(service: Client, advice: Advice, path: Path) -> None:
-    """The prompt with the recommended examples and parameters, to be looked through and committed."""
-    from prompts.formats.writing import prompt_text
-    from prompts.prompt import PromptContent
-    from service.advising.patching import prompt_keys
-    from service.cli.output import err
-    from service.cli.reports import write_text
-
-    examples, changes = _proposed(advice)
-    name, _, number = advice.prompt.partition("@")
-    stored = service.call("GET", f"/api/prompts/{name}/versions/{number}")
-    content = PromptContent.model_validate({key: stored[key] for key in PromptContent.model_fields if key in stored})
-    data = content.model_dump(mode="json")
-    changed = {**data, "examples": [*data.get("examples", ()), *examples]}
-    changed["parameters"] = {**content.parameters, **changes}
-    write_text(path, prompt_text(prompt_keys(PromptContent.model_validate(changed))))
-    told = [f"{len(examples)} examples"] if examples else []
-    told += [f"{name} {value}" for name, value in changes.items()]
-    err().print(f"wrote {path}: the prompt with {', '.join(told)}", markup=False)

@@ -81,8 +81,7 @@ def check(
     nothing = _nothing_to_check(found, paths or [])
     refused = bool(found.faults if strict else found.errors) or bool(nothing)
     if as_json:
-        faults = [dataclasses.asdict(fault) for fault in found.faults]
-        print_json({"ok": not refused, "prompts": len(found.prompts), "suites": len(found.suites), "faults": faults})
+        print_json({**found.data, "ok": not refused})
     else:
         _show_faults(found)
     if nothing:
@@ -107,7 +106,7 @@ def _written(path: Path, found: Checked) -> list[int]:
 
 def _examine(paths: list[Path]) -> Checked:
     """Faults of turnout.yaml do not hide those of prompts and suites."""
-    from prompts.errors import BadFile
+    from prompts.errors import BadFile, shown_faults
     from service.cli.project import Project
     from service.settings import default_settings, load_settings, project_of
 
@@ -117,7 +116,7 @@ def _examine(paths: list[Path]) -> Checked:
     except BadFile as error:
         found = Project(default_settings(folder)).examine(paths)
         kept = (fault for fault in found.faults if fault.rule not in _ABOUT_MODELS)
-        return dataclasses.replace(found, faults=tuple(sorted({*error.faults, *kept})))
+        return dataclasses.replace(found, faults=shown_faults((*error.faults, *kept)))
 
 
 def _nothing_to_check(found: Checked, paths: list[Path]) -> str:

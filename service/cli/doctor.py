@@ -72,7 +72,7 @@ def _models(settings: Settings) -> list[dict[str, Any]]:
             found.append(_local_model(alias, spec))
         elif isinstance(spec, OpenAISpec) and spec.api_key_env and not os.environ.get(spec.api_key_env):
             found.append(
-                _finding(f"model {alias}", "bad", f"its key is not in the environment: set {spec.api_key_env}")
+                _finding(f"model {alias}", "bad", f"its key is not in the environment: set {spec.key_variable(alias)}")
             )
         else:
             found.append(_finding(f"model {alias}", "ok", spec.engine))

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prompts.errors import BadFile, BadInput, Fault, RenderError
-from prompts.formats.prompt_yml import PromptSource, suite_part
+from prompts.errors import BadFile, BadInput, Fault, RenderError, shown_faults
+from prompts.formats.prompt_yml import PromptSource, readable_part, suite_part
 from prompts.lint import lint_prompt
-from prompts.prompt import MessageTemplate, PromptContent, compile_prompt
+from prompts.prompt import Entry, MessageTemplate, PromptContent, compile_prompt
 from prompts.registry import resolve
-from prompts.template import includes
+from prompts.template import includes, replace_includes
 from prompts.variables import VariableCheck, checked_placeholder
 from prompts.yaml_source import load_yaml
 from service.cli.linting import Linter, file_secrets, suite_secrets
-from service.suite_rules import rule_faults
+from service.suite_rules import fallback_faults, rule_faults
 from suites.case import Place
 from suites.checks import undecided
 from suites.files import ResolvedSuite, brought_suite, read_suite
@@ -52,18 +52,32 @@ class Checked:
     def errors(self) -> tuple[Fault, ...]:
         return tuple(fault for fault in self.faults if fault.level == "error")
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """What `check --json` tells of it."""
+        return check_data(self.faults, len(self.prompts), len(self.suites))
+
+
+def check_data(faults: Sequence[Fault], prompts: int = 0, suites: int = 0) -> dict[str, Any]:
+    """Faults as JSON, and of how many prompts and suites that could be read."""
+    is_ok = not any(fault.level == "error" for fault in faults)
+    return {"ok": is_ok, "prompts": prompts, "suites": suites, "faults": [asdict(fault) for fault in faults]}
+
 
 def examine(project: Project, paths: list[Path]) -> Checked:
     """Read and lint all that `paths` name; prompts beside them are read for what is included, not for their faults."""
-    asked = project.read_prompts(project.prompt_files(paths)) if paths else project.tree
+    files = project.prompt_files(paths)
+    asked = project.read_prompts(files) if paths else project.tree
     tree = _beside(asked, project.tree) if paths else asked
     examined = _Examined(project, tree)
     examined.faults += [*asked.faults, *asked.secrets]
     for name in asked.sources:
         examined.prompt(name)
+    for file in files if asked.broken else ():
+        examined.part(file)
     for file in project.suite_files(paths):
         examined.suite(file)
-    return Checked(asked.sources, examined.suites, tuple(sorted(set(examined.faults))))
+    return Checked(asked.sources, examined.suites, shown_faults(examined.faults))
 
 
 def _beside(asked: Tree, others: Tree) -> Tree:
@@ -81,6 +95,24 @@ def faults_of_suite(text: str, path: str, name: str) -> tuple[Fault, ...]:
     return ()
 
 
+@dataclass(frozen=True)
+class _Resolved:
+    """A prompt with its includes but those that are `unread`, and what is wrong with them; no content where even that fails."""
+
+    content: PromptContent | None
+    unread: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+# the keys of a prompt that must have been read whole for a finding to be certain, by its rule
+_NEEDED: Mapping[str, frozenset[str]] = {
+    "unused-variable": frozenset({"messages"}),
+    "empty-message": frozenset({"messages", "variables"}),
+    "example": frozenset({"messages", "variables", "examples"}),
+    "unknown-model": frozenset({"model"}),
+}
+
+
 @dataclass
 class _Examined:
     """What has been found so far."""
@@ -92,20 +124,36 @@ class _Examined:
 
     def __post_init__(self) -> None:
         self._linter = Linter(self.project.settings)
-        self._contents: dict[str, PromptContent | None] = {}
+        self._resolved: dict[str, _Resolved] = {}
 
     def prompt(self, name: str) -> None:
         """Resolve and lint one prompt."""
         source = self.tree.sources[name]
-        self.faults += _missing_includes(source, self.tree)
-        try:
-            content = self._content(name)
-            if content is not None:
-                self.faults += _example_faults(source, content)
-                self.faults += [*lint_prompt(source, content), *self._linter.prompt(source, content)]
-        except BadFile as error:  # the file alone is fine: what is wrong came with an include
-            self.faults += (replace(fault, rule="include") for fault in error.faults)
+        self.faults += self._findings(source, self._with_includes(name))
         self._brought_suite(source)
+
+    def part(self, file: Path) -> None:
+        """Resolve and lint what can be read of a prompt with faults, so that those hide no others."""
+        settings = self.project.settings
+        try:
+            name = self.project.prompt_name(file)
+            if name not in self.tree.broken or not _is_within(file, settings.registry.max_prompt_bytes):
+                return
+            source, lost = readable_part(load_yaml(file.read_text("utf-8"), self.project.shown(file), []), name)
+        except (BadInput, OSError, UnicodeDecodeError):
+            return  # told with the file
+        found = self._findings(source, self._resolve(source))
+        self.faults += (fault for fault in found if not lost & _NEEDED.get(fault.rule, frozenset()))
+
+    def _findings(self, source: PromptSource, resolved: _Resolved) -> Iterator[Fault]:
+        """What is wrong with its includes and examples, and what is likely wrong with the rest."""
+        yield from resolved.faults
+        if resolved.content is None:
+            return
+        if not resolved.unread:  # an example gives what the includes use, too
+            yield from _example_faults(source, resolved.content)
+        yield from lint_prompt(source, resolved.content, resolved.unread)
+        yield from self._linter.prompt(source, resolved.content)
 
     def _brought_suite(self, source: PromptSource) -> None:
         """The suite that a prompt file brings with it, as GitHub's do."""
@@ -138,12 +186,7 @@ class _Examined:
 
     def _declared(self, name: str) -> Mapping[str, Mapping[str, Any]] | None:
         """The variables of a prompt of the working tree, as its suites are read by; None where it is not known."""
-        if name not in self.tree.sources:
-            return None
-        try:
-            content = self._content(name)
-        except BadFile:
-            return None  # told with the prompt
+        content = self._content(name)
         return content.variables if content is not None else None
 
     def _hold(self, found: ResolvedSuite) -> None:
@@ -166,23 +209,54 @@ class _Examined:
             return
         self.faults += _first(self._given_faults(found, source), found)
         self.faults += self._price_faults(found, source)
+        if found.is_whole:
+            self.faults += fallback_faults(found.suite, source.model, settings, found.document)
 
     def _content(self, name: str) -> PromptContent | None:
-        """The prompt with its includes; None where one of them cannot be read. Raises BadFile as `resolve` does."""
-        if name not in self._contents:
-            absent: list[str] = []
+        """The prompt with its includes; None where one of them cannot be read, which is told with the prompt."""
+        resolved = self._with_includes(name) if name in self.tree.sources else _Resolved(None)
+        return None if resolved.unread else resolved.content
 
-            def stand_in(included: str) -> PromptContent:
-                absent.append(included)
-                return PromptContent(messages=(MessageTemplate(role="user", content=""),), model="none")
+    def _with_includes(self, name: str) -> _Resolved:
+        """A prompt of the working tree that can be read, resolved once."""
+        if name not in self._resolved:
+            self._resolved[name] = self._resolve(self.tree.sources[name])
+        return self._resolved[name]
 
-            self._contents[name] = None
-            source = self.tree.sources[name]
-            bare = replace(source, content=source.content.model_copy(update={"examples": ()}))
-            content = resolve(bare, self.tree.sources, stand_in)
-            whole = content.model_copy(update={"examples": source.content.examples})
-            self._contents[name] = None if absent else whole
-        return self._contents[name]
+    def _resolve(self, source: PromptSource) -> _Resolved:
+        """Every include in place, or every fault of those that cannot be: `resolve` tells of one alone."""
+        try:
+            return self._resolve_without(source, {})
+        except BadFile:
+            refused = {name: why for name in source.includes if (why := self._refusal(source, name))}
+        try:
+            return self._resolve_without(source, refused)
+        except BadFile as error:  # the file alone is fine: what is wrong came with an include
+            return _Resolved(None, faults=tuple(replace(fault, rule="include") for fault in error.faults))
+
+    def _refusal(self, source: PromptSource, name: str) -> str:
+        """Why `source` cannot include another prompt; "" where it can, or where that is not there."""
+        alone = (MessageTemplate(role="user", content=_include(name)),)
+        try:
+            self._resolve_without(_changed(source, messages=alone), {})
+        except BadFile as error:
+            return error.faults[0].message
+        return ""
+
+    def _resolve_without(self, source: PromptSource, refused: Mapping[str, str]) -> _Resolved:
+        """`source` without the includes that were `refused` and those that are nowhere; raises BadFile as `resolve` does."""
+        absent: dict[str, str] = {}
+
+        def stand_in(included: str) -> PromptContent:
+            absent[included] = "" if included in self.tree.broken else f"include {included!r}: no such prompt"
+            return PromptContent(messages=(MessageTemplate(role="user", content=""),), model="none")
+
+        messages = [_without(message, refused) for message in source.messages] if refused else source.messages
+        bare = _changed(source, messages=tuple(messages), examples=())
+        content = resolve(bare, self.tree.sources, stand_in)
+        whole = content.model_copy(update={"examples": source.content.examples})
+        unread = {**refused, **absent}
+        return _Resolved(whole, tuple(unread), tuple(_include_faults(source, unread)))
 
     def _absent_prompt(self, found: ResolvedSuite) -> Iterator[Fault]:
         name = found.suite.prompt
@@ -193,10 +267,7 @@ class _Examined:
 
     def _given_faults(self, found: ResolvedSuite, source: PromptSource) -> Iterator[Fault]:
         """Every case gives the variables and the placeholders that its prompt needs, and no others."""
-        try:
-            content = self._content(source.name)
-        except BadFile:
-            return  # told with the prompt
+        content = self._content(source.name)
         if content is None:
             return
         checks = _checks(content)
@@ -235,7 +306,7 @@ def _first(faults: Iterator[Fault], found: ResolvedSuite) -> Iterator[Fault]:
     """The faults of a suite's cases, as many as there is room for; that there are more is one, too."""
     yield from islice(faults, MAX_CASE_FAULTS)
     if next(faults, None) is not None:
-        message = f"more is wrong with its cases: the first {MAX_CASE_FAULTS:,} faults are told"
+        message = f"its cases have more than {MAX_CASE_FAULTS:,} faults: those from there on are not looked for"
         yield found.document.fault(message, "tests", fix="mend these, and check again", rule="cases")
 
 
@@ -284,13 +355,37 @@ def _example_faults(source: PromptSource, content: PromptContent) -> Iterator[Fa
                 return  # there is nothing that any of them could fill
 
 
-def _missing_includes(source: PromptSource, tree: Tree) -> Iterator[Fault]:
-    """Every include of a prompt that is nowhere, each at its message."""
+def _include_faults(source: PromptSource, reasons: Mapping[str, str]) -> Iterator[Fault]:
+    """Each include that cannot be taken, at every message that has it; one without a reason is told with its own file."""
     for index, message in enumerate(source.messages):
         texts = message.texts if isinstance(message, MessageTemplate) else ()
         for name in dict.fromkeys(name for text in texts for name in includes(text)):
-            if name not in tree.sources and name not in tree.broken:
-                reason = f"include {name!r}: no such prompt"
+            if reasons.get(name):
                 yield source.document.fault(
-                    reason, "messages", index, "content", fix="mend the include", rule="include"
+                    reasons[name], "messages", index, "content", fix="mend the include", rule="include"
                 )
+
+
+def _changed(source: PromptSource, **fields: Any) -> PromptSource:
+    return replace(source, content=source.content.model_copy(update=fields))
+
+
+def _without(message: Entry, names: Collection[str]) -> Entry:
+    """A message without its includes of these prompts."""
+
+    def kept(name: str) -> str:
+        return "" if name in names else _include(name)
+
+    return (
+        message.with_texts(lambda text: replace_includes(text, kept))
+        if isinstance(message, MessageTemplate)
+        else message
+    )
+
+
+def _include(name: str) -> str:
+    return f"{{% include {name!r} %}}"
+
+
+def _is_within(file: Path, most_bytes: int) -> bool:
+    return file.is_file() and file.stat().st_size <= most_bytes

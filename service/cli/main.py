@@ -1,108 +1,98 @@
-"""`turnout`: every command, and what an error becomes."""
+"""`turnout`: how a command begins and ends, and what an error becomes.
+
+Next to nothing is imported before an interrupt has an end of ours: what loads takes a tenth of a second and more.
+"""
 
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import sys
-from typing import Any
 
-import typer
+TYPE_CHECKING = False  # as type checkers read it: `typing` takes longer to import than all that is here
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+    from typing import Any
+else:
+    import _signal as signal  # all of `signal` that is needed, without the enums that take it a hundredth of a second
 
 COLLECT_AFTER = (
     20_000,
     20,
     20,
 )  # objects: imports and a run's cases make next to no cycles, so Python's 700 waste a tenth
-_USAGE_ERROR: Any = typer.BadParameter.__mro__[2]  # ClickException: typer has a click of its own, and no name for it
-_COMMANDS = {  # the function of each, in a module of service.cli that only it needs
-    "init": "authoring.init", "demo": "operating.demo", "serve": "operating.serve", "worker": "operating.worker",
-    "doctor": "operating.doctor", "check": "authoring.check", "push": "authoring.push", "log": "versions.log",
-    "show": "versions.show", "diff": "versions.diff", "blame": "versions.blame", "label": "versions.label",
-    "render": "rendering.render", "schema": "schemas.schema", "watch": "watching.watch", "run": "running.run",
-    "gate": "testing.gate", "power": "power.power", "evidence": "evidence.evidence",
-    "comment": "commenting.comment", "compare": "comparing.compare", "trend": "comparing.trend", "advise": "advising.advise",
-    "finetune": "training.finetune",
-    "jobs": "training.jobs", "job": "training.job", "route": "routes.route", "audit": "operating.audit",
-    "reload": "keys.reload", "requests": "requests.requests", "import": "importing.import_prompts",
-    "export": "exporting.export", "list": "versions.list_prompts",
-}  # fmt: skip
-_GROUPS = {
-    "models": "models.models",
-    "adapters": "adapters.adapters",
-    "key": "keys.key",
-    "judge": "judging.judge",
-    "dataset": "datasets.dataset",
-    "review": "reviewing.review",
-}
-
-
-def command_line(only: str | None = None) -> typer.Typer:
-    """Every command; with `only` that one alone, read from its function's signature: all take a thirtieth of a second."""
-    made = typer.Typer(
-        name="turnout",
-        help="Versioned prompts with regression suites, a gate for CI, and a fine-tune that takes traffic on evidence.",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    if only is not None:
-        made.callback()(_no_options)  # a command alone would be called without its name
-    for name, command in _COMMANDS.items():
-        if only in (None, name):
-            made.command(name)(_found(command))
-    for name, group in _GROUPS.items():
-        if only is None:
-            made.add_typer(_found(group), name=name)
-    return made
-
-
-def _found(path: str) -> Any:
-    """What stands in a module of the command line, which is imported for it."""
-    module, _, name = path.partition(".")
-    return getattr(importlib.import_module(f"service.cli.{module}"), name)
-
-
-def _no_options() -> None:
-    """`turnout` itself takes none."""
+_INTERRUPTED = 130
 
 
 def __getattr__(name: str) -> Any:
     """`app`, every command in one, is made for whoever asks for it."""
     if name == "app":
+        from service.cli.commands import command_line
+
         return command_line()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main() -> None:
     """Run the command line; the exit code is CONTRACT's, whatever goes wrong."""
+    _heed_interrupts(_end_loading, instead_of=signal.default_int_handler)
     gc.set_threshold(*COLLECT_AFTER)
     if sys.argv[1:2] in (["run"], ["gate"]):
         gc.disable()  # until `testing.prepare` has loaded what they need, none of which is garbage
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # which it looks for in every package there is
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+        _heed_interrupts(_end, instead_of=signal.default_int_handler)
+    except KeyboardInterrupt:  # another one, while the first was told
+        code = _INTERRUPTED
+    sys.exit(code)
+
+
+def _heed_interrupts(handler: Callable[..., object], *, instead_of: Callable[..., object]) -> None:
+    """Have SIGINT call `handler` where it called the other: whoever started us ignoring it, or caught it, goes on so."""
+    if signal.getsignal(signal.SIGINT) is instead_of:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _end_loading(*_: object) -> None:
+    """End at once, while nothing is begun: an exception would come up in the middle of an import, which may swallow it."""
+    try:
+        os.write(2, b"error: interrupted\n")
+        if "--json" in sys.argv:
+            os.write(1, b'{"error": {"message": "interrupted", "exit_code": %d}}\n' % _INTERRUPTED)
+    finally:
+        os._exit(_INTERRUPTED)
+
+
+def _end(*_: object) -> None:
+    """End at once, where all is done and told and Python puts itself away."""
+    os._exit(_INTERRUPTED)
 
 
 def run(arguments: list[str]) -> int:
     """One command; returns its exit code."""
+    import typer
+
     from prompts.errors import TurnoutError
     from service.cli import exits
+    from service.cli.commands import COMMANDS, USAGE_ERROR, command_line
     from service.cli.interrupts import coming_to_light
     from service.cli.output import documents, show_error
 
     as_json = "--json" in arguments
     documents.printed = 0
     try:
-        named = arguments[0] if arguments and arguments[0] in _COMMANDS else None
+        named = arguments[0] if arguments and arguments[0] in COMMANDS else None
         with coming_to_light():
-            code = command_line(named)(arguments, standalone_mode=False)
+            command = command_line(named)
+            _heed_interrupts(signal.default_int_handler, instead_of=_end_loading)
+            code = command(arguments, standalone_mode=False)
         if code == exits.INTERRUPTED:  # what typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt
     except typer.Exit as exit_:
         code = exit_.exit_code
-    except _USAGE_ERROR as error:
+    except USAGE_ERROR as error:
         error.show()
         return _failed(error.format_message(), exits.BAD_USAGE, as_json)
     except (KeyboardInterrupt, typer.Abort):

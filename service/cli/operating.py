@@ -58,13 +58,17 @@ def worker(as_json: Json = False) -> int:
 
 
 def _print_up(settings: Settings, **known: Any) -> None:
-    """The one document of a command that stays: what is up, at once for whoever reads the pipe."""
+    """The one document of a command that stays: what is up, at once for whoever reads the pipe, if anyone still does."""
     from service.cli.output import print_json
     from service.release import release
 
     here = {"version": release(), "home": str(settings.home), "project": str(settings.project), "pid": os.getpid()}
-    print_json(known | here)
-    sys.stdout.flush()
+    try:
+        print_json(known | here)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with Path(os.devnull).open("wb") as nowhere:  # else Python writes to the pipe once more at its end
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def doctor(as_json: Json = False) -> int:

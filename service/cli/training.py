@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from service.cli.calling import client
+from service.cli.interrupts import ended_by_sigterm
 from service.cli.options import Json, Local, PromptOption
 
+if TYPE_CHECKING:
+    from service.settings import Settings
+
 ERROR_SHOWN = 100  # characters in the list of jobs; `turnout job ID` has all of it
-Watch = Annotated[bool, typer.Option("--watch", help="Stay and show progress until it has ended.")]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Stay and show progress until it has ended; with --local, do it here.")
+]
 
 
+@ended_by_sigterm
 def finetune(
     suite: Annotated[str, typer.Argument(help="A suite file (the working tree) or a name (the registry).")],
     base: Annotated[
@@ -53,6 +60,7 @@ def finetune(
 
     if examples is not None and dataset is not None:
         raise BadInput("--examples and --dataset both name what to train on: give one of them", param="dataset")
+    fixed = _recipe(recipe or [])
     project, work, plans, versions = prepare([suite], (prompt,) if prompt else (), local=local)
     if len(plans) > 1:
         names = ", ".join(sorted(plan.suite for plan in plans))
@@ -63,7 +71,7 @@ def finetune(
         "prompt": plan.candidate or versions.get(("prompt", plan.prompt)),
         "base": base,
         "dataset": dataset,
-        "recipe": _recipe(recipe or []),
+        "recipe": fixed,
         "attempts": attempts,
         "minutes": minutes,
         "dry_run": dry_run,
@@ -74,7 +82,7 @@ def finetune(
         body["dataset"] = dataset_of(service, examples, body["prompt"] or plan.prompt)
     job = service.call("POST", "/api/finetunes", body={key: value for key, value in body.items() if value is not None})
     if local:
-        return _work_here(service, job["job_id"], as_json)
+        return _work_here(project.settings, job["job_id"], as_json)
     if not watch and not dry_run:
         return _print_job(service.call("GET", f"/api/jobs/{job['job_id']}"), as_json)
     return _watch(service, job["job_id"], as_json)
@@ -95,6 +103,7 @@ def jobs(as_json: Json = False, local: Local = False) -> int:
     return 0
 
 
+@ended_by_sigterm
 def job(
     job_id: str,
     watch: Watch = False,
@@ -110,16 +119,20 @@ def job(
     local: Local = False,
 ) -> int:
     """One job: its state, its live progress, its end or its resumption."""
+    from service.settings import load_settings
+
     service, job_id = client(local), _id_of_job(job_id)
     if cancel:
         service.call("POST", f"/api/jobs/{job_id}/cancel")
     if resume:
         service.call("POST", f"/api/jobs/{job_id}/resume")
-    if tensorboard is not None or mlflow is not None:
-        return _track(service, job_id, as_json, tensorboard, mlflow)
-    if watch:
-        return _watch(service, job_id, as_json)
-    return _print_job(service.call("GET", f"/api/jobs/{job_id}"), as_json)
+    found = service.call("GET", f"/api/jobs/{job_id}")
+    if not watch and tensorboard is None and mlflow is None:
+        return _print_job(found, as_json)
+    with _tracked(found, tensorboard, mlflow) as takes:
+        if local and found["finished_at"] is None:
+            return _work_here(load_settings(), job_id, as_json, takes)
+        return _watch(service, job_id, as_json, takes)
 
 
 def _id_of_job(text: str) -> str:
@@ -132,20 +145,20 @@ def _id_of_job(text: str) -> str:
     return text
 
 
-def _track(service: Any, job_id: str, as_json: bool, folder: Path | None, uri: str | None) -> int:
-    """Write a job's curves to its end, showing it meanwhile."""
+@contextmanager
+def _tracked(job: dict[str, Any], folder: Path | None, uri: str | None) -> Iterator[list[Any]]:
+    """What writes a job's curves to where they are wanted, given its events."""
     from contextlib import ExitStack
 
     from service.cli import trackers
 
-    job = service.call("GET", f"/api/jobs/{job_id}")
     with ExitStack() as opened:
-        takes = []
+        takes: list[Any] = []
         if folder is not None:
             takes.append(opened.enter_context(trackers.tensorboard(folder, job["job_id"])))
         if uri is not None:
             takes.append(opened.enter_context(trackers.mlflow(uri, job)))
-        return _watch(service, job_id, as_json, takes=takes)
+        yield takes
 
 
 def dataset_of(service: Any, path: Path, prompt: str) -> str:
@@ -157,59 +170,65 @@ def dataset_of(service: Any, path: Path, prompt: str) -> str:
 
 
 def _recipe(given: list[str]) -> dict[str, Any]:
-    """The values as YAML reads them; which names there are the service says."""
-    from prompts.errors import BadInput
+    """The values as YAML reads them; which names there are, and which values, the service says.
+
+    Raises BadFile with all that are not written as they must be.
+    """
+    from prompts.errors import BadFile, Fault
     from prompts.yaml_source import load_yaml
 
-    found = {}
+    found: dict[str, Any] = {}
+    faults: list[Fault] = []
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise BadInput(f"{text!r}: write NAME=VALUE, such as lr=0.001", param="recipe")
-        found[name] = load_yaml(value, f"--recipe {name}").data
+            faults.append(Fault(f"--recipe {text[:80]}", 0, "expected NAME=VALUE", "write lr=0.001, say"))
+            continue
+        try:
+            found[name] = load_yaml(value, f"--recipe {name}").data
+        except BadFile as error:
+            faults += error.faults
+    if faults:
+        raise BadFile(faults)
     return found
 
 
-def _work_here(service: Any, job_id: str, as_json: bool) -> int:
-    with own_worker(job_id) as is_alive:
-        return _watch(service, job_id, as_json, is_alive)
+def _work_here(settings: Settings, job_id: str, as_json: bool, takes: Sequence[Any] = ()) -> int:
+    """Do a job without a service, and show it to its end."""
+    from service.cli.own_jobs import work_here
+
+    again, shows = f"turnout job {job_id} --resume --watch --local", f"turnout job {job_id} --watch --local"
+    with _shown_to(takes) as (_, on_event):
+        ended = work_here(settings, job_id, on_event, again, shows)
+    return _print_job(ended, as_json)
+
+
+def _watch(service: Any, job_id: str, as_json: bool, takes: Sequence[Any] = ()) -> int:
+    """Show a job that a service does to its end. An interrupt ends the watching alone."""
+    from service.cli.client import follow
+    from service.cli.own_jobs import tell_that_it_goes_on
+
+    try:
+        with _shown_to(takes) as (watcher, on_event):
+            ended = follow(service, job_id, on_event, say=watcher.say)
+    except KeyboardInterrupt:
+        tell_that_it_goes_on(job_id, f"turnout job {job_id} --watch")
+        raise
+    return _print_job(ended, as_json)
 
 
 @contextmanager
-def own_worker(job_id: str) -> Iterator[Callable[[], bool]]:
-    """Without a service a worker process of our own does one job; gives whether it still lives."""
-    import subprocess
-    import sys
-
-    command = [sys.executable, "-P", "-m", "service.worker", "--job", job_id, "--with-parent"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:  # noqa: S603 - our own interpreter and module
-        try:
-            yield lambda: process.poll() is None
-        finally:
-            if process.stdin is not None:
-                process.stdin.close()
-
-
-def _watch(service: Any, job_id: str, as_json: bool, is_alive: Any = None, takes: Sequence[Any] = ()) -> int:
-    """Show a job to its end; `takes` are given its events as well. An interrupt ends the watching alone."""
-    from service.cli.client import follow
+def _shown_to(takes: Sequence[Any]) -> Iterator[tuple[Any, Callable[[dict[str, Any]], None]]]:
+    """Who shows a fine-tune live, and what gives an event to it and to all of `takes`."""
     from service.cli.live import watching
-    from service.cli.output import err
 
-    try:
-        with watching("fine-tune") as watcher:
+    with watching("fine-tune") as watcher:
 
-            def on_event(event: dict[str, Any]) -> None:
-                for take in (watcher.show, *takes):
-                    take(event)
+        def on_event(event: dict[str, Any]) -> None:
+            for take in (watcher.show, *takes):
+                take(event)
 
-            ended = follow(service, job_id, on_event, is_alive, None if is_alive else watcher.say)
-    except KeyboardInterrupt:
-        if is_alive is None:
-            said = f"the job goes on: `turnout job {job_id} --watch` shows it again, `--cancel` ends it"
-            err().print(said, markup=False)
-        raise
-    return _print_job(ended, as_json)
+        yield watcher, on_event
 
 
 def _print_job(job: dict[str, Any], as_json: bool) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +15,9 @@ import typer
 from service.cli.options import Local, Model
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from prompts.errors import TurnoutError
     from service.cli.examining import Checked
     from service.cli.project import Project
     from service.cli.work import Work
@@ -87,6 +92,9 @@ def watch(
     no_run: Annotated[bool, typer.Option("--no-run", help="Check only; ask no model.")] = False,
     model: Model = None,
     local: Local = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A line of JSON on stdout for each change examined, all else on stderr.")
+    ] = False,
 ) -> int:
     """Check the project and run its suites on every save, until interrupted: what broke, what was mended."""
     from service.cli.output import err
@@ -94,7 +102,7 @@ def watch(
 
     root = project_of(paths or [])
     wanted = [path.resolve() for path in paths or []]
-    watcher = Watcher(wanted, runs=not no_run, model=model, local=local, root=root)
+    watcher = Watcher(wanted, runs=not no_run, model=model, local=local, root=root, as_json=as_json)
     seen: Stamps = {}
     while True:
         now = settled(root, watcher.sources)
@@ -136,7 +144,7 @@ def stamps(root: Path, more: Iterable[Path], folders: tuple[str, ...] = ("prompt
 class Watcher:
     """What is known from one save to the next. `sources` are files outside of prompts/ and suites/ to watch, too.
 
-    `root` is the project's folder, by default that of the working folder.
+    `root` is the project's folder, by default that of the working folder. `as_json` tells each look as a line of JSON.
     """
 
     def __init__(
@@ -147,6 +155,7 @@ class Watcher:
         model: str | None = None,
         local: bool = False,
         root: Path | None = None,
+        as_json: bool = False,
     ) -> None:
         self.sources: frozenset[Path] = frozenset()
         self._root = root
@@ -154,6 +163,7 @@ class Watcher:
         self._runs = runs
         self._model = model
         self._local = local
+        self._as_json = as_json
         self._scene = Scene()
         self._work: Work | None = None
         self._status: dict[str, dict[str, str]] = {}
@@ -165,11 +175,15 @@ class Watcher:
 
         err().print(f"{time.strftime('%H:%M:%S')}  {_saved(changed, self._root)}", style="bold", markup=False)
         try:
-            self._look(changed)
+            seen = self._look(changed)
         except TurnoutError as error:
             show_error(str(error))
+            seen = _refused(error)
+        if self._as_json:
+            _print_line({"changed": None if changed is None else _shown(changed, self._root), **seen})
 
-    def _look(self, changed: list[Path] | None) -> None:
+    def _look(self, changed: list[Path] | None) -> dict[str, Any]:
+        """What was found, as JSON: what `check` tells, and each run."""
         from service.cli.project import Project
         from service.settings import FILE_NAME, load_settings
 
@@ -178,37 +192,46 @@ class Watcher:
             self._work = None  # models may be others now
         project = Project(load_settings(start=self._root), (self._model,) if self._model else ())
         found = project.examine()
-        _show_check(found, None if everything else changed)
+        _show_check(found, None if everything else changed, self._out)
         before, self._scene = self._scene, scene_of(found)
         self.sources = frozenset(path for _, files in self._scene.suites.values() for path in files)
         names = list(self._scene.suites) if everything else affected(changed or (), before, self._scene)
-        if self._runs:
-            for suite in found.suites:
-                if suite.name in names and self._is_wanted(suite):
-                    self._run(project, found, suite)
+        wanted = [suite for suite in found.suites if suite.name in names and self._is_wanted(suite)]
+        return {**found.data, "runs": [self._run(project, found, suite) for suite in wanted if self._runs]}
+
+    @property
+    def _out(self) -> Console:
+        """Where results are shown: with --json stdout is for that alone."""
+        from service.cli.output import err, out
+
+        return err() if self._as_json else out()
 
     def _is_wanted(self, suite: ResolvedSuite) -> bool:
         files = self._scene.files_of(suite.name)
         return not self._wanted or any(file.is_relative_to(path) for file in files for path in self._wanted)
 
-    def _run(self, project: Project, found: Checked, suite: ResolvedSuite) -> None:
+    def _run(self, project: Project, found: Checked, suite: ResolvedSuite) -> dict[str, Any]:
+        """One suite's run as JSON: its figures and the cases that moved, or why there is none."""
         from prompts.errors import TurnoutError
         from service.cli.output import err, show_error
         from suites.outcomes import statuses_of, with_ids
 
         at_fault = self._files_at_fault(project, found, suite)
         if at_fault:
-            err().print(f"{suite.name}: not run before {', '.join(at_fault)} is mended", markup=False)
-            return
+            why = f"not run before {', '.join(at_fault)} is mended"
+            err().print(f"{suite.name}: {why}", markup=False)
+            return {"suite": suite.name, "error": why}
         try:
             result = self._result(project, suite)
         except TurnoutError as error:
             show_error(f"{suite.name}: {error}")
-            return
-        status = statuses_of(with_ids(result["case_status"], (case.id for case in suite.suite.tests)))
+            return {"suite": suite.name, "error": str(error)}
+        status = statuses_of(with_ids(result.pop("case_status"), (case.id for case in suite.suite.tests)))
         before = self._status.get(suite.name)
         self._status[suite.name] = dict(status)
-        self._show(result, moved(before or {}, status), first=before is None)
+        moves = moved(before or {}, status)
+        self._show(result, moves, first=before is None)
+        return {**result, "newly_broken": moves.broken, "newly_mended": moves.mended, "new_failed": moves.new_bad}
 
     def _files_at_fault(self, project: Project, found: Checked, suite: ResolvedSuite) -> list[str]:
         """The files of a suite that have errors, or its prompt where that cannot be read."""
@@ -234,16 +257,14 @@ class Watcher:
     def _show(self, result: dict[str, Any], moves: Moved, *, first: bool) -> None:
         from rich.text import Text
 
-        from service.cli.output import out
-
         changes = [] if first else [f"{len(moves.broken)} broke", f"{len(moves.mended)} mended"]
         line = f"{result['suite']}: {result['passed']} of {result['total']} passed"
         style = "green" if result["verdict"] == "pass" else "red"
-        out().print(Text(", ".join([line, *changes]), style=style))
+        self._out.print(Text(", ".join([line, *changes]), style=style))
         words = dict.fromkeys(moves.new_bad, "failed" if first else "new, failed")
         words |= dict.fromkeys(moves.broken, "broke") | dict.fromkeys(moves.mended, "mended")
         for text in self._cases(result["run_id"], words):
-            out().print(Text(text))
+            self._out.print(Text(text))
 
     def _cases(self, run_id: str, words: Mapping[str, str]) -> Iterator[str]:
         if not words or self._work is None:
@@ -269,17 +290,42 @@ def scene_of(found: Checked) -> Scene:
     )
 
 
+def _refused(error: TurnoutError) -> dict[str, Any]:
+    """What stopped a look, as JSON: the faults of turnout.yaml, or any other error in the shape of every command."""
+    from prompts.errors import BadFile
+    from service.cli.examining import check_data
+    from service.cli.exits import of_error
+
+    if isinstance(error, BadFile):
+        return {**check_data(error.faults), "runs": []}
+    return {"error": {"message": str(error), "exit_code": of_error(error)}}
+
+
+def _print_line(data: dict[str, Any]) -> None:
+    """One JSON document on one line of stdout, at once for whoever reads the pipe; in ASCII, control characters escaped."""
+    from service.cli.output import documents
+
+    sys.stdout.write(json.dumps(data).replace("\x7f", "\\u007f") + "\n")
+    sys.stdout.flush()
+    documents.printed += 1
+
+
 def _saved(changed: list[Path] | None, root: Path | None) -> str:
     if changed is None:
         return "everything"
-    below = (root or Path.cwd()).resolve()
-    names = [str(path.relative_to(below) if path.is_relative_to(below) else path) for path in changed]
+    names = _shown(changed, root)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _show_check(found: Checked, changed: list[Path] | None) -> None:
+def _shown(changed: list[Path], root: Path | None) -> list[str]:
+    """Files as they are told: from the project's folder on."""
+    below = (root or Path.cwd()).resolve()
+    return [str(path.relative_to(below) if path.is_relative_to(below) else path) for path in changed]
+
+
+def _show_check(found: Checked, changed: list[Path] | None, shown_on: Console) -> None:
     """The faults of the files that were saved (None: of all), and how many the others have."""
-    from service.cli.output import err, out
+    from service.cli.output import err
 
     saved = None if changed is None else frozenset(changed)
     shown = [fault for fault in found.faults if saved is None or Path(fault.path).resolve() in saved]
@@ -290,4 +336,4 @@ def _show_check(found: Checked, changed: list[Path] | None) -> None:
         errors = sum(fault.level == "error" for fault in others)
         err().print(f"other files: {errors} faults, {len(others) - errors} warnings; `turnout check` tells them")
     if not found.errors:
-        out().print(f"check: {len(found.prompts)} prompts and {len(found.suites)} suites are fine")
+        shown_on.print(f"check: {len(found.prompts)} prompts and {len(found.suites)} suites are fine")

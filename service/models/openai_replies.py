@@ -20,7 +20,7 @@ from prompts.errors import (
     ModelUnavailable,
 )
 from prompts.messages import Completion, Usage
-from prompts.secrets import redacted
+from prompts.redaction import redacted
 
 _MOST_MESSAGE = 500  # characters of an upstream's message that are passed on
 _MOST_SEARCHED = 4 * _MOST_MESSAGE  # characters in which secrets are looked for: more than are shown, so none is cut

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +60,8 @@ class Material:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What the suite and the request fix of the recipe; the request's word is the last."""
-        of_suite = self.suite.fallback.recipe if self.suite.fallback else None
-        return {**(of_suite or {}), **self.spec.recipe}
+        """What is fixed of the recipe."""
+        return fixed_recipe(self.suite, self.spec.recipe)
 
     @property
     def budget(self) -> Budget:
@@ -69,6 +69,11 @@ class Material:
         given = self.suite.fallback.budget if self.suite.fallback else Budget()
         asked = {"attempts": self.spec.attempts, "minutes": self.spec.minutes}
         return given.model_copy(update={name: value for name, value in asked.items() if value is not None})
+
+
+def fixed_recipe(suite: Suite, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a suite and a request fix of the recipe; the request's word is the last."""
+    return {**((suite.fallback and suite.fallback.recipe) or {}), **asked}
 
 
 def material(claim: Claim, attempt: int = 1) -> Material:

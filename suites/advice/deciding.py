@@ -73,8 +73,13 @@ class Facts:
     @property
     def candidates(self) -> list[Variant]:
         """What can be shipped and keeps the suite's bounds of time and price, the cheapest rung first."""
-        found = [one for one in self.variants[1:] if one.ships and one.rung in _OF_RUNG and not self.breaks(one)]
+        found = [one for one in self.shippable if not self.breaks(one)]
         return sorted(found, key=lambda one: (ORDER.index(one.rung), one.shots, -one.accuracy))
+
+    @property
+    def shippable(self) -> list[Variant]:
+        """What could be recommended, but for the suite's bounds."""
+        return [one for one in self.variants[1:] if one.ships and one.rung in _OF_RUNG]
 
     def breaks(self, one: Variant) -> str:
         """Which bound of the suite a variant breaks, in words; empty where none is known to be."""
@@ -92,8 +97,10 @@ class Facts:
         Where the prompt is good enough but too slow or too dear, what is good enough and is neither helps, too; without a
         bar what is as good as the prompt but for `margin`.
         """
-        if self.breaks(self.prompt) and self.is_as_good(one):
-            return True
+        return (bool(self.breaks(self.prompt)) and self.is_as_good(one)) or self.is_better(one)
+
+    def is_better(self, one: Variant) -> bool:
+        """Whether it is surely better than the prompt alone, whatever it takes and whether or not it can be shipped."""
         pairs = one.paired
         return pairs is not None and pairs.p_holm <= self.alpha and pairs.difference >= self.margin
 
@@ -158,7 +165,7 @@ def _take(facts: Facts, one: Variant) -> Recommendation:
         reasons.append(f"trained on all {facts.kept} examples the curve gives it {one.forecast:.1%}")
     if facts.bar is not None:
         reasons.append(f"the suite asks for {facts.bar:.1%}")
-    reasons += [f"nothing cheaper does: {_rate(other)} for {other.title}" for other in _cheaper(facts, one)]
+    reasons += _cheaper(facts, one)
     return _made(kind, _TITLES[kind], reasons, _next(facts, one), one.key)
 
 
@@ -176,13 +183,20 @@ def _beside_the_commonest(facts: Facts, one: Variant) -> list[str]:
     ]
 
 
-def _cheaper(facts: Facts, one: Variant) -> list[Variant]:
-    """The best of each cheaper rung."""
+def _cheaper(facts: Facts, one: Variant) -> list[str]:
+    """Why the best of each cheaper rung is not taken, and what of them the bounds alone rule out."""
+    cheaper = [other for other in facts.shippable if ORDER.index(other.rung) < ORDER.index(one.rung)]
     best: dict[Rung, Variant] = {}
-    for other in facts.candidates:
-        if ORDER.index(other.rung) < ORDER.index(one.rung):
+    for other in cheaper:
+        if not facts.breaks(other):
             best[other.rung] = max(best.get(other.rung, other), other, key=lambda each: each.accuracy)
-    return list(best.values())
+    told = [f"nothing cheaper does: {_rate(other)} for {other.title}{_unsure(facts, other)}" for other in best.values()]
+    return told + [_told_broken(facts, other) for other in cheaper if facts.breaks(other)]
+
+
+def _unsure(facts: Facts, one: Variant) -> str:
+    """Why what may reach the bar is not taken all the same."""
+    return "" if facts.helps(one) else ", which is not surely better than the prompt alone"
 
 
 def _next(facts: Facts, one: Variant) -> list[str]:
@@ -196,7 +210,8 @@ def _next(facts: Facts, one: Variant) -> list[str]:
 
 def _ship(facts: Facts, *reasons: str) -> Recommendation:
     commands = [f"turnout gate {facts.called}{facts.local}"]
-    return _made("ship the prompt", "Ship the prompt as it is", reasons, commands, facts.prompt.key)
+    told = [*_beside_the_commonest(facts, facts.prompt), *reasons]
+    return _made("ship the prompt", "Ship the prompt as it is", told, commands, facts.prompt.key)
 
 
 def _without_a_bar(facts: Facts) -> Recommendation:
@@ -204,7 +219,7 @@ def _without_a_bar(facts: Facts) -> Recommendation:
     if facts.breaks(facts.prompt):
         told = f"the prompt alone has {_rate(facts.prompt)}, and nothing that was tried is as good within the bounds"
         return _out_of_bounds(facts, [told, *_not_helping(facts), *_broken(facts)])
-    return _ship(facts, "nothing that was tried is surely better than the prompt alone", *_not_helping(facts))
+    return _ship(facts, _nothing_better(facts), *_not_helping(facts), *_broken(facts))
 
 
 def _out_of_bounds(facts: Facts, reasons: Sequence[str]) -> Recommendation:
@@ -214,7 +229,30 @@ def _out_of_bounds(facts: Facts, reasons: Sequence[str]) -> Recommendation:
 
 
 def _broken(facts: Facts) -> list[str]:
-    return [broken for one in facts.variants if (broken := facts.breaks(one))]
+    return [_told_broken(facts, one) for one in facts.variants if facts.breaks(one)]
+
+
+def _told_broken(facts: Facts, one: Variant) -> str:
+    """Which bound it breaks, and how good it is: the prompt's accuracy is told elsewhere."""
+    good = "" if one is facts.prompt else f"; it has {_rate(one)}{_paired(one)}"
+    return f"{facts.breaks(one)}{good}"
+
+
+def _nothing_better(facts: Facts) -> str:
+    outside = [one for one in facts.variants[1:] if facts.is_better(one)]
+    return f"nothing that {_limits(facts, outside) or 'was tried'} is surely better than the prompt alone"
+
+
+def _limits(facts: Facts, outside: Sequence[Variant]) -> str:
+    """What is true of all that could be recommended and of none of those `outside`: no figure may be contrary to what is said."""
+    found = (
+        ("was asked of the prompt's own model", any(one.rung == "against" for one in outside)),
+        ("can be shipped as it stands", any(not one.ships for one in outside)),
+        ("keeps the suite's bounds", any(facts.breaks(one) for one in outside)),
+        ("is surely better than the prompt alone", any(one in facts.candidates for one in outside)),
+    )
+    said = [words for words, is_so in found if is_so]
+    return " and ".join(filter(None, (", ".join(said[:-1]), *said[-1:])))
 
 
 def _not_helping(facts: Facts) -> list[str]:
@@ -229,9 +267,11 @@ def _beyond_the_bar(facts: Facts, helping: Sequence[Variant]) -> Recommendation:
     reasons = [f"the suite asks for {facts.bar:.1%}, and the prompt alone has {_rate(facts.prompt)}"]
     if helping:
         top = max(helping, key=lambda one: one.accuracy)  # as measured: the forecast is told beside it
-        reasons.append(f"the best that was tried, {top.title}, has {_rate(top)}{_paired(top)}")
+        outside = [one for one in facts.variants[1:] if one.accuracy > top.accuracy and one not in facts.candidates]
+        best = f"the best that {_limits(facts, outside) or 'was tried'}"
+        reasons.append(f"{best}, {top.title}, has {_rate(top)}{_paired(top)}")
     else:
-        reasons += ["nothing that was tried is surely better than the prompt alone", *_not_helping(facts)]
+        reasons += [_nothing_better(facts), *_not_helping(facts)]
     reasons += _broken(facts)
     needed = facts.curve.needed if facts.curve else None
     tuned = next((one for one in facts.variants if one.rung == "lora"), None)
@@ -266,14 +306,17 @@ def _by_the_curve(facts: Facts, needed: Needed, reasons: list[str], tuned: Varia
             "by the learning curve a training on all examples reaches it, which the folds do not show surely"
         )
         key = tuned.key if tuned else None  # of what is recommended, never of a cheaper rung that helps more
-        return _made("fine-tune", _TITLES["fine-tune"], reasons, [_finetune(facts)], key)
+        told = [*(_beside_the_commonest(facts, tuned) if tuned else ()), *reasons]
+        return _made("fine-tune", _TITLES["fine-tune"], told, [_finetune(facts)], key)
     reasons.append("whether more examples would reach it the curve cannot say")
     return _made("collect examples", f"Collect {facts.kept:,} more examples, and ask again", reasons, [_advise(facts)])
 
 
 def _undecided(facts: Facts, reasons: Sequence[str]) -> Recommendation:
     why = facts.untrained or "no training gave a learning curve"
-    title = "Nothing cheaper reaches the threshold; a fine-tune was not tried"
+    outside = [one for one in facts.variants[1:] if facts.bar is not None and one.accuracy >= facts.bar]
+    limits = _limits(facts, outside)
+    title = f"Nothing cheaper {f'that {limits} ' if limits else ''}reaches the threshold; a fine-tune was not tried"
     mends = (f" {option}" for option in ("--base ALIAS", "--minutes N") if option.split()[0] in why)
     return _made("cannot say", title, [*reasons, f"nothing was trained: {why}"], [_advise(facts, next(mends, ""))])
 

@@ -7,7 +7,17 @@ import pytest
 
 import prompts
 from prompts import errors
-from prompts.errors import BadFile, BadInput, Fault, ModelError, ModelOverloaded, ModelRefused, TurnoutError
+from prompts.errors import (
+    NOT_SHOWN,
+    BadFile,
+    BadInput,
+    Fault,
+    ModelError,
+    ModelOverloaded,
+    ModelRefused,
+    TurnoutError,
+    shown_faults,
+)
 
 
 def raised_on_purpose():
@@ -51,6 +61,38 @@ def test_a_fault_says_where_what_and_how():
 def test_faults_of_files_are_sorted_by_place_and_told_once():
     error = BadFile([Fault("b", 1, "x"), Fault("a", 10, "x"), Fault("a", 9, "x"), Fault("a", 9, "x")])
     assert str(error) == "a:9: x\na:10: x\nb:1: x"
+
+
+def faults(path, count, level="error"):
+    return [Fault(path, line, "x", level=level) for line in range(1, count + 1)]
+
+
+def test_of_each_file_ten_thousand_faults_are_told_and_the_others_counted():
+    shown = BadFile([*faults("b", 12_345), *faults("a", 3), *faults("c", 10_000)]).faults
+
+    assert [sum(fault.path == path for fault in shown) for path in "abc"] == [3, 10_001, 10_000]
+    assert str(shown[3 + 10_000]) == "b:10001: 2,345 more faults of this file are not shown (mend those before)"
+    assert shown == shown_faults(reversed(shown))
+
+
+def test_what_was_counted_once_stays_beside_what_is_found_later():
+    shown = shown_faults([*shown_faults(faults("a", 10_500)), *faults("a", 10_050)])
+
+    assert [fault.message for fault in shown if fault.rule == NOT_SHOWN] == [
+        "50 more faults of this file are not shown", "500 more faults of this file are not shown",
+    ]  # fmt: skip
+
+
+def test_a_single_fault_too_many_is_told_as_its_count_would_be_no_shorter():
+    assert [*shown_faults(faults("a", 10_001))] == faults("a", 10_001)
+
+
+def test_faults_that_are_not_shown_still_refuse_the_file():
+    late = Fault("a", 99_999, "wrong")
+    warnings = faults("a", 10_500, "warning")
+
+    assert shown_faults(warnings)[-1].level == "warning"
+    assert shown_faults([*warnings, late])[-1].level == "error"
 
 
 def test_errors_carry_what_a_caller_needs():

@@ -3,6 +3,7 @@ import pytest
 from prompts.errors import Fault
 from prompts.formats.prompt_yml import load_prompt
 from prompts.lint import allows_empty, lint_prompt
+from prompts.prompt import MessageTemplate
 from prompts.registry import nothing_registered, resolve
 
 
@@ -96,6 +97,15 @@ def test_a_variable_that_neither_the_prompt_nor_its_includes_use_is_an_error():
     unused = [("unused-variable", "error", 3)]
     assert found(text, tone="model: m\nmessages: [{role: user, content: Be kind.}]") == unused
     assert found(text, tone="model: m\nmessages: [{role: user, content: 'Be {{ a }}.'}]") == []
+
+
+def test_what_an_include_that_could_not_be_taken_may_hold_is_not_guessed():
+    source = load_prompt(prompt("{% include 'gone' %}{% include 'lost' %}"), "p.yml", "p")
+    blank = source.content.model_copy(update={"messages": (MessageTemplate(role="user", content=""),)})
+    assert [str(fault) for fault in lint_prompt(source, blank, unread=("gone", "lost"))] == [
+        "p.yml:3: warning: variable 'a' is never used, unless by gone, lost, which cannot be included"
+        " (use it or remove it)"
+    ]
 
 
 @pytest.mark.parametrize("schema", [{"anyOf": [{"minLength": 1}]}, {"type": "string", "$ref": "#/x"}, {"const": ""}])

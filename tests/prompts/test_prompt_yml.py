@@ -152,7 +152,7 @@ def test_templates_and_variables_that_do_not_fit_are_reported_together():
          "p.yml:3: messages.0.content.0: a part of type image_url needs its address"),
         ("model: m\nmessages:\n  - {placeholder: h}",
          "p.yml:3: `placeholders` does not declare 'h' (declare it: `placeholders: {h: {}}`)"),
-        ("model: m\nmessages:\n  - {placeholder: h, role: user}", "p.yml:3: unknown key 'messages.0.role'"),
+        ("model: m\nmessages:\n  - {placeholder: h, role: user}", "p.yml:3: 'messages.0.role' does not go with `placeholder`"),
         (HEAD + "placeholders: {h: {}}\n",
          "p.yml:4: placeholder 'h' is never used (add `- placeholder: h` to `messages`, or remove it)"),
         (HEAD + "placeholders: {h: {default: [{role: system, content: x}]}}\n",

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompts.secrets import is_secret, redacted, secret_faults
+from prompts.secrets import secret_faults
 
 RANDOM = "Zk7Qw2Lx9Vb4Nc6Md1Rt8Ys3Hf5Jg0PaUiOe"  # 36 characters
 SECRETS = {  # put together here, so that no scanner takes this file for a leak
@@ -88,40 +88,3 @@ def test_any_text_is_looked_through(text):
 @pytest.mark.parametrize("text", ["eyJ" * 500_000, "sk-ant-" * 200_000, "password " * 200_000, "-----BEGIN " * 200_000])
 def test_a_text_made_to_be_slow_is_looked_through_in_one_pass(text):
     assert levels(text) == []  # looking again from every place would take longer than a test may
-
-
-@pytest.mark.parametrize("kind", sorted(SECRETS))
-def test_what_looks_like_a_secret_is_taken_out_and_the_rest_stays(kind):
-    shown = redacted(f"before {SECRETS[kind]} after  # turnout: allow secret")
-
-    assert RANDOM[:10] not in shown
-    assert "BEGIN" not in shown
-    assert shown.startswith("before ")
-    assert "[secret: " in shown
-
-
-def test_a_private_key_is_taken_out_up_to_its_end():
-    begin, end = "-----BEGIN " + "RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----"
-
-    assert redacted(f"a {begin}\nMIIB\n{end} b {begin}\nMIIC") == "a [secret: private key] b [secret: private key]"
-
-
-@given(st.text(max_size=400))
-def test_a_text_without_secrets_stays_as_it_is(text):
-    if not list(secret_faults(text, "p")):
-        assert redacted(text) == text or "turnout: allow secret" in text
-
-
-@pytest.mark.parametrize(
-    "value", [*list(SECRETS.values())[:-2], RANDOM, RANDOM[:24], "9f86d081884c7d659a2feaa0c55ad015", "x_" + RANDOM]
-)
-def test_a_value_by_itself_is_known_as_a_key_by_its_looks(value):
-    assert is_secret(value)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["OPENAI_API_KEY", "KEY", "_k2", "OPENAI_API_KEY_FOR_TEAM_2024_V2", "AZURE_OPENAI_KEY_EU_WEST_1", "mistralKey7"],
-)
-def test_a_name_of_a_variable_is_no_key(name):
-    assert not is_secret(name)

@@ -174,6 +174,23 @@ def test_a_file_without_keys_is_told_to_have_some(text, found):
         parse_model(Outer, load_yaml(text, "f.yml"))
 
 
+class Sorted(pydantic.BaseModel):
+    names: list[str] = []
+
+    @pydantic.model_validator(mode="after")
+    def _is_sorted(self):
+        if self.names != sorted(self.names):
+            raise ValueError("Names are in no order")
+        return self
+
+
+def test_what_is_wrong_with_a_part_as_a_whole_is_told_at_its_place():
+    with pytest.raises(BadFile, match=r"f.yml:2: x.y: names are in no order"):
+        parse_model(Sorted, load_yaml("x:\n  y: {names: [b, a]}\n", "f.yml"), ("x", "y"))
+    with pytest.raises(BadFile, match=r"f.yml:1: x: expected keys and values here, found 7 \(write"):
+        parse_model(Sorted, load_yaml("x: 7\n", "f.yml"), ("x",))
+
+
 def test_a_part_of_a_file_is_validated_at_its_place():
     document = load_yaml("x:\n  y:\n    theWeight: 2\n    gone: 1\n", "f.yml")
     with pytest.raises(BadFile, match=r"f.yml:4: unknown key 'x.y.gone'"):

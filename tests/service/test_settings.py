@@ -221,6 +221,66 @@ def test_faults_of_models_in_the_environment_name_the_variable_and_hide_no_other
     assert len(caught.value.faults) == 2
 
 
+def told(caught: pytest.ExceptionInfo[BadFile]) -> list[tuple[str, int, str]]:
+    return [(Path(fault.path).name, fault.line, fault.message) for fault in caught.value.faults]
+
+
+ELSEWHERE = "retention: {request_days: 0}\nserver: "
+FAULT_ELSEWHERE = ("turnout.yaml", 1, "retention.request_days: expected 1 or more, found 0")
+
+
+@pytest.mark.parametrize(("written", "found"), [("5", "5"), ("[]", "[]"), ("0", "0"), ("''", "''"), ("[1]", "[1]")])
+def test_a_section_that_is_none_is_told_with_its_line_whatever_the_environment_lays_over_it(
+    load: Load, written: str, found: str
+) -> None:
+    for environ, more in (({}, []), ({"TURNOUT_SERVER_HOST": "h"}, []), ({"TURNOUT_SERVER_PORT": "eighty"}, [
+        ("TURNOUT_SERVER_PORT", 0, "server.port: expected a whole number, found 'eighty'"),
+    ])):  # fmt: skip
+        with pytest.raises(BadFile) as caught:
+            load(ELSEWHERE + written, **environ)
+        wrong = ("turnout.yaml", 2, f"server: expected keys and values, found {found}")
+        assert sorted(told(caught)) == sorted([FAULT_ELSEWHERE, wrong, *more])
+
+
+def test_models_that_are_none_hide_no_fault_elsewhere(load: Load) -> None:
+    with pytest.raises(BadFile) as caught:
+        load(ELSEWHERE + "{prt: 1}\nmodels: 5\nhome: x", TURNOUT_MODELS="b: {engine: fakes}", TURNOUT_SERVER_PORT="x")
+
+    assert sorted(told(caught)) == [
+        ("TURNOUT_MODELS", 1, "models.b: engine 'fakes' is none of fake, local, openai, vllm"),
+        ("TURNOUT_SERVER_PORT", 0, "server.port: expected a whole number, found 'x'"),
+        FAULT_ELSEWHERE,
+        ("turnout.yaml", 2, "unknown key 'server.prt'"),
+        ("turnout.yaml", 3, "models: expected keys and values, found 5"),
+        ("turnout.yaml", 4, "unknown key 'home'"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["- a list", "server: {port: 1", "a text", "{"])
+def test_a_file_that_is_none_hides_no_fault_of_the_environment(load: Load, text: str) -> None:
+    with pytest.raises(BadFile) as caught:
+        load(text, TURNOUT_MODELS="b: {engine: fakes}", TURNOUT_SERVER_PORT="eighty")
+
+    assert sorted(name for name, _, _ in told(caught)) == ["TURNOUT_MODELS", "TURNOUT_SERVER_PORT", "turnout.yaml"]
+
+
+def test_what_does_not_go_together_in_a_model_hides_no_fault_beside_it(load: Load) -> None:
+    both = "timeout_s: 4, timeouts: {total_s: 3, connect_s: 0}"
+    up = f"{{engine: vllm, base_url: 'ftp://x', prise: 1, {both}, tunable: true, source: 5}}"
+    with pytest.raises(BadFile) as caught:
+        load(f"models:\n  up: {up}\n  b: {{engine: fakes}}")
+
+    assert [(line, message.partition(", found")[0]) for _, line, message in told(caught)] == [
+        (2, "models.up.base_url: no address of a model's server"),
+        (2, "models.up.source: expected a text"),
+        (2, "models.up.timeout_s: timeout_s and timeouts.total_s are the same setting"),
+        (2, "models.up.timeouts.connect_s: expected more than 0"),
+        (2, "models.up.tunable: needs engine: vllm, its weights' `source` and an `adapter_dir`"),
+        (2, "unknown key 'models.up.prise'"),
+        (3, "models.b: engine 'fakes' is none of fake, local, openai, vllm"),
+    ]
+
+
 # ---------------------------------------------------------------------------- models
 
 
@@ -242,6 +302,22 @@ def test_a_key_that_is_not_in_the_environment_is_told_by_its_name(
 
     with pytest.raises(BadSetting, match="SOME_KEY, which is not set"):
         pool.get("gpt")
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("OPENAI_API_KEY", "the environment variable OPENAI_API_KEY"),
+        ("KEY2", "the environment variable KEY2"),
+        *(
+            (name, "the environment variable that models.gpt.api_key_env names (not shown, as it may be the key")
+            for name in ("qwhjkzxvbnmlpoiuytrewq", "Secret_of_mine", "_k", "OPENAI_API_KEY_")
+        ),
+    ],
+)
+def test_a_variable_is_called_by_its_name_only_where_it_is_written_as_one(name: str, called: str) -> None:
+    assert an_upstream(api_key_env=name).key_variable("gpt").startswith(called)
+    assert (name in an_upstream(api_key_env=name).key_variable("gpt")) == (name in called)
 
 
 def test_a_model_is_made_once(tmp_path: Path) -> None:
@@ -277,7 +353,7 @@ def test_the_total_of_timeouts_is_timeout_s() -> None:
     assert an_upstream(timeouts={"total_s": 300}, timeout_s=300).timeout_s == 300
     with pytest.raises(ValueError, match="are the same setting"):
         an_upstream(timeouts={"total_s": 300}, timeout_s=20)
-    with pytest.raises(ValueError, match="greater than 0"):
+    with pytest.raises(ValueError, match=r"1 validation error for OpenAISpec\ntimeouts\.total_s\n.*greater than 0"):
         an_upstream(timeouts={"total_s": 0})
 
 
@@ -295,6 +371,7 @@ PASTED = [
     "hf_" + RANDOM,
     RANDOM,
     "AKIA" + "Z7QW2LX9VB4NC6MD",
+    "f1f836f99eee3692f09e2e8c662248b4",
     "two words",
     "9KEY",
     "",
@@ -344,6 +421,40 @@ def test_no_fault_of_the_settings_repeats_a_key(load: Load, text: str) -> None:
     with pytest.raises(BadFile) as caught:
         load(text)
 
+    assert RANDOM[:8] not in str(caught.value)
+
+
+LOGINS = [
+    "storage: 'postgresql://user:{0}{0}{0}{0}@host/db'",
+    "storage: ['postgresql://user:{0}{0}{0}@host/db']",
+    "storage: 'postgresql://u:pa/{0}@h/db'",
+    "models: 'postgresql://u:{0}@h/db'",
+    "models: ['postgresql://u:{0}@h/db']",
+    "postgresql://u:{0}@h/db",
+    "- postgresql://u:{0}@h/db",
+    "models: {{up: {{engine: openai, base_url: 'user:{0}@llm.example/v1'}}}}",
+    "models: {{up: {{engine: openai, base_url: 'https://u:{0}/x@llm.example/v1'}}}}",
+    "models: {{up: {{engine: 'https://u:{0}@llm.example/v1'}}}}",
+    "models: {{'https://u:{0}@llm.example/v1': {{engine: fake}}}}",
+    "fine_tuning: {{organization: 'https://u:{0}{0}{0}@llm.example/v1'}}",
+    "registry: {{protected_labels: ['https://u:{0}{0}{0}@llm.example/v1']}}",
+]
+
+
+@pytest.mark.parametrize("text", LOGINS)
+def test_no_fault_of_the_settings_repeats_a_password_or_its_beginning(load: Load, text: str) -> None:
+    with pytest.raises(BadFile) as caught:
+        load(text.format("letMeIn2Day"))
+
+    assert "letme" not in str(caught.value).casefold()
+
+
+def test_a_key_in_a_list_of_the_settings_is_repeated_neither_as_what_is_wrong_nor_as_its_fix(load: Load) -> None:
+    with pytest.raises(BadFile) as caught:
+        load(f"registry: {{protected_labels: {PASTED[4]}}}\nserver: {{allowed_hosts: {PASTED[0]}}}")
+
+    assert len(caught.value.faults) == 2
+    assert PASTED[4] not in str(caught.value)
     assert RANDOM[:8] not in str(caught.value)
 
 

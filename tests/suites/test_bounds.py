@@ -29,6 +29,8 @@ def of_assertion(**spec):
         ({"thresholds": {"cost_per_1k_usd": -1}}, "dollars (USD), from 0", "write 0.5"),
         ({"thresholds": {"metrics": {"a": 5}}}, "thresholds.metrics.a: a share", "write 0.05"),
         ({"gate": {"alpha": 0.9}}, "an error rate lies above 0 and up to 0.5", "0.05 for 5%"),
+        ({"gate": {"margin": -1}}, "a share lies between 0 and 1, found -1", "write 0.02 for 2%"),
+        ({"gate": {"max_error_share": "2 %"}}, "a share lies between 0 and 1, found '2 %'", "write 0.02"),
         ({"gate": {"min_cases": 0}}, "a number of cases, from 1", "50"),
         ({"gate": {"min_cases": 1.5}}, "a number of cases, from 1", "50"),
         ({"fallback": {"budget": {"minutes": 1e12}}}, "minutes, above 0 and up to a week", "10, say"),

@@ -61,6 +61,26 @@ def test_all_faults_of_a_file_are_reported_together_with_line_and_fix():
     assert "ends with 100 percent" in faults[21]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "key", "fix"),
+    [
+        ("defaultTest: {asserts: []}", "", "defaultTest.asserts", "did you mean 'assert'?"),
+        ("default_test: {}", "", "default_test", "did you mean 'defaultTest'?"),
+        ("", "asserts: []", "tests.0.asserts", "did you mean 'assert'?"),
+        ("", "options: {rubric_prompt: x}", "tests.0.options.rubric_prompt", "did you mean 'rubricPrompt'?"),
+        (
+            "defaultTest: {options: {disable_var_expansion: true}}",
+            "",
+            "defaultTest.options.disable_var_expansion",
+            "did you mean 'disableVarExpansion'?",
+        ),
+    ],
+)
+def test_a_key_is_known_by_the_one_word_that_is_documented(before, after, key, fix):
+    text = f"prompt: a\n{before}\ntests:\n  - vars: {{t: a}}\n    assert: [{{type: is-json}}]\n    {after}\n"
+    assert list(faults_of(text).values()) == [f"unknown key {key!r} ({fix})"]
+
+
 @pytest.mark.parametrize("tests", ["", "tests: []", "tests: 5", "tests: {a: 1}"])
 def test_a_suite_without_tests_is_a_fault(tests):
     assert any("a suite needs tests" in fault for fault in faults_of(f"prompt: a\n{tests}\n").values())
@@ -119,7 +139,7 @@ def test_a_cases_id_is_of_its_variables_and_assertions_alone():
     described = case.model_copy(update={"description": "new", "must_pass": True, "tags": ("a",)})
     assert Case.model_validate(case.model_dump(by_alias=True)).id == case.id
     assert described.id == case.id
-    assert Case(vars={"t": "b"}, asserts=case.asserts).id != case.id
+    assert Case(vars={"t": "b"}, **{"assert": case.asserts}).id != case.id
 
 
 def test_the_same_case_twice_is_a_fault_that_names_the_first():

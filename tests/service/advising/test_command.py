@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from prompts.formats.prompt_yml import load_prompt
+from prompts.prompt import compile_prompt
 from service.cli import main
+from service.cli.rendering import resolved_source
 from service.identity import LOCAL_ADMIN
+from service.settings import load_settings
 from service.store import jobs
 from tests.service.advising.conftest import Advise
 from tests.service.conftest import Service
@@ -108,6 +111,183 @@ def test_what_changes_no_prompt_is_not_written(
     assert main.run(["advise", "--of", advice_id, "--local", "--write", str(proposed)]) == 2
     assert "That changes nothing of the prompt's file, so nothing was written" in capsys.readouterr().err
     assert not proposed.exists()
+
+
+# ------------------------------------------------------------------------------------------------ the author's own file
+
+AUTHORS = """\
+# yaml-language-server: $schema=../../schemas/prompt.schema.json
+name: Ticket triage   # as the team calls it
+description: Sends a ticket to a queue
+labels: [staging]
+tags: [support]
+model: weak
+modelParameters: {temperature: 0}
+variables:
+  ticket: {type: string, maxLength: 4000}   # what people write
+messages:
+  - {role: system, content: "{% include 'support.tone' %}"}
+  - {role: user, content: "{{ ticket }}"}
+testData:
+  - {ticket: refund please, expected: billing}
+"""
+SHOWN_EXAMPLES = """\
+examples:
+  - vars: {ticket: refund}
+    expected: billing
+  - vars: {ticket: login}
+    expected: tech
+"""
+TONE = "model: weak\nmessages: [{role: system, content: Route the ticket.}]\n"
+
+
+@pytest.fixture
+def authors(service: Service) -> Path:
+    """The prompt's file in the working tree, whose content is the version that was measured."""
+    for name, text in (("triage", AUTHORS), ("tone", TONE)):
+        path = service.settings.home / f"prompts/support/{name}.prompt.yml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    return path.with_name("triage.prompt.yml")
+
+
+def messages_of(path: Path) -> list[dict[str, Any]]:
+    _, content = resolved_source(load_settings(), "support.triage")
+    return [one.as_dict() for one in compile_prompt(content).render({"ticket": "invoice"})]
+
+
+def test_the_authors_file_keeps_all_that_is_in_it(
+    given: dict[str, Any], service: Service, authors: Path, capsys: pytest.CaptureFixture[str]
+):
+    authors.chmod(0o600)
+    write = ["--local", "--write", str(authors)]
+    few_shot = recommending(service, given, "few-shot", "few-shot-2", SHOTS)
+    assert main.run(["advise", "--of", few_shot, *write]) == 0
+    assert authors.read_text("utf-8") == AUTHORS.replace("testData:", f"{SHOWN_EXAMPLES}testData:")
+    assert capsys.readouterr().err.endswith("the prompt with 2 examples; all else in it stays as it was\n")
+    assert [one["content"] for one in messages_of(authors)] == [
+        "Route the ticket.", "refund", "billing", "login", "tech", "invoice",
+    ]  # fmt: skip
+    assert (authors.stat().st_mode & 0o777, sorted(one.name for one in authors.parent.iterdir())) == (
+        0o600, ["tone.prompt.yml", "triage.prompt.yml"],
+    )  # fmt: skip
+
+    assert main.run(["check", str(authors), "--json"]) == 0
+    written = authors.read_bytes()
+    assert main.run(["advise", "--of", few_shot, *write]) == 0
+    assert "has it already: 2 examples" in capsys.readouterr().err
+    assert authors.read_bytes() == written
+
+
+def test_a_parameter_is_set_where_the_author_wrote_it(given: dict[str, Any], service: Service, authors: Path):
+    advice_id = recommending(service, given, "set parameters", "parameters", [])
+    assert main.run(["advise", "--of", advice_id, "--local", "--write", str(authors)]) == 0
+    assert authors.read_text("utf-8") == AUTHORS.replace("temperature: 0}", "temperature: 0, top_p: 0.5}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("{{ ticket }}", "{{ ticket }}!", "is not support.triage@1, which was measured: messages differ"),
+        ("model: weak", "model: better", "model differ"),
+        ("messages:", "mesages:", "is no prompt that can be read"),
+        ("messages:", "examples: &shown []\nmessages:", ""),
+        ("support.tone", "support.none", "no such prompt"),
+        ("testData:", "modelParameters2: {}\ntestData:", "is no prompt that can be read"),
+    ],
+)
+def test_another_prompt_than_the_measured_one_is_left_as_it_is(
+    given: dict[str, Any],
+    service: Service,
+    authors: Path,
+    capsys: pytest.CaptureFixture[str],
+    old: str,
+    new: str,
+    said: str,
+):
+    authors.write_text(text := AUTHORS.replace(old, new), "utf-8")
+    advice_id = recommending(service, given, "few-shot", "few-shot-2", SHOTS)
+    code = main.run(["advise", "--of", advice_id, "--local", "--write", str(authors)])
+    assert (code, authors.read_text("utf-8") == text) == ((2, True) if said else (0, False))
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_would_be_lost_is_named_where_the_file_cannot_be_added_to(
+    given: dict[str, Any], service: Service, authors: Path, capsys: pytest.CaptureFixture[str]
+):
+    text = AUTHORS.replace("{temperature: 0}", "\n  ? temperature\n  : 0")
+    authors.write_text(text, "utf-8")
+    advice_id = recommending(service, given, "set parameters", "parameters", [])
+    assert main.run(["advise", "--of", advice_id, "--local", "--write", str(authors)]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "top_p 0.5 cannot be added to it" in told
+    assert "it would lose name, description, tags, labels, testData, its comments and its includes" in told
+    assert told.endswith("or name a file that is not there. Nothing was written")
+    assert authors.read_text("utf-8") == text
+
+
+def test_what_would_not_pass_the_check_is_not_written(
+    given: dict[str, Any], service: Service, authors: Path, capsys: pytest.CaptureFixture[str]
+):
+    shots = [{"vars": {"ticket": "refund"}, "expected": "sk-" + "ant-api03-" + "a1B2c3D4e5F6g7H8i9J0k1L2m3"}]
+    advice_id = recommending(service, given, "few-shot", "few-shot-2", shots)
+    for path in (authors, authors.with_name("new.prompt.yml")):
+        assert main.run(["advise", "--of", advice_id, "--local", "--write", str(path)]) == 2
+        assert "it would not pass `turnout check`" in capsys.readouterr().err
+    assert authors.read_text("utf-8") == AUTHORS
+    assert not path.exists()
+
+
+def test_a_file_that_cannot_be_replaced_stays_whole(
+    given: dict[str, Any], service: Service, authors: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(_: Path, __: Path) -> None:
+        raise OSError(28, "no space left")
+
+    advice_id = recommending(service, given, "few-shot", "few-shot-2", SHOTS)
+    monkeypatch.setattr(Path, "replace", full)
+    assert main.run(["advise", "--of", advice_id, "--local", "--write", str(authors)]) == 4
+    assert authors.read_text("utf-8") == AUTHORS
+    assert len([*authors.parent.iterdir()]) == 2
+
+
+def test_a_new_file_has_the_words_about_the_prompt_and_moves_no_label(
+    given: dict[str, Any], service: Service, tmp_path: Path
+):
+    advice_id = recommending(service, given, "few-shot", "few-shot-2", SHOTS)
+    path = tmp_path / "deep" / "triage.prompt.yml"
+    assert main.run(["advise", "--of", advice_id, "--local", "--write", str(path)]) == 0
+    source = load_prompt(path.read_text("utf-8"), str(path), "support.triage")
+    assert (source.title, source.labels) == ("Ticket triage", ())
+
+
+# ------------------------------------------------------------------------------------------------ options
+
+
+@pytest.mark.parametrize("option", ["--write=a.prompt.yml", "--html=a.html", "--markdown=a.md", "--open"])
+def test_a_plan_is_written_to_no_file(
+    given: dict[str, Any], service: Service, capsys: pytest.CaptureFixture[str], option: str
+):
+    keep_another(service, given, {"verdict": "planned", "advice_id": "", "plan": [], "untrained": None}, "job_plan")
+    for asked in (("support.triage", "--dry-run"), ("--of", "adv_plan")):
+        assert main.run(["advise", *asked, "--local", option]) == 2
+        said = capsys.readouterr().err
+        assert f"nothing to write for {option.partition('=')[0]}: leave out" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--of", "adv_x", "--minutes", "3", "--look"), "adv_x was asked for already, and --minutes, --look would"),
+        (("s.suite.yml", "--resume"), "--resume goes on with an advice that was begun: name it with --of"),
+        (("s.suite.yml", "--write", "triage.yml"), "--write triage.yml: a prompt's file ends in .prompt.yml"),
+    ],
+)
+def test_options_that_exclude_each_other_are_told(
+    capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
+):
+    assert main.run(["advise", *options, "--local"]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_json_is_the_whole_advice(given: dict[str, Any], capsys: pytest.CaptureFixture[str]):

@@ -256,7 +256,7 @@ def test_every_bad_case_of_many_is_told(project: Project) -> None:
     project.write("suites/support/triage.suite.yml", "prompt: support.triage\ntests: file://../cases/many.jsonl\n")
     faults = project.json("check", exit_code=2)["faults"]
     assert [fault["line"] for fault in faults if fault["rule"] == "variable"] == [*range(1, 251)]
-    assert not any("more is wrong" in fault["message"] for fault in faults)
+    assert not any("more than" in fault["message"] for fault in faults)
 
 
 def test_of_more_faults_than_there_is_room_for_it_is_told_that_there_are_more(
@@ -268,7 +268,9 @@ def test_of_more_faults_than_there_is_room_for_it_is_told_that_there_are_more(
     project.write("suites/support/triage.suite.yml", "prompt: support.triage\ntests: file://../cases/many.jsonl\n")
     faults = project.json("check", exit_code=2)["faults"]
     assert len([fault for fault in faults if fault["rule"] == "variable"]) == 100
-    assert "more is wrong with its cases: the first 100 faults are told" in [fault["message"] for fault in faults]
+    assert "its cases have more than 100 faults: those from there on are not looked for" in [
+        fault["message"] for fault in faults
+    ]
 
 
 def test_every_assertion_that_cannot_fail_is_told(project: Project) -> None:
@@ -343,6 +345,50 @@ def test_a_base_model_that_cannot_be_tuned_is_told_at_its_line(
 def test_a_base_model_that_can_be_tuned_is_fine(project: Project) -> None:
     project.write("suites/support/triage.suite.yml", SUITE + "fallback: {base_model: smollm2-135m}\n")
     project.json("check", "--strict")
+
+
+def test_a_fallback_without_a_base_on_a_model_that_cannot_be_tuned_is_a_warning_with_the_fix(project: Project) -> None:
+    project.write("suites/support/triage.suite.yml", SUITE + "fallback: {rollout: [100]}\n")
+    [fault] = project.json("check")["faults"]
+    assert (Path(fault["path"]).name, fault["line"], fault["level"]) == ("triage.suite.yml", 6, "warning")
+    assert fault["message"] == "fallback: it names no `base_model`, and its prompt's model 'model-a' cannot be tuned"
+    assert fault["fix"] == "write `base_model:` with one that can (smollm2-135m), or `when: never`"
+
+
+@pytest.mark.parametrize(
+    ("fallback", "model"),
+    [("{when: never}", "model-a"), ("{rollout: [100]}", "smollm2-135m"), ("{base_model: smollm2-135m}", "model-a")],
+)
+def test_a_fallback_that_can_tune_or_never_does_is_fine(project: Project, fallback: str, model: str) -> None:
+    project.write("prompts/support/triage.prompt.yml", PROMPT.replace("model-a", model))
+    project.write("suites/support/triage.suite.yml", SUITE + f"fallback: {fallback}\n")
+    project.json("check", "--strict")
+
+
+def test_every_fault_of_a_recipe_is_told_at_its_line_and_stops_a_push_and_a_fine_tune(project: Project) -> None:
+    recipe = "fallback:\n  base_model: smollm2-135m\n  recipe:\n    lr: fast\n    rank: 0\n    epoch: 3\n"
+    path = project.write("suites/support/triage.suite.yml", SUITE + recipe)
+    faults = project.json("check", exit_code=2)["faults"]
+    assert [(fault["line"], fault["message"], fault["fix"]) for fault in faults] == [
+        (9, "fallback.recipe.lr: expected a number above 0 up to 1, found 'fast'", "write 0.001, say"),
+        (10, "fallback.recipe.rank: expected a whole number from 1 up to 512, found 0", "write 16, say"),
+        (11, "unknown key 'fallback.recipe.epoch'", "did you mean 'epochs'?"),
+    ]
+    for command in (("push",), ("finetune", str(path), "--dry-run")):
+        code, _, err = project.run(*command, "--local")
+        assert (code, [fault["message"] in err for fault in faults]) == (2, [True] * 3), err
+
+
+def test_every_fault_of_the_recipe_on_the_command_line_is_told(project: Project) -> None:
+    asked = ("--recipe", "rank", "--recipe", "lr=[", "--recipe", "=3")
+    code, _, err = project.run("finetune", "suites/support/triage.suite.yml", "--local", *asked)
+    assert (code, [text in err for text in ("--recipe rank: expected NAME=VALUE", "--recipe lr", "--recipe =3")]) == (
+        2,
+        [True] * 3,
+    )
+    asked = ("--base", "smollm2-135m", "--recipe", "rank=0", "--recipe", "lr=fast")
+    code, _, err = project.run("finetune", "suites/support/triage.suite.yml", "--local", *asked)
+    assert (code, "recipe.rank: expected" in err, "recipe.lr: expected" in err) == (2, True, True)
 
 
 def test_a_secret_is_found_in_a_file_with_other_faults(project: Project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -174,6 +175,42 @@ def test_it_can_check_only_and_can_be_limited_to_some_suites(
     limited = Looking(project, capsys)
     limited.watcher = Watcher([project.folder / "suites/other.suite.yml"], runs=True, local=True)
     assert [line.partition("@")[0] for line in limited.look()[0][1:]] == ["other"]
+
+
+def test_with_json_each_look_is_a_line_in_the_shape_of_check_with_its_runs_and_all_else_is_on_stderr(
+    project: Project, looking: Looking
+) -> None:
+    looking.watcher = Watcher([], runs=True, local=True, as_json=True)
+
+    out, err = looking.look()
+    first = json.loads(out[0])
+    assert (len(out), FINE in err) == (1, True)
+    assert {key: value for key, value in first.items() if key != "runs"} == {
+        "changed": None, **project.json("check")
+    }  # fmt: skip
+    [run] = first["runs"]
+    assert (run["suite"], run["passed"], run["total"], run["verdict"]) == ("support.triage@1", 2, 2, "pass")
+    assert [run["newly_broken"], run["newly_mended"], run["new_failed"]] == [[], [], []]
+
+    project.write(PROMPT_FILE, PROMPT.replace("{{ ticket }}", "charged: {{ ticket }}"))
+    second = json.loads(looking.look(PROMPT_FILE)[0][0])
+    assert (second["changed"], second["ok"], second["runs"][0]["passed"]) == ([PROMPT_FILE], True, 1)
+    assert len(second["runs"][0]["newly_broken"]) == 1
+
+
+def test_with_json_faults_and_what_is_not_run_for_them_stand_in_the_line(project: Project, looking: Looking) -> None:
+    looking.watcher = Watcher([], runs=True, local=True, as_json=True)
+    project.write(PROMPT_FILE, "modle: \x7f\n")
+    [line] = looking.look()[0]
+    found = json.loads(line)
+    assert (found["ok"], found["prompts"], found["suites"]) == (False, 0, 1)
+    assert found["faults"] == project.json("check", exit_code=2)["faults"]
+    why = "not run before prompt support.triage is mended"
+    assert found["runs"] == [{"suite": "support.triage", "error": why}]
+
+    project.write("turnout.yaml", "servr: {}\n")
+    found = json.loads(looking.look("turnout.yaml")[0][0])
+    assert (found["ok"], found["faults"][0]["message"], found["runs"]) == (False, "unknown key 'servr'", [])
 
 
 @pytest.mark.integration

@@ -8,6 +8,8 @@ from suites.advice.deciding import break_even, recommend
 from suites.advice.report import Spend, Variant, compared
 from tests.suites.advice.conftest import curve, facts, variant
 
+SLOW, DEAR = Spend(p95_ms=900), Spend(cost_per_1k_usd=3.0)
+
 
 def test_contradicting_examples_come_before_all_else():
     found = recommend(facts(contradicting=30, ceiling=0.85, refusals=("30 of 100 …",)))
@@ -135,8 +137,54 @@ def test_bounds_of_time_and_price_rule_a_variant_out():
     dear = variant("lora", 95, spend=Spend(cost_per_1k_usd=3.0))
     found = recommend(facts(variant("prompt", 40), slow, dear, bar=0.9, p95_ms=500, cost_per_1k_usd=1))
     assert found.kind == "cannot say"
-    assert "few-shot: p95 of 900 ms is above the suite's 500 ms" in found.reasons
-    assert "lora: $3 for 1,000 requests is above the suite's $1" in found.reasons
+    good = "it has 95.0% of 100 (88.8% to 97.8%), 55 mended and 0 broken, p = 1.1e-16 after Holm"
+    assert found.reasons[1:4] == (
+        "nothing that keeps the suite's bounds is surely better than the prompt alone",
+        f"few-shot: p95 of 900 ms is above the suite's 500 ms; {good}",
+        f"lora: $3 for 1,000 requests is above the suite's $1; {good}",
+    )
+    assert found.title.startswith("Nothing cheaper that keeps the suite's bounds reaches the threshold")
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (variant("few-shot", 95, spend=Spend(p95_ms=900)), "nothing that keeps the suite's bounds is surely better"),
+        (variant("similar", 95, ships=False), "nothing that can be shipped as it stands is surely better"),
+        (variant("against", 95), "nothing that was asked of the prompt's own model is surely better"),
+        (variant("few-shot", 42, spend=Spend(p95_ms=900)), "nothing that was tried is surely better"),
+        (
+            variant("similar", 95, ships=False, spend=Spend(p95_ms=900)),
+            "nothing that can be shipped as it stands and keeps the suite's bounds is surely better",
+        ),
+    ],
+)
+@pytest.mark.parametrize("bar", [None, 0.99])
+def test_what_is_said_of_all_that_was_tried_is_contrary_to_no_figure(other: Variant, said: str, bar: float | None):
+    found = recommend(facts(variant("prompt", 40), other, bar=bar, p95_ms=500))
+    assert any(reason == f"{said} than the prompt alone" for reason in found.reasons)
+
+
+def test_the_best_that_was_tried_is_the_best_of_those_within_the_bounds_where_a_better_one_is_not():
+    tried = (variant("prompt", 10), variant("few-shot", 95, spend=SLOW), variant("lora", 70))
+    found = recommend(facts(*tried, bar=0.99, p95_ms=500, curve=curve(0.7, 0.708, 0.71, bar=0.99)))
+    assert found.reasons[1].startswith("the best that keeps the suite's bounds, lora, has 70.0% of 100")
+
+
+def test_a_threshold_that_is_reached_by_what_may_be_luck_is_not_called_out_of_reach():
+    found = recommend(facts(variant("prompt", 89), variant("few-shot", 91), bar=0.9, untrained="no"))
+    assert found.title.startswith(
+        "Nothing cheaper that is surely better than the prompt alone reaches the threshold; a fine-tune"
+    )
+
+
+def test_a_cheaper_variant_that_is_good_enough_and_out_of_bounds_or_not_surely_better_is_told():
+    slow = variant("few-shot", 95, spend=SLOW)
+    lora = variant("lora", 96, spend=Spend(p95_ms=100))
+    found = recommend(facts(variant("prompt", 88), variant("parameters", 91), slow, lora, bar=0.9, p95_ms=500))
+    assert found.kind == "fine-tune"
+    assert any("for parameters, which is not surely better than the prompt alone" in reason for reason in found.reasons)
+    assert any(reason.startswith("few-shot: p95 of 900 ms") for reason in found.reasons)
 
 
 def test_a_prompt_that_is_good_and_too_slow_gives_way_to_what_is_as_good_and_fast():
@@ -155,9 +203,6 @@ def test_a_fine_tune_that_the_curve_alone_promises_carries_no_cheaper_variants_k
     assert "which the folds do not show surely" in found.reasons[-1]
     untold = recommend(facts(variant("prompt", 60), shots, bar=0.775, curve=curve(0.6, 0.68, 0.75, bar=0.775)))
     assert (untold.kind, untold.variant) == ("fine-tune", None)
-
-
-SLOW, DEAR = Spend(p95_ms=900), Spend(cost_per_1k_usd=3.0)
 
 
 @pytest.mark.parametrize("accuracies", [(0.8, 0.9, 0.95), (0.6, 0.72, 0.8), (0.7, 0.708, 0.71), (0.7, 0.7)])
@@ -212,6 +257,25 @@ def test_a_model_that_may_have_learnt_the_commonest_label_alone_is_told_as_that(
     sure = recommend(facts(*tried, bar=0.9, commonest="ham", always="1" * 20 + "0" * 30))
     assert "always answering" not in " ".join(sure.reasons)
     assert recommend(facts(*tried, bar=0.9)).reasons == sure.reasons  # free text has no commonest label
+
+
+@pytest.mark.parametrize("bar", [None, 0.75])
+def test_a_prompt_that_always_answers_the_commonest_label_is_shipped_with_the_warning_first(bar: float | None):
+    labels = {"commonest": "ham", "always": "1" * 80 + "0" * 20}
+    found = recommend(facts(variant("prompt", 80), variant("few-shot", 81), bar=bar, **labels))
+    assert (found.kind, found.variant) == ("ship the prompt", "prompt")
+    assert found.reasons[0] == (
+        "always answering 'ham' would have 80.0% of 100 right: it is not sure that prompt tells the other answers apart,"
+        " so collect examples of those"
+    )
+
+
+def test_a_fine_tune_that_the_curve_alone_promises_is_held_against_the_commonest_label_too():
+    tried = (variant("prompt", 60), variant("lora", 61, forecast=0.779))
+    labels = {"commonest": "ham", "always": "1" * 61 + "0" * 39}
+    found = recommend(facts(*tried, bar=0.775, curve=curve(0.6, 0.68, 0.75, bar=0.775), **labels))
+    assert found.kind == "fine-tune"
+    assert found.reasons[0].startswith("always answering 'ham' would have 61.0% of 100 right")
 
 
 # ------------------------------------------------------------------------------------------------ break-even
