@@ -164,9 +164,9 @@ def test_a_dry_run_plans_and_trains_nothing(service: Service):
 
 
 def test_an_attempt_that_learnt_too_little_is_followed_by_one_that_the_diagnosis_changes(service: Service):
-    given = ("lr=0.0005", "epochs=6", "min_steps=1")
+    given = ("lr=0.0005", "epochs=6", "min_steps=1", "seed=0")
     options = [option for one in given for option in ("--recipe", one)]
-    code, job = service.turnout("finetune", PROMPT, *options, "--attempts", "2", "--minutes", "0.4", "--watch")
+    code, job = service.turnout("finetune", PROMPT, *options, "--attempts", "2", "--minutes", "2", "--watch")
     assert job["status"] == "succeeded", job["error"]
     first, second = job["result"]["attempts"]
     assert first["verdict"] == "no_gain"

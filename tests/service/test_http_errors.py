@@ -100,6 +100,7 @@ def test_no_error_is_made_outside_the_tree() -> None:
 
     assert strays == {
         "prompts/errors.py:TurnoutError",
+        "service/advising/editing.py:NotEditable",  # becomes a BadInput that names the file
         "service/client/turnout/errors.py:BadSelector",  # what users import has a tree of its own
         "service/client/turnout/errors.py:TurnoutError",
         "finetune/data/inversion.py:NotInvertibleError",  # becomes a fault of its file
