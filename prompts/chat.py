@@ -10,13 +10,17 @@ Works on any tokenizer of transformers; imports none of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from prompts.chat_template import render_chat
+from prompts.chat_template import render_chat, template_of
 from prompts.errors import BadInput
 
 _SENTINEL = "\ue000{}\ue001"  # private-use characters: no template trims or changes them
+_MOST_KNOWN = 4096  # characters of roles, names and tool calls: longer conversations are not remembered
 
 
 def special_texts(tokenizer: Any) -> tuple[str, ...]:
@@ -35,18 +39,60 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list
     token stands in a message outside of its content.
     """
     contents = [_text(message) for message in messages]
-    special = _special(tokenizer)
-    _refuse_special_fields(messages, special.values())
-    sentinels = [_SENTINEL.format(index) for index in range(len(contents))]
-    frame = _render(tokenizer, messages, sentinels)
-    if not any(text in content for content in contents for text in special.values()):
+    frame = _frame(tokenizer, messages)
+    if not any(text in content for content in contents for text in frame.special):
         whole = _encode(tokenizer, _render(tokenizer, messages, contents))
-        # a chat template may cut a content to pieces that together read as a special token, and some tokenizers
-        # take other letters for one: the count tells
-        counted = special.keys() - {tokenizer.unk_token_id}  # which stands for letters that the tokenizer lacks
-        if _count(whole, counted) == _count(_encode(tokenizer, frame), counted):
+        if frame.count(whole) == frame.has:
             return whole
-    return _encode_around(tokenizer, frame, dict(zip(sentinels, contents, strict=True)))
+    sentinels = _sentinels(messages)
+    return _encode_around(
+        tokenizer, _render(tokenizer, messages, sentinels), dict(zip(sentinels, contents, strict=True))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """The special tokens around the contents of a conversation, whatever these are.
+
+    A chat template may cut a content to pieces that together read as a special token, and some tokenizers take other
+    letters for one: that the whole text `has` as many `counted` ones tells that none did.
+    """
+
+    special: tuple[str, ...]
+    counted: frozenset[int]
+    has: int
+
+    def count(self, ids: Sequence[int]) -> int:
+        return sum(index in self.counted for index in ids)
+
+
+def _frame(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> _Frame:
+    """That of `messages`, remembered by all that is not content: rendering and encoding it takes as long as the messages."""
+    fields = [{key: value for key, value in message.items() if key != "content"} for message in messages]
+    try:
+        known = json.dumps(fields)
+    except (TypeError, ValueError):
+        known = ""
+    if not known or len(known) > _MOST_KNOWN:
+        return _new_frame(tokenizer, fields)
+    return _known_frame(tokenizer, template_of(tokenizer), known)
+
+
+@functools.lru_cache(maxsize=64)
+def _known_frame(tokenizer: Any, _template: str, fields: str) -> _Frame:
+    return _new_frame(tokenizer, json.loads(fields))
+
+
+def _new_frame(tokenizer: Any, fields: Sequence[Mapping[str, Any]]) -> _Frame:
+    special = _special(tokenizer)
+    _refuse_special_fields(fields, special.values())
+    counted = frozenset(special.keys() - {tokenizer.unk_token_id})  # which stands for letters that the tokenizer lacks
+    frame = _Frame(tuple(special.values()), counted, 0)
+    return replace(frame, has=frame.count(_encode(tokenizer, _render(tokenizer, fields, _sentinels(fields)))))
+
+
+def _sentinels(messages: Sequence[object]) -> list[str]:
+    return [_SENTINEL.format(index) for index in range(len(messages))]
 
 
 def encode_answer(tokenizer: Any, answer: str) -> list[int]:
@@ -66,10 +112,6 @@ def end_of_turn(tokenizer: Any) -> int:
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _count(ids: Sequence[int], wanted: Set[int]) -> int:
-    return sum(index in wanted for index in ids)
 
 
 def _text(message: Mapping[str, Any]) -> str:

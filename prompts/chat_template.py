@@ -39,7 +39,7 @@ def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, opens_
     named = {name: _text(value) for name, value in tokenizer.special_tokens_map.items()}
     try:
         return rendered(
-            _compiled(_template_of(tokenizer)),
+            _compiled(template_of(tokenizer)),
             {
                 **named,
                 "messages": [dict(message) for message in messages],
@@ -53,7 +53,8 @@ def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, opens_
         raise BadInput(f"the model's chat template refused the messages: {error}", param="messages") from error
 
 
-def _template_of(tokenizer: Any) -> str:
+def template_of(tokenizer: Any) -> str:
+    """The source of a tokenizer's chat template. Raises BadInput where it has none."""
     found = tokenizer.chat_template
     if isinstance(found, Mapping):
         found = found.get("default")

@@ -40,7 +40,8 @@ _LOG = logging.getLogger(__name__)
 SAFETY = 4.0  # a flip needs two logits off by half their distance each: twice the noise; twice that for the unmeasured
 IDLE_S = 0.5
 _HELD_CHOICES = 64
-_TAKING_IN_S = 0.02  # a turn: those who are being answered wait no longer for texts of others to become tokens
+_TAKING_IN_S = 0.02  # a turn: those who are being answered wait no longer for texts of others to become tokens …
+_TAKING_IN_ALONE_S = 0.5  # … and cases of runs so long: what is taken in together is computed together
 _Arrival = tuple[int, int, float, Ask, Future[Answer], Listener | None]  # by priority, then in turn
 _Steps = Callable[[], Iterator[None]]
 
@@ -213,8 +214,8 @@ class Generator:
     # ---------------------------------------------------------------------------- requests in
 
     def _take_in(self) -> None:
-        until = time.monotonic() + _TAKING_IN_S
-        while self._arrived and (time.monotonic() < until or not self._schedule.is_busy):
+        began, schedule = time.monotonic(), self._schedule
+        while self._arrived and (not schedule.is_busy or time.monotonic() - began < self._taking_in_s()):
             with self._wake:
                 _, arrival, born, ask, future, listener = heappop(self._arrived)
             if future.cancelled():
@@ -231,6 +232,9 @@ class Generator:
             future.add_done_callback(lambda _, one=request: self._count(one))  # type: ignore[misc]
             for job in jobs:
                 self._schedule.waiting.add(job)
+
+    def _taking_in_s(self) -> float:
+        return _TAKING_IN_S if self._schedule.is_watched else _TAKING_IN_ALONE_S
 
     def _make_request(
         self, arrival: int, born: float, ask: Ask, future: Future[Answer], listener: Listener | None

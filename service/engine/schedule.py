@@ -63,6 +63,15 @@ class Schedule:
     def is_busy(self) -> bool:
         return bool(self._live or self._alone or self._again or len(self.waiting))
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody waits for an answer, under way or to come: of runs nobody does."""
+        return self._answers_somebody or any(priority <= 0 for priority in self.waiting.by_priority())
+
+    @property
+    def _answers_somebody(self) -> bool:
+        return self._live is not None and any(job.priority <= 0 for job in self._live.live)
+
     def turn(self) -> None:
         """Drop who is gone, let others in, and give every row one token."""
         self._drop_gone()
@@ -119,8 +128,7 @@ class Schedule:
     # ---------------------------------------------------------------------------- who joins
 
     def _admit(self) -> None:
-        urgent = any(job.priority <= 0 for job in self._live.live) if self._live else False
-        budget = SMALL_GROUP_TOKENS if urgent else GROUP_TOKENS
+        budget = SMALL_GROUP_TOKENS if self._answers_somebody else GROUP_TOKENS
         while budget > 0 and (head := self.waiting.next(lambda job: self._room(job) > 0)) is not None:
             if (not self._begun and self._is_too_few(head)) or not self._fits(head):
                 break

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prompts import chat
 from prompts.chat import encode_answer, encode_prompt, end_of_turn, special_texts
 from prompts.errors import BadInput
 from prompts.prompt import PromptContent, compile_prompt
@@ -38,6 +39,22 @@ def test_plain_messages_are_encoded_as_other_servers_of_the_model_do(tokenizer):
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert text.endswith("<|im_start|>assistant\n")
     assert encode_prompt(tokenizer, messages) == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_what_stands_around_contents_is_rendered_once_for_all_of_the_same_roles_and_template(
+    tokenizer, own_template, monkeypatch
+):
+    made = []
+    new = chat._new_frame
+    monkeypatch.setattr(chat, "_new_frame", lambda *given: made.append(given) or new(*given))
+    own_template("{% for m in messages %}<|im_start|>{{ m.content }}{% endfor %}")
+    for content in ("a", ATTACK, "b"):
+        assert encode_prompt(tokenizer, turns(("user", content)))[0] == START
+    assert len(made) == 1
+    encode_prompt(tokenizer, turns(("system", "a")))
+    own_template("{% for m in messages %}<|im_start|><|im_start|>{{ m.content }}{% endfor %}")
+    assert encode_prompt(tokenizer, turns(("user", "a")))[:2] == [START, START]
+    assert len(made) == 3
 
 
 def test_what_looks_like_a_special_token_in_a_content_is_plain_text(tokenizer):

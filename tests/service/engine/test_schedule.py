@@ -77,29 +77,43 @@ def test_a_flooding_prompt_does_not_starve_another(generator: Any) -> None:
     assert max(order.index(f"other {number}") for number in range(3)) < 14
 
 
-def test_a_flood_that_arrives_is_taken_in_between_tokens_and_the_urgent_first(
-    generator: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken_in: list[list[str]] = [[]]
+@pytest.fixture
+def taken_in(generator: Any, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The texts that become tokens in each turn; each takes a quarter of what a turn gives them while somebody waits."""
+    found: list[list[str]] = [[]]
     encode, turn = generator._model.encode, generator._schedule.turn
 
     def slowly(messages: Any) -> Any:
         text = messages[0]["content"]
         if text.startswith(("case", "person")):  # not what the tolerance is measured with
-            time.sleep(0.005)  # four of them are a turn's share
-            taken_in[-1].append(text)
+            time.sleep(0.005)
+            found[-1].append(text)
         return encode(messages)
 
     def next_turn() -> None:
         turn()
-        taken_in.append([])
+        found.append([])
 
     monkeypatch.setattr(generator._model, "encode", slowly)
     monkeypatch.setattr(generator._schedule, "turn", next_turn)
-    order = ended(generator, [*(ask(f"case {number}", priority=10) for number in range(25)), ask("person")])
+    return found
+
+
+def test_a_flood_that_arrives_is_taken_in_between_tokens_and_the_urgent_first(
+    generator: Any, taken_in: list[list[str]]
+) -> None:
+    order = ended(generator, [*(ask(f"case {number}", priority=10) for number in range(25)), long("person")])
     assert len(order) == 26
-    assert max(map(len, taken_in)) <= 5
-    assert next(turn for turn in taken_in if turn)[0] == "person"
+    turns = [turn for turn in taken_in if turn]
+    assert turns[0][0] == "person"
+    assert max(map(len, turns[:3])) <= 5  # as long as the person waits
+
+
+def test_cases_for_which_nobody_waits_are_taken_in_and_computed_together(
+    generator: Any, taken_in: list[list[str]]
+) -> None:
+    assert len(ended(generator, [ask(f"case {number}", priority=10) for number in range(25)])) == 25
+    assert max(map(len, taken_in)) > 10
 
 
 def test_a_full_queue_says_when_to_come_again_and_keeps_room_for_those_who_wait(generator: Any) -> None:
