@@ -15,9 +15,9 @@ from service.store import routes
 from service.store.tables import ADAPTER, CASE_RESULT, EVIDENCE, LOOK, ROUTE_REVISION
 from tests.integration.conftest import PROMPT, Home, processes_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
-TIMEOUT_S = 240.0
-SLOW = ("before and while it trains", "while it decides", "after a while")
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+TIMEOUT_S = 400.0
+SLOW = ("before and while it trains", "while it is compared", "while it decides", "after a while")
 
 Moment = tuple[str, str]  # who is killed, and after which event of the job
 SCRIPTS: dict[str, list[Moment]] = {
