@@ -159,7 +159,13 @@ def test_a_record_of_another_spec_is_not_taken_for_this_ones(make_spec: MakeSpec
     assert not any(event["type"] == "resumed" for event in events_of(other))
 
 
-@pytest.mark.parametrize("kind", ["started", "evaluated", "trial", "checkpoint"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("trial", "checkpoint"),
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("started", "evaluated")),  # a process each
+    ],
+)
 def test_a_cancel_anywhere_in_a_search_ends_within_two_seconds_and_is_told(make_spec: MakeSpec, kind: str):
     spec = searching(make_spec, "cancelled")
     spec = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"min_steps": 40})})

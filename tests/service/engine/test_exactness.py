@@ -109,7 +109,7 @@ def test_a_suite_s_shared_prefix_is_computed_once_for_each_adapter_and_held_for_
         return prefill(adapter, own, prefix)
 
     monkeypatch.setattr(forward, "prefill", counted)
-    rule = "Say what the customer wants, in one word of your own choice and in small letters."
+    rule = "Say what the customer wants, in one word of your own choice and in small letters. " * 3
 
     def run() -> dict[str | None, int]:
         computed.clear()
@@ -124,4 +124,5 @@ def test_a_suite_s_shared_prefix_is_computed_once_for_each_adapter_and_held_for_
     own = len("10<|im_end|>\n<|im_start|>assistant\n") - len("<|im_end|><|im_start|>") + 2  # tokens are bytes here
     for kind in (None, "a5"):
         assert second[kind] <= 40 * (own + 2)
-        assert len(rule) < first[kind] - second[kind] < 2 * len(rule)
+        # who goes with whom decides whether a first letter of the ticket's number is shared, too: 40 at most
+        assert len(rule) - 40 < first[kind] - second[kind] < 2 * len(rule) - 40
