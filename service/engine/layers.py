@@ -30,7 +30,20 @@ class Linear:
     bias: Tensor | None
 
 
-Block = tuple[Linear, ...]  # linear layers of the same input
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Linear layers of the same input; `joined` is all of them in one, where their weights were laid out anew.
+
+    One product in place of three is asked of a machine's threads once: on a virtual machine to wake them may take as long
+    as the product.
+    """
+
+    parts: tuple[Linear, ...]
+    joined: Linear | None = None
+
+    @property
+    def widths(self) -> list[int]:
+        return [len(one.weight) for one in self.parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +68,15 @@ class Layer:
     """One decoder layer."""
 
     attention_norm: Tensor  # (C,)
-    q: Linear
-    k: Linear
-    v: Linear
-    o: Linear
+    qkv: Block
+    o: Block
     mlp_norm: Tensor  # (C,)
-    gate: Linear
-    up: Linear
-    down: Linear
+    gate_up: Block
+    down: Block
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        return (self.q, self.k, self.v), (self.o,), (self.gate, self.up), (self.down,)
+        return self.qkv, self.o, self.gate_up, self.down
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +120,7 @@ class Decoder:
         epsilon = float(body.norm.variance_epsilon)
         self.shape = Shape(config.num_attention_heads, groups, width, float(attention.scaling), epsilon)
         self.layers = [_layer(layer, f"model.layers.{index}") for index, layer in enumerate(body.layers)]
-        self.head = Linear("lm_head", network.lm_head.weight, network.lm_head.bias)
+        self.head = Block((Linear("lm_head", network.lm_head.weight, network.lm_head.bias),))
         self.norm: Tensor = body.norm.weight
         self.embeddings: Tensor = body.embed_tokens.weight
         self.is_packed = False
@@ -119,11 +129,13 @@ class Decoder:
     @property
     def blocks(self) -> list[Block]:
         """All that an adapter may be laid over."""
-        return [*(block for layer in self.layers for block in layer.blocks), (self.head,)]
+        return [*(block for layer in self.layers for block in layer.blocks), self.head]
 
     def pack(self) -> None:
         """Lay the linear layers' weights out anew, as products read them fastest: as much memory again, of our own."""
-        self.layers = [_packed_layer(layer) for layer in self.layers]
+        *others, last = self.layers  # the last one's queries are asked for apart
+        self.layers = [*(_packed_layer(one, _packed(one.qkv)) for one in others)]
+        self.layers.append(_packed_layer(last, _packed_apart(last.qkv)))
         self.head = _packed(self.head)
         self.is_packed = True
 
@@ -135,29 +147,30 @@ class Decoder:
 
     def queries(self, layer: Layer, h: Tensor, turns: Turns, laid: Sequence[Laid]) -> Tensor:
         """h [T, C] to [T, heads, D], turned to their positions."""
-        (q,) = products(h, (layer.q,), laid)
+        (q,) = products(h, Block(layer.qkv.parts[:1]), laid)
         return turned(q.view(len(h), self.shape.heads, -1), turns)
 
     def keys_values(self, layer: Layer, h: Tensor, turns: Turns, laid: Sequence[Laid]) -> tuple[Tensor, Tensor]:
         """h [T, C] to keys and values [T, groups, D]; the keys turned."""
-        k, v = (each.view(len(h), self.shape.groups, -1) for each in products(h, (layer.k, layer.v), laid))
+        found = products(h, Block(layer.qkv.parts[1:]), laid)
+        k, v = (each.view(len(h), self.shape.groups, -1) for each in found)
         return turned(k, turns), v
 
     def heads(self, layer: Layer, h: Tensor, turns: Turns, laid: Sequence[Laid]) -> tuple[Tensor, Tensor, Tensor]:
         """`queries` and `keys_values` together."""
-        q, k, v = (each.view(len(h), -1, self.shape.width) for each in products(h, (layer.q, layer.k, layer.v), laid))
+        q, k, v = (each.view(len(h), -1, self.shape.width) for each in products(h, layer.qkv, laid))
         return turned(q, turns), turned(k, turns), v
 
     def after_attention(self, layer: Layer, x: Tensor, attended: Tensor, laid: Sequence[Laid]) -> Tensor:
         """x [T, C] and what its heads saw [T, heads × D] to the layer's output. x is not to be read again."""
         x = add_product(x, attended, layer.o, laid)
         h = normed(x, layer.mlp_norm, self.shape.epsilon)
-        gate, up = products(h, (layer.gate, layer.up), laid)
-        return add_product(x, F.silu(gate, inplace=True).mul_(up), layer.down, laid)
+        gate, up = products(h, layer.gate_up, laid)
+        return add_product(x, F.silu(gate, inplace=True) * up, layer.down, laid)  # in one piece again
 
     def logits(self, x: Tensor, laid: Sequence[Laid]) -> Tensor:
         """x [T, C] to [T, vocabulary], in fp32 or wider."""
-        (found,) = products(normed(x, self.norm, self.shape.epsilon), (self.head,), laid)
+        (found,) = products(normed(x, self.norm, self.shape.epsilon), self.head, laid)
         return found if found.dtype == torch.float64 else found.float()
 
 
@@ -176,19 +189,34 @@ def is_known(network: Any) -> bool:
 
 def _layer(layer: Any, name: str) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
-    q, k, v, o = (_linear(attention, f"{name}.self_attn", part) for part in ("q_proj", "k_proj", "v_proj", "o_proj"))
-    gate, up, down = (_linear(mlp, f"{name}.mlp", part) for part in ("gate_proj", "up_proj", "down_proj"))
-    before, after = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
-    return Layer(before, q, k, v, o, after, gate, up, down)
+    qkv, o, gate_up, down = (
+        Block(tuple(_linear(parent, f"{name}.{called}", part) for part in parts))
+        for parent, called, parts in (
+            (attention, "self_attn", ("q_proj", "k_proj", "v_proj")),
+            (attention, "self_attn", ("o_proj",)),
+            (mlp, "mlp", ("gate_proj", "up_proj")),
+            (mlp, "mlp", ("down_proj",)),
+        )
+    )
+    return Layer(layer.input_layernorm.weight, qkv, o, layer.post_attention_layernorm.weight, gate_up, down)
 
 
-def _packed_layer(layer: Layer) -> Layer:
-    q, k, v, o, gate, up, down = (_packed(one) for block in layer.blocks for one in block)
-    return replace(layer, q=q, k=k, v=v, o=o, gate=gate, up=up, down=down)
+def _packed_layer(layer: Layer, qkv: Block) -> Layer:
+    return replace(layer, qkv=qkv, o=_packed(layer.o), gate_up=_packed(layer.gate_up), down=_packed(layer.down))
 
 
-def _packed(one: Linear) -> Linear:
-    return replace(one, weight=packed(one.weight))
+def _packed(block: Block) -> Block:
+    """Joined and laid out anew; the parts stay what they are, which is no memory of our own."""
+    weights = [one.weight for one in block.parts]
+    biases = [one.bias for one in block.parts if one.bias is not None]
+    if biases and len(biases) < len(weights):
+        return _packed_apart(block)
+    weight = packed(torch.cat(weights) if len(weights) > 1 else weights[0])
+    return replace(block, joined=Linear("", weight, torch.cat(biases) if biases else None))
+
+
+def _packed_apart(block: Block) -> Block:
+    return Block(tuple(replace(one, weight=packed(one.weight)) for one in block.parts))
 
 
 def _linear(parent: Any, name: str, part: str) -> Linear:
@@ -201,23 +229,27 @@ def _linear(parent: Any, name: str, part: str) -> Linear:
 
 def products(x: Tensor, block: Block, laid: Iterable[Laid]) -> list[Tensor]:
     """For each layer of a block x Wᵀ + bias, and + x A B where an adapter is laid."""
-    outs = [product(x, of.weight, of.bias) for of in block]
+    if block.joined is not None:
+        outs = list(torch.split(product(x, block.joined.weight, block.joined.bias), block.widths, -1))
+    else:
+        outs = [product(x, of.weight, of.bias) for of in block.parts]
     _lay(outs, x, block, laid)
     return outs
 
 
-def add_product(into: Tensor, x: Tensor, of: Linear, laid: Iterable[Laid]) -> Tensor:
-    """The same of one layer added to `into`, which is not to be read again."""
+def add_product(into: Tensor, x: Tensor, block: Block, laid: Iterable[Laid]) -> Tensor:
+    """The same of a block of one layer added to `into`, which is not to be read again."""
+    of = block.joined or block.parts[0]
     out = added_product(into, x, of.weight)
     if of.bias is not None:
         out.add_(of.bias)
-    _lay([out], x, (of,), laid)
+    _lay([out], x, block, laid)
     return out
 
 
 def _lay(outs: Sequence[Tensor], x: Tensor, block: Block, laid: Iterable[Laid]) -> None:
     for over in laid:
-        lows = [(out, over.lora[of.name]) for out, of in zip(outs, block, strict=True) if of.name in over.lora]
+        lows = [(out, over.lora[of.name]) for out, of in zip(outs, block.parts, strict=True) if of.name in over.lora]
         if not lows:
             continue
         first = lows[0][1].start

@@ -24,18 +24,18 @@ def read_lora(files: AdapterFiles, blocks: Sequence[Block]) -> Lora:
     from safetensors.torch import load_file
 
     weights = load_file(files.weights)
-    kept = [tuple(one for one in block if _is_target(one.name, files.target_modules)) for block in blocks]
+    kept = [tuple(one for one in block.parts if _is_target(one.name, files.target_modules)) for block in blocks]
     _check_names(files, [one for block in kept for one in block], weights)
     check_finite(files, weights)
     return {name: low for block in kept if block for name, low in _lows(files, block, weights)}
 
 
-def _lows(files: AdapterFiles, block: Block, weights: Mapping[str, Tensor]) -> list[tuple[str, Low]]:
-    pairs = [_pair(files, one, weights) for one in block]
+def _lows(files: AdapterFiles, parts: Sequence[Linear], weights: Mapping[str, Tensor]) -> list[tuple[str, Low]]:
+    pairs = [_pair(files, one, weights) for one in parts]
     a, rank = torch.cat([a for a, _ in pairs], 1), files.rank
     return [
         (one.name, Low(a, at * rank, (at + 1) * rank, b))
-        for at, (one, (_, b)) in enumerate(zip(block, pairs, strict=True))
+        for at, (one, (_, b)) in enumerate(zip(parts, pairs, strict=True))
     ]
 
 

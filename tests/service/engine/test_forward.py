@@ -86,9 +86,10 @@ def test_rows_of_any_length_compute_what_transformers_computes_for_each(network:
 def test_weights_laid_out_anew_give_the_same(network: Any) -> None:
     narrow = copy.deepcopy(network).float()
     decoder = Decoder(narrow)
-    own = decoder.head.weight
+    own = decoder.head.parts[0].weight
     decoder.pack()
-    assert (decoder.head.weight is own) == (products.packed(own) is own)  # where oneDNN is not asked it stays
+    assert decoder.head.joined is not None
+    assert (decoder.head.joined.weight is own) == (products.packed(own) is own)  # where oneDNN is not asked it stays
     forward = OwnForward(decoder)
     prefix = forward.prefix_of(forward.prefill(None, [SHARED], NO_PREFIX), SHARED)
     rows = forward.advance(forward.prefill(None, OWN, prefix), [1, 2, 3, 4])
@@ -167,7 +168,15 @@ def with_lora(network: Any, seed: int) -> Any:
     return model.double().eval()
 
 
-@pytest.mark.parametrize("path", [lambda n: OwnForward(Decoder(n)), lambda n: WholeForward(n, Windows())])
+def packed_forward(network: Any) -> OwnForward:
+    decoder = Decoder(network)
+    decoder.pack()
+    return OwnForward(decoder)
+
+
+@pytest.mark.parametrize(
+    "path", [lambda n: OwnForward(Decoder(n)), packed_forward, lambda n: WholeForward(n, Windows())]
+)
 def test_rows_of_the_base_and_of_adapters_go_together(
     network: Any, tuned: tuple[list[Any], list[AdapterFiles]], path: Callable[[Any], Any]
 ) -> None:
