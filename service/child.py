@@ -9,19 +9,15 @@ from collections.abc import Mapping
 from service.errors import CannotRun
 
 LOCAL_PACKAGES = ("torch", "transformers", "peft", "gguf", "llguidance")
-# Some 20 µs, which is what lies between two products of a layer. To wake a thread costs a virtual machine some 100 µs: a
-# decoding step of 64 rows took 450 ms without, 350 with, and 275 with 20,000, which a busy neighbour made 1,160.
-SPINS = "1000"
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS|DSN|DATABASE_URL|STORAGE_URL|JOBS_URL)$", re.IGNORECASE)
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment for a child that needs no secret: without the variables whose names say that they hold one.
 
-    Threads that wait spin only a moment (else a busy neighbour slows them several times), and nothing asks a model hub.
+    Threads that wait do not spin (a busy neighbour would slow them several times), and nothing asks a model hub.
     """
     kept = {name: value for name, value in environment.items() if not _SECRET.search(name)}
-    kept.setdefault("GOMP_SPINCOUNT", SPINS)
     kept.update(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", PYTHONUNBUFFERED="1")
     return kept
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from prompts.errors import TurnoutError
 from service import arenas
-from service.child import SPINS
 from service.engine.spec import StartFile
 
 _COLLECT_AFTER = (100_000, 20, 20)  # objects: Python's 700 cost a fifth of the start, which makes no garbage
@@ -34,9 +33,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("usage: python -P -m service.engine START.json\n")
         return 2
-    # Read by OpenMP when torch is first imported, as `child_environment` sets it: waiting threads soon sleep.
+    # Read by OpenMP when torch is first imported: waiting threads sleep in place of spinning beside other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KEPT_PRODUCTS))
     gc.set_threshold(*_COLLECT_AFTER)
     arenas.use_one_and_keep(_KEPT_BYTES)

@@ -206,11 +206,12 @@ def _packed_layer(layer: Layer, qkv: Block) -> Layer:
 
 
 def _packed(block: Block) -> Block:
-    """Joined and laid out anew; the parts stay what they are, which is no memory of our own."""
+    """Joined and laid out anew; the parts stay what they are, which is no memory of our own.
+
+    In these families all of a block have a bias, or none.
+    """
     weights = [one.weight for one in block.parts]
     biases = [one.bias for one in block.parts if one.bias is not None]
-    if biases and len(biases) < len(weights):
-        return _packed_apart(block)
     weight = packed(torch.cat(weights) if len(weights) > 1 else weights[0])
     return replace(block, joined=Linear("", weight, torch.cat(biases) if biases else None))
 

@@ -16,7 +16,15 @@ import pytest
 
 from service.child import child_environment
 from service.engine import process
-from service.engine.process import EngineAddress, EngineLease, EngineSpec, ensure_engine, is_alive, is_healthy
+from service.engine.process import (
+    EngineAddress,
+    EngineLease,
+    EngineSpec,
+    engine_environment,
+    ensure_engine,
+    is_alive,
+    is_healthy,
+)
 from service.errors import EngineFailed
 
 
@@ -79,10 +87,13 @@ def test_an_engine_that_is_slow_to_say_so_is_not_taken_for_dead(monkeypatch: pyt
 def test_secrets_are_not_handed_to_the_child() -> None:
     given = {"OPENAI_API_KEY": "a", "hf_token": "b", "DB_PASSWORD": "c", "MY_SECRET": "d", "PATH": "/bin"}
     kept = child_environment(given)
-    set_here = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM", "PYTHONUNBUFFERED"}
-    assert set(kept) == {"PATH"} | set_here
+    assert set(kept) == {"PATH", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM", "PYTHONUNBUFFERED"}
     assert kept["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert child_environment({"GOMP_SPINCOUNT": "7"})["GOMP_SPINCOUNT"] == "7"
+
+
+def test_an_engine_s_threads_wait_as_long_as_its_user_says_else_a_moment() -> None:
+    assert engine_environment({}) == {**child_environment({}), "GOMP_SPINCOUNT": "1000"}
+    assert engine_environment({"GOMP_SPINCOUNT": "7"})["GOMP_SPINCOUNT"] == "7"
 
 
 @pytest.mark.integration
