@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prompts.errors import TurnoutError
@@ -19,12 +19,14 @@ DROP_SHARE = 4  # rows that are done go once they are a quarter: to move the oth
 class Batch:
     """Jobs and their rows, in the same order; None is a row whose job is done.
 
-    `exact` says that the one job is computed as it is when asked alone.
+    `tokens` are what the rows go on with: given to their jobs, and not computed yet. `exact` says that the one job is
+    computed as it is when asked alone.
     """
 
     jobs: list[Job | None]
     rows: Any  # of `forward.Rows`
     exact: bool
+    tokens: list[int]
     steps_since_join: int = 0
 
     def __len__(self) -> int:
@@ -35,29 +37,55 @@ class Batch:
         return [job for job in self.jobs if job is not None]
 
 
-def step(model: LoadedModel, batch: Batch, tolerances: Sequence[float]) -> tuple[Batch | None, list[Job]]:
-    """Give each job its next token; gives what goes on, and the jobs that were too close to call.
+Tolerances = Mapping[str | None, float]  # by adapter
+
+
+def begin(
+    model: LoadedModel, jobs: Sequence[Job], rows: Any, tolerances: Tolerances, *, exact: bool
+) -> tuple[Batch | None, list[Job]]:
+    """Give each job the first token after `rows`, its computed prompt; gives what goes on, and the jobs that were too
+    close to call.
 
     A job that has to be answered the same each time, and whose best two tokens lie within its tolerance, might be answered
     otherwise when asked alone, so it has to be asked alone: in a batch matrix products add their terms in another order.
     """
+    return _picked(model, Batch([*jobs], rows, exact, []), tolerances)
+
+
+def step(model: LoadedModel, batch: Batch, tolerances: Tolerances) -> tuple[Batch | None, list[Job]]:
+    """Compute one token more of each row and give each job the next; gives what `begin` does."""
     for index, job in enumerate(batch.jobs):
         if job is not None and job.request.is_over:
             batch.jobs[index] = None
-    picks = next_picks(batch.rows.logits, batch.jobs, tolerances)
-    jobs: list[Job | None] = []
+    going = _without_done(batch)
+    if going is None:
+        return None, []
+    going.rows = decoding.advance(model, going.rows, going.tokens)
+    going.steps_since_join += 1
+    return _picked(model, going, tolerances)
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The rows of all in one batch, which moves them."""
+    rows = decoding.join([batch.rows for batch in batches])
+    jobs = [job for batch in batches for job in batch.jobs]
+    return Batch(jobs, rows, exact=False, tokens=[token for batch in batches for token in batch.tokens])
+
+
+def _picked(model: LoadedModel, batch: Batch, tolerances: Tolerances) -> tuple[Batch | None, list[Job]]:
+    borne = [0.0 if job is None or batch.exact else tolerances[job.adapter] for job in batch.jobs]
+    picks = next_picks(batch.rows.logits, batch.jobs, borne)
     doubtful = []
-    for job, pick, tolerance in zip(batch.jobs, picks, tolerances, strict=True):
-        going = None
+    for index, (job, pick, tolerance) in enumerate(zip(batch.jobs, picks, borne, strict=True)):
         if job is None:
-            pass
-        elif not batch.exact and is_repeatable(job.ask) and pick.lead < tolerance:
+            continue
+        if not batch.exact and is_repeatable(job.ask) and pick.lead < tolerance:
             doubtful.append(job)
         elif not _is_whole(model, job, pick):
-            going = job
-        jobs.append(going)
-    after = Batch(jobs, batch.rows, batch.exact, batch.steps_since_join + 1)
-    return _after(model, after, [pick.token for pick in picks]), doubtful
+            continue
+        batch.jobs[index] = None
+    batch.tokens = [pick.token for pick in picks]
+    return _without_done(batch), doubtful
 
 
 def _is_whole(model: LoadedModel, job: Job, pick: Pick) -> bool:
@@ -71,17 +99,16 @@ def _is_whole(model: LoadedModel, job: Job, pick: Pick) -> bool:
         return True
 
 
-def _after(model: LoadedModel, batch: Batch, tokens: list[int]) -> Batch | None:
+def _without_done(batch: Batch) -> Batch | None:
+    """The batch without rows whose job is done, once those are enough to be worth it; None without another."""
     going = [index for index, job in enumerate(batch.jobs) if job is not None]
     if not going:
         return None
-    if (len(batch) - len(going)) * DROP_SHARE >= len(batch):
-        batch = Batch(
-            [batch.jobs[index] for index in going],
-            decoding.keep(batch.rows, going),
-            batch.exact,
-            batch.steps_since_join,
-        )
-        tokens = [tokens[index] for index in going]
-    batch.rows = decoding.advance(model, batch.rows, tokens)
-    return batch
+    if (len(batch) - len(going)) * DROP_SHARE < len(batch):
+        return batch
+    return replace(
+        batch,
+        jobs=[batch.jobs[index] for index in going],
+        rows=decoding.keep(batch.rows, going),
+        tokens=[batch.tokens[index] for index in going],
+    )

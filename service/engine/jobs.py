@@ -130,6 +130,11 @@ class Job:
     def cost(self) -> int:
         return len(self.request.ids) + self.request.most_tokens
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it is answered, which others of its request may not be, or nobody waits for it any more."""
+        return self.request.is_over or self.indexes[0] in self.request.choices
+
     def restart(self) -> None:
         """Begin anew. What was told of it stays told: the new answer goes on behind that."""
         self.repeats = self.said

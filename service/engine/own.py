@@ -3,13 +3,15 @@
 A row's own tokens are its columns from 0 on, whatever their number; what rows share lies in a `Prefix` that all of them
 look at. Rows of several adapters go through the base weights together, and each adapter's small products are added for
 its rows only: they lie one behind the other, in an order of their own, so that this copies nothing. Prompts are packed
-one behind the other; a decoding step takes one token of every row.
+one behind the other, short ones first; a decoding step takes one token of every row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,10 @@ from service.engine.attention import attend, put_together
 from service.engine.cache import ROOM, Ids, Pair, Prefix
 from service.engine.layers import Decoder, Laid, Lora, Turns, normed
 from service.engine.loras import read_lora
+
+_STRETCH = (
+    16  # tokens: rows whose lengths differ by less attend together on a CPU, where padding costs more than a call
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +109,22 @@ def _inverse(order: Sequence[int]) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Rows of a pack that stand next to each other and are about as long: attention over their own tokens pads them.
+
+    `tokens` of the pack are theirs, each at its `columns` of its row, which is counted in `rows` from the first of `places`.
+    """
+
+    places: slice
+    tokens: slice
+    rows: Tensor
+    columns: Tensor
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Pack:
-    """Tokens of several rows, one row behind the other: for each its id, its row, its column and its position."""
+    """Tokens of several rows, one row behind the other, short ones first: for each its id, its row, its column and its position."""
 
     ids: Tensor
     rows: Tensor
@@ -112,15 +132,29 @@ class _Pack:
     positions: Tensor
     last: Tensor  # the place of each row's last token
     lengths: tuple[int, ...]
+    stretches: tuple[_Stretch, ...]
 
     @classmethod
     def of(cls, own: Sequence[Ids], start: int, device: torch.device) -> _Pack:
-        lengths = [len(tokens) for tokens in own]
+        lengths = np.array([len(tokens) for tokens in own])
+        ends = np.cumsum(lengths)
         columns = np.concatenate([np.arange(length) for length in lengths])
         rows = np.repeat(np.arange(len(own)), lengths)
-        parts = (np.concatenate(own), rows, columns, columns + start, np.cumsum(lengths) - 1)
+        parts = (np.concatenate(own), rows, columns, columns + start, ends - 1)
         ids, row, column, position, last = (torch.from_numpy(part).to(device) for part in parts)
-        return cls(ids, row, column, position, last, tuple(lengths))
+        stretches = []
+        for places in _about_as_long(lengths) if device.type == "cpu" else [slice(0, len(own))]:
+            tokens = slice(int(ends[places.start] - lengths[places.start]), int(ends[places.stop - 1]))
+            longest = int(lengths[places.stop - 1])
+            stretches.append(_Stretch(places, tokens, row[tokens] - places.start, column[tokens], longest))
+        return cls(ids, row, column, position, last, tuple(lengths.tolist()), tuple(stretches))
+
+
+def _about_as_long(lengths: np.ndarray[Any, np.dtype[np.int64]]) -> list[slice]:
+    """The places of rows, in rising order of their lengths, by what these are when rounded up to whole `_STRETCH`."""
+    steps = -(-lengths // _STRETCH)
+    begins = [0, *(np.flatnonzero(np.diff(steps)) + 1).tolist(), len(lengths)]
+    return [slice(begin, end) for begin, end in pairwise(begins)]
 
 
 class OwnForward:
@@ -147,9 +181,10 @@ class OwnForward:
     @torch.inference_mode()
     def prefill(self, adapter: str | None, own: Sequence[Ids], prefix: Prefix) -> OwnRows:
         decoder, device = self._decoder, self._decoder.embeddings.device
-        pack = _Pack.of(own, len(prefix.ids), device)
+        order = sorted(range(len(own)), key=lambda row: len(own[row]))
+        pack = _Pack.of([own[row] for row in order], len(prefix.ids), device)
         groups = (Group(adapter, prefix, range(len(own))),)
-        rows = self._empty(groups, pack.lengths)
+        rows = self._empty(groups, pack.lengths, tuple(order))
         laid, places = self._laid(groups, packed=True), (pack.rows, pack.columns)
         turns = decoder.turns(pack.positions)
         x = F.embedding(pack.ids, decoder.embeddings)
@@ -164,7 +199,8 @@ class OwnForward:
         _put(rows, -1, *decoder.keys_values(decoder.layers[-1], h, turns, laid), places)
         step = _Step.of(self, rows, pack.lengths)
         x = self._ask_last(rows, step, x[pack.last], h[pack.last], turns.at(pack.last))
-        return replace(rows, logits=decoder.logits(x, step.laid))
+        by_row = torch.tensor(_inverse(rows.order), device=device)
+        return replace(rows, logits=decoder.logits(x[by_row], step.laid))  # one adapter, or none, over all of them
 
     @torch.inference_mode()
     def advance(self, rows: OwnRows, tokens: Sequence[int]) -> OwnRows:
@@ -199,11 +235,10 @@ class OwnForward:
 
     # ---------------------------------------------------------------------------- keys and values
 
-    def _empty(self, groups: tuple[Group, ...], filled: tuple[int, ...]) -> OwnRows:
+    def _empty(self, groups: tuple[Group, ...], filled: tuple[int, ...], order: tuple[int, ...]) -> OwnRows:
         shape, like = self._decoder.shape, self._decoder.embeddings
         none = like.new_empty(len(self._decoder.layers), 0, shape.groups, 0, shape.width)
-        order = tuple(range(len(filled)))
-        return OwnRows(groups, *_room(none, len(filled), max(filled)), filled, order, logits=like.new_empty(0))
+        return OwnRows(groups, *_room(none, len(filled), max(filled), filled), filled, order, logits=like.new_empty(0))
 
     def _laid(self, groups: Sequence[Group], *, packed: bool = False) -> list[Laid]:
         """The adapters over the places of `groups`, or over all tokens of a pack, which are of one group."""
@@ -217,20 +252,29 @@ class OwnForward:
 
     def _attend_pack(self, q: Tensor, pack: _Pack, keys: Tensor, values: Tensor, prefix: Pair | None) -> Tensor:
         """Packed queries [T, heads, D] over their row's tokens up to themselves and the prefix, to [T, heads × D]."""
-        shape = self._decoder.shape
-        rows, longest = len(pack.lengths), max(pack.lengths)
-        grouped = q.view(len(q), shape.groups, -1, shape.width)  # [T, G, heads of a group, D]
-        padded = q.new_zeros(rows, longest, *grouped.shape[1:])
-        padded[pack.rows, pack.columns] = grouped
-        asking = padded.permute(0, 2, 3, 1, 4).flatten(0, 1)  # [rows × G, heads of a group, L, D]
-        k, v = (each.flatten(0, 1)[:, None, :longest].expand(-1, asking.shape[1], -1, -1) for each in (keys, values))
-        out, lse = attend(asking, k, v, shape.scale, causal=True)
-        by_row = out.view(rows, shape.groups, *out.shape[1:]).permute(0, 3, 1, 2, 4)
-        own = by_row[pack.rows, pack.columns]
+        grouped = q.view(
+            len(q), self._decoder.shape.groups, -1, self._decoder.shape.width
+        )  # [T, G, heads of a group, D]
+        found = [self._attend_stretch(grouped[one.tokens], one, keys, values) for one in pack.stretches]
+        own, lse = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True))
         if prefix is not None:
-            own_lse = lse.view(rows, shape.groups, *lse.shape[1:]).permute(0, 3, 1, 2)[pack.rows, pack.columns]
-            own = put_together(own, own_lse, *self._attend_prefix(grouped, prefix))
+            own = put_together(own, lse, *self._attend_prefix(grouped, prefix))
         return own.reshape(len(q), -1)
+
+    def _attend_stretch(self, grouped: Tensor, of: _Stretch, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [T, G, heads of a group, D] over their rows' own tokens up to themselves: output likewise and lse [T, G, …]."""
+        rows, groups = of.places.stop - of.places.start, grouped.shape[1]
+        padded = grouped.new_zeros(rows, of.longest, *grouped.shape[1:])
+        padded[of.rows, of.columns] = grouped
+        asking = padded.permute(0, 2, 3, 1, 4).flatten(0, 1)  # [rows × G, heads of a group, L, D]
+        k, v = (
+            each[of.places].flatten(0, 1)[:, None, : of.longest].expand(-1, asking.shape[1], -1, -1)
+            for each in (keys, values)
+        )
+        out, lse = attend(asking, k, v, self._decoder.shape.scale, causal=True)
+        by_row = out.view(rows, groups, *out.shape[1:]).permute(0, 3, 1, 2, 4)
+        lse_by_row = lse.view(rows, groups, *lse.shape[1:]).permute(0, 3, 1, 2)
+        return by_row[of.rows, of.columns], lse_by_row[of.rows, of.columns]
 
     def _attend_prefix(self, grouped: Tensor, prefix: Pair) -> tuple[Tensor, Tensor]:
         """Queries [T, G, heads of a group, D] over a prefix, which all see whole: output likewise and lse [T, G, …]."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from service.engine import decoding
 from service.engine.asks import DeadlinePassed, OutOfMemory
-from service.engine.batch import Batch, step
+from service.engine.batch import Batch, Tolerances, begin, joined, step
 from service.engine.cache import Ids, PrefixCache
 from service.engine.choosing import GROUP_TOKENS, RECENT, choose_group, longest_common, own_tokens
 from service.engine.counters import Counters
@@ -38,9 +39,7 @@ SWEEP_S = 0.05  # between two looks at all that wait: there may be thousands
 class Schedule:
     """Used by the model's thread only."""
 
-    def __init__(
-        self, model: LoadedModel, limits: Limits, counters: Counters, tolerances: Mapping[str | None, float]
-    ) -> None:
+    def __init__(self, model: LoadedModel, limits: Limits, counters: Counters, tolerances: Tolerances) -> None:
         self.prefixes = PrefixCache(limits.prefix_bytes)
         self.waiting: Waiting[Job] = Waiting()
         self._model = model
@@ -73,7 +72,7 @@ class Schedule:
         return self._live is not None and any(job.priority <= 0 for job in self._live.live)
 
     def turn(self) -> None:
-        """Drop who is gone, let others in, and give every row one token."""
+        """Drop who is gone, let others in with their first token, and give every row one more."""
         self._drop_gone()
         self._admit()
         self._admit_alone()
@@ -172,14 +171,18 @@ class Schedule:
         return choose_group(self.waiting.company(head), room, reach, budget)
 
     def _begin(self, group: list[Job]) -> None:
-        """Compute the prompts of `group`; where memory runs out, half of them, and so on."""
+        """Compute the prompts of `group` and give each its first token; where memory runs out, half of them, and so on."""
         try:
-            self._begun.append(self._prefilled(group))
+            rows, exact = self._prefilled(group)
         except Exception as error:  # noqa: BLE001  # those who asked get it; the others go on
             if is_out_of_memory(error):
                 self._begin_fewer(group)
             else:
                 _fail(group, error)
+            return
+        begun = self._given(group, lambda: begin(self._model, group, rows, self._tolerances, exact=exact))
+        if begun is not None:
+            self._begun.append(begun)
 
     def _begin_fewer(self, group: list[Job]) -> None:
         others, half = self._rows(), len(group) // 2
@@ -193,30 +196,32 @@ class Schedule:
     def _join(self) -> None:
         """Let those join that began in this turn, all at once: it moves what the others have."""
         together, self._begun = self._together, []
-        if not together:
+        if len(together) < 2:
+            self._live = together[0] if together else None
             return
         first, *others = together
-        self._live = first
-        if not others:
-            return
         newcomers = [job for batch in others for job in batch.live]
+        self._live = first
         try:
-            rows = decoding.join([first.rows, *(batch.rows for batch in others)])
+            self._live = joined(together)
         except Exception as error:  # noqa: BLE001  # those who asked get it; the others go on
             if not is_out_of_memory(error):
                 _fail(newcomers, error)
                 return
             self._make_room(len(first.live) + len(newcomers) // 2)
             self._put_back(newcomers)
-        else:
-            self._live = Batch([*first.jobs, *newcomers], rows, exact=False)
 
     def _put_back(self, jobs: Sequence[Job]) -> None:
+        """They begin anew, before all others."""
         for job in reversed(jobs):
+            job.restart()
             self.waiting.add(job, first=True)
 
-    def _prefilled(self, group: Sequence[Job]) -> Batch:
-        """Prompts that are the same, of the answers to one request, are computed once."""
+    def _prefilled(self, group: Sequence[Job]) -> tuple[Any, bool]:
+        """The rows of `group`, and whether they are computed as one is that is asked alone.
+
+        Prompts that are the same, of the answers to one request, are computed once.
+        """
         adapter, recent = group[0].adapter, self._recent[group[0].adapter]
         places: dict[bytes, int] = {}
         rows_of = [places.setdefault(job.ids.tobytes(), len(places)) for job in group]
@@ -229,7 +234,7 @@ class Schedule:
         rows = decoding.prefill(self._model, adapter, prompts, prefix)
         if len(prompts) < len(group):
             rows = decoding.keep(rows, rows_of)
-        return Batch([*group], rows, exact=len(group) == 1 and len(prefix.ids) == 0)
+        return rows, len(group) == 1 and len(prefix.ids) == 0
 
     def _admit_alone(self) -> None:
         if self._alone is not None or not self._again:
@@ -248,19 +253,22 @@ class Schedule:
             else:
                 _fail([job], _too_large() if is_out_of_memory(error) else error)
         else:
-            self._alone = Batch([job], rows, exact=True)
+            self._alone = self._given([job], lambda: begin(self._model, [job], rows, self._tolerances, exact=True))
 
     # ---------------------------------------------------------------------------- a step
 
     def _stepped(self, batch: Batch) -> Batch | None:
-        sizes, live = self._counters.batch_sizes, batch.live
+        return self._given(batch.live, lambda: step(self._model, batch, self._tolerances))
+
+    def _given(self, live: Sequence[Job], give: Callable[[], tuple[Batch | None, list[Job]]]) -> Batch | None:
+        """What goes on of `live` once each was given a token. See `batch.begin` and `step`."""
+        sizes = self._counters.batch_sizes
         sizes[len(live)] = sizes.get(len(live), 0) + 1
-        tolerances = [0.0 if job is None or batch.exact else self._tolerances[job.adapter] for job in batch.jobs]
         try:
-            after, doubtful = step(self._model, batch, tolerances)
+            after, doubtful = give()
         except Exception as error:  # noqa: BLE001  # whatever a model raises, those who asked get it; the others go on
             if is_out_of_memory(error):
-                self._step_fewer(live)
+                self._give_fewer(live)
             else:
                 _fail(live, error)
             return None
@@ -269,20 +277,18 @@ class Schedule:
         self._grow()
         return after
 
-    def _step_fewer(self, live: Sequence[Job]) -> None:
-        """A step ran out of memory, and its rows are lost: half as many are begun anew, the others after them. A row that
-        is asked again alone waits for those beside it, which go on."""
-        beside = len(self._computed()) - len(live)
-        is_alone = len(live) == 1 and not beside
-        self._make_room(beside if beside and live[0].alone else len(live) // 2)
-        if is_alone:
+    def _give_fewer(self, live: Sequence[Job]) -> None:
+        """Memory ran out, and the rows are lost: half as many are begun anew, the others after them. A row that is asked
+        again alone waits for those beside it, which go on."""
+        computed = [batch for batch in (*self._together, self._alone) if batch is not None]
+        beside = [job for batch in computed for job in batch.live if job not in live]
+        others = sum(not job.alone for job in beside)
+        self._make_room(others if live[0].alone else others + len(live) // 2)
+        if len(live) == 1 and not beside:
             _fail(live, OutOfMemory("this answer takes more memory than there is: lower max_tokens"))
-        for job in reversed([job for job in live if not job.request.is_over]):
-            job.restart()
-            if job.alone:
-                self._again.append(job)
-            else:
-                self.waiting.add(job, first=True)
+        going = [job for job in live if not job.is_over]
+        self._again.extend(job for job in going if job.alone)
+        self._put_back([job for job in going if not job.alone])
 
     def _make_room(self, rows: int) -> None:
         self._counters.halvings += 1

@@ -158,6 +158,30 @@ def test_a_cancelled_answer_frees_its_row_at_the_next_token(generator: Any) -> N
     assert generator.counters.cancelled == 5
 
 
+def test_an_answer_that_ends_with_its_first_token_moves_no_others(
+    generator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from service.engine import decoding
+
+    real, joined = decoding.join, []
+
+    def joining(several: Any) -> Any:
+        joined.append(len(several))
+        return real(several)
+
+    monkeypatch.setattr(decoding, "join", joining)
+    generator.start()
+    running = generator.submit(long("a", max_tokens=400))
+    while not generator.counters.live:
+        time.sleep(0.005)
+    for number in range(3):
+        assert generator.submit(ask(f"label {number}", max_tokens=1)).result(60).completion_tokens == 1
+    assert not joined
+    assert generator.submit(ask("two", max_tokens=2)).result(60).completion_tokens == 2
+    assert joined == [2]
+    running.cancel()
+
+
 def test_late_requests_are_dropped_in_the_queue_and_in_the_batch(generator: Any) -> None:
     futures = [generator.submit(long(f"long {n}", max_tokens=1500, timeout_s=0.3)) for n in range(12)]
     generator.start()
