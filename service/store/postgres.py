@@ -60,7 +60,8 @@ class Postgres:
             return found
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the connections: those that are in use once they are given back."""
+        event.listen(self._engine.pool, "checkin", _close)
         self._engine.dispose()
 
 
@@ -111,3 +112,7 @@ def _read_json_as_text(connection: Any, _: Any) -> None:
     from psycopg.types.json import set_json_loads
 
     set_json_loads(lambda text: text if isinstance(text, str) else bytes(text).decode(), connection)
+
+
+def _close(_: Any, record: Any) -> None:
+    record.invalidate()

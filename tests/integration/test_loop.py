@@ -41,7 +41,7 @@ class Service:
             env={**self.home.environment, "TURNOUT_URL": self.url},
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=400,
         )
         return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
 

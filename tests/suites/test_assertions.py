@@ -174,10 +174,10 @@ def test_no_text_makes_an_assertion_crash(text, kind, value):
 
 
 def test_thousands_of_braces_are_given_up_on():
-    started = time.perf_counter()
+    started = time.process_time()
     assert not holds("contains-json", "{" * 100_000)
     assert not holds("is-json", "[" * 100_000)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_schema_may_refer_to_its_own_definitions():

@@ -278,10 +278,10 @@ def test_a_cost_assertion_without_price_is_found_at_its_line(project):
 
 @pytest.mark.integration
 def test_ten_thousand_cases_load_in_seconds(project):
-    started = time.perf_counter()
+    started = time.process_time()
     found = load(project, "tests: [file://a.jsonl]\n", a__jsonl="\n".join(case(str(n)) for n in range(10_000)))
     assert len(found.suite.tests) == 10_000
-    assert time.perf_counter() - started < 30
+    assert time.process_time() - started < 30
 
 
 def test_a_pattern_stands_for_every_file_that_fits_in_the_order_of_their_names(project):

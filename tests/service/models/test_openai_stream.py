@@ -166,7 +166,6 @@ def sends(*events: Mapping[str, Any] | str) -> Act:
         (resets(after=stream_head()), ModelUnavailable, "the upstream hung up in the middle of its reply"),
         (silent(), ModelTimeout, r"no complete answer within 0\.5 s"),
         (streams([], ends="silent"), ModelTimeout, r"no complete answer within 0\.5 s"),
-        (sends("x" * (MOST_EVENT_BYTES + 10)), ModelUnavailable, "an event of the stream is longer"),
     ],
 )
 def test_a_stream_that_does_not_begin_raises_at_once(act: Act, error: type[ModelError], told: str) -> None:
@@ -178,6 +177,14 @@ def test_a_stream_that_does_not_begin_raises_at_once(act: Act, error: type[Model
         assert (await model.complete(request())).text == "billing"
 
     on(act, work=work)
+
+
+def test_an_event_without_end_is_given_up() -> None:
+    async def work(model: OpenAIModel, _: Upstream) -> None:
+        with pytest.raises(ModelUnavailable, match="an event of the stream is longer"):
+            await model.stream(request(timeout_s=60))
+
+    on(sends("x" * (MOST_EVENT_BYTES + 10)), work=work)
 
 
 A = chunk({"content": "a"})

@@ -41,9 +41,9 @@ def test_a_thousand_cases_of_every_kind_are_checked_within_seconds():
         {"type": "javascript", "value": "output.length > 2 && output === context.vars.t"},
         {"type": "equals", "value": "x", "transform": "output.trim()"},
     ]
-    started = time.perf_counter()
+    started = time.process_time()
     suite = Suite.from_data(
         {"prompt": "a", "tests": [{"vars": {"t": str(number)}, "assert": asserts} for number in range(1000)]}
     )
     assert len(suite.tests) == 1000
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10

@@ -76,10 +76,10 @@ IN_SECONDS = pytest.param("contains-html", marks=pytest.mark.integration)  # rea
 @pytest.mark.parametrize("piece", HOSTILE)
 @pytest.mark.parametrize("kind", ["is-xml", "contains-xml", "is-html", IN_SECONDS])
 def test_a_megabyte_of_pieces_takes_seconds(kind, piece):
-    started = time.perf_counter()
+    started = time.process_time()
     with contextlib.suppress(AssertionErrored):
         judged(kind, piece * (1_000_000 // len(piece)))
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_what_nests_without_end_is_errored():

@@ -78,13 +78,13 @@ def test_levenshtein_counts_edits_up_to_five_or_the_threshold():
 
 
 def test_texts_of_a_megabyte_are_compared_within_seconds_or_not_at_all():
-    started = time.perf_counter()
+    started = time.process_time()
     assert not holds("levenshtein", "ab" * 500_000, "ca" * 500_000)
     assert "are not compared" in errored("levenshtein", "ab" * 500_000, "ca" * 500_000, threshold=400_000)
     assert "are not compared by METEOR" in errored("meteor", "a b " * 5_000, "b a " * 5_000)
     assert "is not measured" in errored("bleu", "a " * 500_000, CAT)
     assert not holds("gleu", "a " * 99_000, CAT)
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=12), st.lists(st.sampled_from("abcd"), min_size=1, max_size=12))
