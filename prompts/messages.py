@@ -38,11 +38,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one completion; `cached_tokens` are those of the prompt that a prefix cache held."""
+    """Tokens of one completion; `cached_tokens` are those of the prompt that a prefix cache held, `reasoning_tokens` those of
+    the completion that nobody is shown."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -73,8 +75,8 @@ class Completion:
     `text` is the content ("" where there is none), `message` the whole assistant message as the upstream
     gave it, `latency_s` the seconds from asking to the last byte as the caller saw them, `details` what an
     engine tells beyond OpenAI's protocol. `choices` are OpenAI's choices as the upstream gave them (`n`, `logprobs`),
-    empty where an engine gives no more than the fields before; the first is what `text` was read from. `attempts`
-    counts the questions to upstreams that it took.
+    empty where an engine gives no more than the fields before; the first is what `text` was read from. `extra` is what
+    else the upstream said that is passed on. `attempts` counts the questions to upstreams that it took.
     """
 
     text: str
@@ -85,6 +87,7 @@ class Completion:
     details: Mapping[str, Any] = field(default_factory=nothing)
     choices: tuple[Mapping[str, Any], ...] = ()
     attempts: int = 1
+    extra: Mapping[str, Any] = field(default_factory=nothing)
 
 
 class Chunks(Protocol):

@@ -7,11 +7,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
-from prompts.errors import TurnoutError
 from prompts.messages import Chunks, Usage
 from prompts.output import OutputCheck
 from service.pending import Pending
 from service.served import Served
+from service.upstream.whole import usage_of
 
 _QUICK_CHARACTERS = 16_000  # a longer answer is held against its schema in a thread
 Finish = Callable[[Pending, BaseException | None, str], Awaitable[None] | None]
@@ -67,9 +67,9 @@ class AnswerStream:
         try:
             async for chunk in self._chunks:
                 if self._look_at(chunk):
-                    self.is_valid = await self._judged()
+                    self.is_valid = self._pending.is_valid = await self._judged()
                 yield chunk
-        except (TurnoutError, asyncio.CancelledError, GeneratorExit) as error:
+        except BaseException as error:  # whatever it was, that is what is recorded
             await self.aclose(error)
             raise
         stored = self._end(None)
@@ -128,13 +128,3 @@ def _says_something(delta: Mapping[str, Any]) -> bool:
     return bool(
         delta.get("content") or delta.get("tool_calls") or delta.get("reasoning_content") or delta.get("refusal")
     )
-
-
-def usage_of(given: Any) -> Usage:
-    """OpenAI's usage; what is no number counts as none."""
-    if not isinstance(given, Mapping):
-        return Usage()
-    details = given.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
-    counts = (given.get("prompt_tokens"), given.get("completion_tokens"), cached)
-    return Usage(*(count if isinstance(count, int) else 0 for count in counts))

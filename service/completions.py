@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from prompts.errors import BadInput, ModelError, ModelRefused, TurnoutError
 from prompts.messages import Chunks, Completion, CompletionRequest
 from prompts.output import OutputCheck, repair_messages
-from service.answer_stream import AnswerStream, fault_of, usage_of
+from service.answer_stream import AnswerStream, fault_of
 from service.bodies import Body
 from service.choosing import Ask, Choice, Chooser, Plan
 from service.errors import BadSetting, NotFound, SchemaMismatch
@@ -25,7 +25,7 @@ from service.settings import Settings
 from service.shadows import Shadows
 from service.snapshot import Snapshot
 from service.upstream.serving import Serving
-from service.upstream.whole import WholeChunks
+from service.upstream.whole import WholeChunks, usage_of
 
 _CALLERS_FAULT = (400, 413, 422)  # what an upstream says of a request that it understood and will not take
 T = TypeVar("T")
@@ -176,7 +176,7 @@ class Completions:
             pending.attempts += error.attempts
             raise
         pending.attempts += chunks.attempts
-        return self._cache.keeping(pending.served, request, chunks)
+        return self._cache.keeping(pending.served, request, chunks, lambda: pending.is_valid is not False)
 
     async def _asked(self, pending: Pending, request: CompletionRequest) -> Completion:
         """One whole answer, counted."""
@@ -245,7 +245,7 @@ class Completions:
         pending.enter_trace()
         try:
             return await answer
-        except TurnoutError as error:
+        except Exception as error:
             stored = self._finish(pending, error, "")
             if stored is not None:
                 await stored

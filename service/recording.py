@@ -125,7 +125,7 @@ def completion_data(completion: Completion) -> dict[str, Any]:
     """A completion as plain data, for the cache."""
     data = dict(zip(_FIELDS, _values(completion), strict=True))
     data |= {"usage": usage_data(completion.usage), "message": dict(completion.message)}
-    data["details"] = dict(completion.details)
+    data |= {"details": dict(completion.details), "extra": dict(completion.extra)}
     return data
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from prompts.messages import Chunks, Completion, CompletionRequest, Usage
-from service.answer_stream import usage_of
 from service.replays import CACHE_BYTES, Kept
 from service.served import Served
+from service.upstream.whole import usage_of
 
 _encode = msgspec.json.Encoder(
     order="deterministic", enc_hook=dict
@@ -34,9 +34,16 @@ class ResponseCache:
             size_bytes = len(_encode((completion.text, completion.message, completion.choices, completion.details)))
             self._kept.put(_key(served, request), completion, size_bytes, served.cache_s)
 
-    def keeping(self, served: Served, request: CompletionRequest, chunks: Chunks) -> Chunks:
-        """The same chunks; once they have all come, the answer that they make is kept."""
-        return _Keeping(chunks, lambda made: self.keep(served, request, made)) if served.cache_s else chunks
+    def keeping(
+        self, served: Served, request: CompletionRequest, chunks: Chunks, may_keep: Callable[[], bool]
+    ) -> Chunks:
+        """The same chunks; once they have all come, the answer that they make is kept if it may be."""
+
+        def keep(made: Completion) -> None:
+            if may_keep():
+                self.keep(served, request, made)
+
+        return _Keeping(chunks, keep) if served.cache_s else chunks
 
 
 def _key(served: Served, request: CompletionRequest) -> bytes:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from prompts.errors import BadInput, TurnoutError
+from prompts.errors import BadInput
 from service.answer_stream import AnswerStream
 from service.api.exchange import JSON, Exchange, Header, encode
 from service.api.fields import given, needed, refuse_unknown
-from service.api.http_errors import body_of
+from service.api.http_errors import body_of_any
 from service.api.replaying import refuse_replay_of_stream, replayed
 from service.choosing import Ask
 from service.completions import Completions, Reply, turnout_of
@@ -99,13 +99,18 @@ def provenance(reply: Reply | AnswerStream) -> tuple[Header, ...]:
 def whole(reply: Reply) -> dict[str, Any]:
     """The reply's object, its choices as the upstream gave them."""
     completion = reply.completion
+    usage, extra = usage_as_dict(completion.usage), dict(completion.extra)
+    parts = extra.pop("usage", {})
+    if not reply.repairs:  # else they are of the last answer alone
+        usage |= parts
     return {
+        **extra,
         "id": reply.id,
         "object": "chat.completion",
         "created": reply.created_s,
         "model": reply.served.name,
         "choices": completion.choices or (only_choice(completion),),
-        "usage": usage_as_dict(completion.usage),
+        "usage": usage,
         "turnout": reply.turnout,
     }
 
@@ -133,9 +138,8 @@ async def _streamed(exchange: Exchange, stream: AnswerStream, *, with_usage: boo
             elif stream.is_valid is not None and _is_last(chunk):
                 shown["turnout"] = {"valid": stream.is_valid}
             await exchange.send_event(b"data: " + encode(shown) + b"\n\n")
-    except TurnoutError as error:
-        body, _ = body_of(error, PATH)
-        await exchange.end_events(b"event: error\ndata: " + encode(body) + b"\n\n")
+    except Exception as error:  # noqa: BLE001 - the client is told, and the log where it is a fault of ours
+        await exchange.end_events(b"event: error\ndata: " + encode(body_of_any(error, PATH)) + b"\n\n")
     else:
         await exchange.end_events(_DONE)
     finally:

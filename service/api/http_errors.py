@@ -117,6 +117,11 @@ def answer_to_bug(error: Exception, path: str) -> Answer:
     return 500, body, {"content-type": media_type}
 
 
+def body_of_any(error: Exception, path: str) -> dict[str, Any]:
+    """The body for whatever was raised once the status had been sent."""
+    return body_of(error, path)[0] if isinstance(error, TurnoutError) else answer_to_bug(error, path)[1]
+
+
 def handle_turnout_error(request: Request[Any, Any, Any], error: TurnoutError) -> Response[dict[str, Any]]:
     return _response(answer_to(error, request.url.path))
 

@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prompts.errors import TurnoutError
 from service.answer_stream import AnswerStream
 from service.api.chat import provenance
 from service.api.exchange import JSON, Exchange, encode
 from service.api.fields import given
-from service.api.http_errors import body_of
+from service.api.http_errors import body_of_any
 from service.api.replaying import refuse_replay_of_stream, replayed
 from service.api.response_asks import ask_of
 from service.api.response_writer import Event, ResponseWriter
@@ -75,9 +74,8 @@ async def _streamed(exchange: Exchange, stream: AnswerStream, body: Mapping[str,
             told = _told(writer.add(chunk))
             if told:
                 await exchange.send_event(told)
-    except TurnoutError as error:
-        failed, _ = body_of(error, PATH)
-        await exchange.end_events(_told(writer.fail(failed["error"])))
+    except Exception as error:  # noqa: BLE001 - the client is told, and the log where it is a fault of ours
+        await exchange.end_events(_told(writer.fail(body_of_any(error, PATH)["error"])))
     else:
         turnout = turnout_of(stream.served, stream.is_valid, stream.repairs)
         more = {"turnout": turnout, "completed_at": int(time.time())}

@@ -12,10 +12,10 @@ import msgspec
 from prompts.errors import ModelError, ModelRefused, ModelTimeout, ModelUnavailable
 from prompts.messages import Chunks, Completion, CompletionRequest
 from service.models.embedding import Embeddings
-from service.models.openai_replies import Place, json_object, kind_of, usage_of
+from service.models.openai_replies import Place, json_object, kind_of
 from service.models.openai_stream import StreamedChunks
 from service.upstream.http import Address, Client, OpenReply, Question, Reply
-from service.upstream.whole import WholeChunks
+from service.upstream.whole import WholeChunks, usage_of
 from service.upstream.wire import Connection, TooLong
 
 CONNECT_S = 10.0

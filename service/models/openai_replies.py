@@ -19,8 +19,9 @@ from prompts.errors import (
     ModelTimeout,
     ModelUnavailable,
 )
-from prompts.messages import Completion, Usage
+from prompts.messages import Completion
 from prompts.redaction import redacted
+from service.upstream.whole import usage_of
 
 _MOST_MESSAGE = 500  # characters of an upstream's message that are passed on
 _MOST_SEARCHED = 4 * _MOST_MESSAGE  # characters in which secrets are looked for: more than are shown, so none is cut
@@ -88,7 +89,8 @@ def kind_of(headers: Mapping[str, str]) -> str:
 
 
 def json_object(raw: bytes) -> Mapping[str, Any]:
-    """An object, or an empty one for whatever else came. `NaN` and the like are taken as Python's own json does."""
+    """An object, or an empty one for whatever else came. `NaN` and the like are taken as Python's own json does; half of a
+    character, which no UTF-8 has, becomes U+FFFD."""
     try:
         value = _decode(raw)
     except (ValueError, RecursionError):
@@ -98,15 +100,25 @@ def json_object(raw: bytes) -> Mapping[str, Any]:
 
 def _leniently(raw: bytes) -> Any:
     try:
-        return json.loads(raw)
+        return _of_whole_characters(json.loads(raw))
     except (ValueError, RecursionError):
         return None
 
 
+def _of_whole_characters(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_of_whole_characters(each) for each in value]
+    if isinstance(value, dict):
+        return {_of_whole_characters(name): _of_whole_characters(each) for name, each in value.items()}
+    return value
+
+
 def _completion(reply: Mapping[str, Any], latency_s: float) -> Completion:
     choices = reply["choices"]
-    choice = choices[0]
-    message = dict(choice["message"])
+    messages = [dict(choice["message"]) for choice in choices]
+    choice, message = choices[0], messages[0]
     content = message.get("content") or ""
     details = reply.get("turnout")
     details = dict(details) if isinstance(details, dict) else {}
@@ -119,7 +131,19 @@ def _completion(reply: Mapping[str, Any], latency_s: float) -> Completion:
         message=message,
         details={**details, "logprobs": logprobs} if logprobs else details,
         choices=tuple(choices),
+        extra=_extra(reply),
     )
+
+
+def _extra(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """What applications may count on besides: under which build and tier it was answered, and what its usage is made of."""
+    extra = {name: reply[name] for name in ("system_fingerprint", "service_tier") if name in reply}
+    usage = reply.get("usage")
+    if isinstance(usage, dict):
+        parts = {name: value for name, value in usage.items() if name.endswith("_details") and isinstance(value, dict)}
+        if parts:
+            extra["usage"] = parts
+    return extra
 
 
 def upstream_error(raw: bytes) -> tuple[str, str | None, str | None]:
@@ -138,17 +162,6 @@ def _logprobs(choice: Mapping[str, Any]) -> list[float]:
     tokens = given.get("content") if isinstance(given, dict) else None
     found = [token.get("logprob") for token in tokens if isinstance(token, dict)] if isinstance(tokens, list) else []
     return [float(value) for value in found if isinstance(value, int | float)]
-
-
-def usage_of(usage: Any) -> Usage:
-    """OpenAI's usage; what it does not tell is 0."""
-    given = usage if isinstance(usage, dict) else {}
-    details = given.get("prompt_tokens_details") or {}
-    return Usage(
-        prompt_tokens=int(given.get("prompt_tokens") or 0),
-        completion_tokens=int(given.get("completion_tokens") or 0),
-        cached_tokens=int(details.get("cached_tokens") or 0),
-    )
 
 
 def retry_after_s(value: str | None) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from prompts.errors import ModelError, ModelOverloaded, ModelTimeout, ModelUnavailable
 from service.models.openai_replies import Place, json_object
@@ -95,7 +95,7 @@ class StreamedChunks:
     def _chunk(self, event: bytes) -> Mapping[str, Any]:
         chunk = json_object(event)
         choices = chunk.get("choices")
-        if not isinstance(choices, list) or ("error" in chunk and not choices):
+        if not _are_choices(choices) or ("error" in chunk and not choices):
             self._is_over = True
             self._reply.close()
             if "error" in chunk:
@@ -116,3 +116,10 @@ class StreamedChunks:
 
     def _said(self, what: str) -> str:
         return f"{self._place.shown}: the stream, after {self._given} chunks: {what}"
+
+
+def _are_choices(given: Any) -> TypeGuard[list[dict[str, Any]]]:
+    """A list of objects whose deltas, where they have one, are objects."""
+    return isinstance(given, list) and all(
+        isinstance(choice, dict) and isinstance(choice.get("delta") or {}, dict) for choice in given
+    )

@@ -8,6 +8,8 @@ from typing import Any
 
 from prompts.messages import Completion, Usage
 
+_MOST_TOKENS = 1 << 40  # of one answer: beyond is no count, and nothing that adds them up could bear it
+
 
 class WholeChunks:
     """The chunks of a completion; see `prompts.messages.Chunks`."""
@@ -54,9 +56,31 @@ def delta_of(message: Mapping[str, Any]) -> dict[str, Any]:
 
 def usage_as_dict(usage: Usage) -> dict[str, Any]:
     """A usage as OpenAI writes it."""
-    return {
+    shown: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
+    if usage.reasoning_tokens:
+        shown["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return shown
+
+
+def usage_of(given: Any) -> Usage:
+    """OpenAI's usage; what it does not tell, or tells as what is no count of tokens, is 0."""
+    if not isinstance(given, Mapping):
+        return Usage()
+    return Usage(
+        _count(given, "prompt_tokens"),
+        _count(given, "completion_tokens"),
+        _count(given.get("prompt_tokens_details"), "cached_tokens"),
+        _count(given.get("completion_tokens_details"), "reasoning_tokens"),
+    )
+
+
+def _count(given: Any, name: str) -> int:
+    value = given.get(name) if isinstance(given, Mapping) else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else 0

@@ -66,6 +66,13 @@ def test_a_stream_and_a_whole_answer_share_what_is_kept(cached: Service) -> None
     assert [row["is_cached"] for row in log(cached)] == [False, True, True]
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+def test_an_answer_that_does_not_fit_its_schema_is_not_kept(service: Service, streamed: bool) -> None:
+    fitting = {"type": "object", "properties": {"queue": {"const": "no such queue"}}, "required": ["queue"]}
+    service.produce(service.push(data=triage(cacheSeconds=60, responseFormat="json_schema", jsonSchema=fitting)))
+    assert all("x-turnout-cache" not in ask(service, stream=streamed).headers for _ in range(2))
+
+
 def content(streamed: httpx.Response) -> str:
     events = [line[6:] for line in streamed.text.splitlines() if line.startswith("data: {")]
     chunks = [json.loads(event) for event in events]

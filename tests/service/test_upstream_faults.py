@@ -21,6 +21,7 @@ from tests.service.upstreams import (
     answers_and_closes,
     chunk,
     chunks_of,
+    completion,
     cut_off,
     endless,
     http,
@@ -225,6 +226,87 @@ def test_a_stream_that_breaks_gives_what_came_and_an_error(
     [row] = recorded(service)
     assert (row["status"], row["attempts"], row["is_stream"]) == (kind, 1, True)
     assert len(upstream.asked) == 1
+
+
+NULL = {**A, "choices": [None]}
+NO_DELTA = {**A, "choices": [{"index": 0, "delta": "text"}]}
+
+
+@pytest.mark.parametrize("odd", [NULL, NO_DELTA], ids=["no choice", "no delta"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_a_chunk_that_is_none_is_the_upstreams_fault_whenever_it_comes(
+    service: Service, upstream: Upstream, odd: dict[str, Any], path: str
+) -> None:
+    asked = {"model": "up", "input": "hello", "stream": True} if path == "/v1/responses" else {**ASK, "stream": True}
+    upstream.acts += [streams([odd]), streams([A, odd])]
+    at_once = service.call("POST", path, "app", json=asked)
+    assert (at_once.status_code, at_once.json()["error"]["code"]) == (502, "model_refused")
+    *_, last = events(service.call("POST", path, "app", json=asked))
+    told = last["response"]["error"]["message"] if path == "/v1/responses" else last["error"]["message"]
+    assert "not a chunk of a chat completion" in told
+    assert [row["status"] for row in recorded(service)] == ["ModelRefused"] * 2
+    assert standing(service)["in_flight"] == 0
+
+
+def test_a_fault_of_ours_in_a_stream_is_told_and_recorded_as_one(
+    service: Service, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a secret of ours")
+
+    monkeypatch.setattr("service.answer_stream._says_something", broken)
+    upstream.acts += [streams(chunks_of("billing"))]
+    *_, last = events(ask(service, stream=True))
+    assert last["error"]["code"] == "internal_error"
+    assert "secret" not in last["error"]["message"]
+    [row] = recorded(service)
+    assert row["status"] == "ZeroDivisionError"
+    assert standing(service)["in_flight"] == 0
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+def test_half_a_character_becomes_the_sign_for_what_is_no_character(
+    service: Service, upstream: Upstream, streamed: bool
+) -> None:
+    text = "a\ud800b \U0001f600"
+    upstream.otherwise = streams(chunks_of(text)) if streamed else answers(text)
+    answer = ask(service, stream=streamed)
+    said = (
+        "".join(one["choices"][0]["delta"].get("content", "") for one in events(answer))
+        if streamed
+        else answer.json()["choices"][0]["message"]["content"]
+    )
+    assert said == "a\ufffdb \U0001f600"
+    assert [row["status"] for row in recorded(service)] == ["ok"]
+
+
+@pytest.mark.parametrize("count", [b"1e999", b"-7", b"1e30", b"1000000000000000000000000000000", b'"9"', b"true"])
+def test_what_is_no_count_of_tokens_counts_as_none(service: Service, upstream: Upstream, count: bytes) -> None:
+    body = (
+        json.dumps(completion("billing")).encode().replace(b'"completion_tokens": 2', b'"completion_tokens": ' + count)
+    )
+    upstream.acts += [says(200, body)]
+    answer = ask(service)
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["completion_tokens"] == 0
+    [row] = recorded(service)
+    assert (row["status"], row["prompt_tokens"], row["completion_tokens"]) == ("ok", 9, 0)
+
+
+def test_what_a_usage_is_made_of_and_the_build_are_passed_on(service: Service, upstream: Upstream) -> None:
+    usage = {
+        "prompt_tokens": 9,
+        "completion_tokens": 50,
+        "total_tokens": 59,
+        "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 2},
+        "completion_tokens_details": {"reasoning_tokens": 40, "accepted_prediction_tokens": 3},
+    }
+    upstream.otherwise = says(200, completion("billing", usage=usage, system_fingerprint="fp_1", service_tier="flex"))
+    answer = ask(service).json()
+    assert answer["usage"] == usage
+    assert (answer["system_fingerprint"], answer["service_tier"]) == ("fp_1", "flex")
+    response = service.call("POST", "/v1/responses", "app", json={"model": "up", "input": "hello"}).json()
+    assert response["usage"]["output_tokens_details"] == {"reasoning_tokens": 40}
 
 
 def test_a_stream_says_what_it_took(service: Service, upstream: Upstream) -> None:
