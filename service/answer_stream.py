@@ -9,6 +9,7 @@ from typing import Any
 
 from prompts.messages import Chunks, Usage
 from prompts.output import OutputCheck
+from service.computing import compute
 from service.pending import Pending
 from service.served import Served
 from service.upstream.whole import usage_of
@@ -121,7 +122,7 @@ class AnswerStream:
 
 async def fault_of(text: str, output: OutputCheck) -> str | None:
     """`OutputCheck.fault`, in a thread where that takes long."""
-    return output.fault(text) if len(text) < _QUICK_CHARACTERS else await asyncio.to_thread(output.fault, text)
+    return output.fault(text) if len(text) < _QUICK_CHARACTERS else await compute(output.fault, text)
 
 
 def _says_something(delta: Mapping[str, Any]) -> bool:

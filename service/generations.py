@@ -115,6 +115,11 @@ class Generations:
         self.failed: Exception | None = None  # why the first one did not start
 
     @property
+    def settings(self) -> Settings:
+        """Those that are served by now."""
+        return self._settings
+
+    @property
     def context(self) -> Context:
         return self._current.context
 

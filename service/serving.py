@@ -27,7 +27,7 @@ from service.generations import Generations
 from service.identity import KEY_FILE
 from service.listening import listen
 from service.logs import configure_log
-from service.settings import Settings, load_settings
+from service.settings import Settings, as_line, load_settings
 
 RESTART_S = 0.5
 LONGEST_RESTART_S = 30.0
@@ -99,7 +99,7 @@ class _Server(uvicorn.Server):
 
 async def _serve(server: uvicorn.Server, listener: socket.socket, settings: Settings, application: Generations) -> None:
     told = _reload_on_signal(application)
-    workers = [asyncio.create_task(_keep_worker(server, settings, application)) for _ in range(settings.server.workers)]
+    workers = [asyncio.create_task(_keep_worker(server, application)) for _ in range(settings.server.workers)]
     try:
         await server.serve([listener])
     finally:
@@ -122,7 +122,7 @@ def _reload_on_signal(application: Generations) -> set[asyncio.Task[None]]:
     return under_way
 
 
-async def _keep_worker(server: uvicorn.Server, settings: Settings, application: Generations) -> None:
+async def _keep_worker(server: uvicorn.Server, application: Generations) -> None:
     """One worker child, started again when it dies, later each time that it dies at once; anew where the settings changed.
 
     Its jobs are resumed by the worker that follows: it is built to be killed.
@@ -132,7 +132,7 @@ async def _keep_worker(server: uvicorn.Server, settings: Settings, application: 
         await asyncio.sleep(0.05)
     while True:
         started, number = asyncio.get_running_loop().time(), application.number
-        process = _start_worker(settings)
+        process = await asyncio.to_thread(_start_worker, application.settings)
         try:
             while process.poll() is None and application.number == number:  # noqa: ASYNC110 - a child process has no event
                 await asyncio.sleep(0.2)
@@ -147,10 +147,15 @@ async def _keep_worker(server: uvicorn.Server, settings: Settings, application: 
 
 
 def _start_worker(settings: Settings) -> subprocess.Popen[bytes]:
-    """It keeps our environment: models it asks may need their keys. It works in the project's folder."""
+    """It works by these settings, in the project's folder, and keeps our environment: models it asks may need their keys."""
     environment = {**os.environ, "TURNOUT_HOME": str(settings.home), "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, "-P", "-m", "service.worker", "--with-parent"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, cwd=_folder(settings))  # noqa: S603 - our own interpreter and module
+    command = [sys.executable, "-P", "-m", "service.worker", "--with-parent", "--settings-on-stdin"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, cwd=_folder(settings))  # noqa: S603 - our own interpreter and module
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):  # it died at once, and is started again
+            process.stdin.write(as_line(settings))
+            process.stdin.flush()
+    return process
 
 
 def _folder(settings: Settings) -> Path:

@@ -6,6 +6,7 @@ is where state lives. A secret is only ever named, by the environment variable t
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -200,6 +201,17 @@ class Settings(_Section):
 
 
 _SECTIONS = tuple(name for name, info in Settings.model_fields.items() if not info.exclude)
+
+
+def as_line(settings: Settings) -> bytes:
+    """A line for a process of ours that is to work by the same settings, whatever turnout.yaml says by then."""
+    places = {name: str(getattr(settings, name)) for name in ("home", "project")}
+    return json.dumps({**settings.model_dump(mode="json"), **places}).encode() + b"\n"
+
+
+def from_line(line: bytes) -> Settings:
+    """The settings that `as_line` wrote."""
+    return Settings.model_validate_json(line)
 
 
 def load_settings(environ: Mapping[str, str] | None = None, start: Path | None = None) -> Settings:

@@ -38,7 +38,7 @@ from service.pool import ModelPool
 from service.questions import MatrixJob
 from service.registry import Registry
 from service.scheduling import Schedule
-from service.settings import Settings, load_settings
+from service.settings import Settings, from_line, load_settings
 from service.store import jobs, runs
 from service.store.database import Database
 from service.tuning.claim import Cancelled, Claim
@@ -382,13 +382,16 @@ def work(settings: Settings, only: str | None = None, when_up: Callable[[str], N
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m service.worker [--job ID] [--with-parent]`."""
+    """`python -m service.worker [--job ID] [--with-parent] [--settings-on-stdin]`: a line, see `settings.as_line`."""
     configure_log()
     only = arguments[arguments.index("--job") + 1] if "--job" in arguments else None
+    given = sys.stdin.buffer.readline() if "--settings-on-stdin" in arguments else None
+    if given == b"":
+        return 0  # its parent ended before it could say
     if "--with-parent" in arguments:
         _stop_with_parent(is_told=only is None)
     try:
-        work(load_settings(), only)
+        work(from_line(given) if given else load_settings(), only)
     except (CannotRun, StorageFailed) as error:
         log.error("worker cannot run", reason=str(error))
         return 4

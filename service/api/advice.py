@@ -20,8 +20,8 @@ from service.advising.spec import (
     advice_id_of,
     job_id_of_advice,
 )
-from service.api.evaluation import IdempotencyKey, starter
-from service.api.idempotency import once
+from service.api.evaluation import starter
+from service.api.idempotency import IdempotencyKey, once
 from service.api.threads import in_thread
 from service.context import Context
 from service.errors import NotFound

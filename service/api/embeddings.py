@@ -11,7 +11,9 @@ from typing import Any
 from prompts.errors import BadInput
 from service.api.exchange import JSON, Exchange, encode
 from service.api.fields import given, needed, refuse_unknown
+from service.api.replaying import replayed
 from service.pending import Caller
+from service.replays import Answer
 
 _PASSED_ON = frozenset({"input", "dimensions", "encoding_format", "user"})
 _FORMATS = (None, "float", "base64")
@@ -29,11 +31,16 @@ async def embeddings(exchange: Exchange) -> None:
         raise BadInput(f"encoding_format: expected float or base64, found {form[:40]!r}", param="encoding_format")
     passed = {name: value for name, value in body.items() if name in _PASSED_ON and value is not None}
     caller = Caller(exchange.principal, started, "embd-", exchange.trace())
-    with exchange.cancelled_when_hung_up():
+
+    async def embedded() -> Answer:
         embedding_id, reply = await exchange.context.completions.embed(alias, passed, caller)
         shown = {**reply, "model": alias, "data": _in_form(reply.get("data"), form)}
         headers = ((b"x-turnout-variant", alias.encode()), (b"x-turnout-completion-id", embedding_id.encode()))
-        await exchange.reply(encode(shown), (JSON, *headers))
+        return Answer(encode(shown), (JSON, *headers))
+
+    with exchange.cancelled_when_hung_up():
+        answer = await replayed(exchange, embedded)
+        await exchange.reply(answer.body, answer.headers)
 
 
 def _in_form(data: Any, form: str | None) -> Any:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import pydantic
 from litestar import Response, get, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from finetune.plan import make_recipe
 from prompts.errors import BadInput
 from prompts.names import PRODUCTION, Selector, check_name, parse_selector
 from service import datasets
-from service.api.idempotency import once
+from service.api.idempotency import IdempotencyKey, once
 from service.api.limits import RunLimit
 from service.api.prompts import taken_flag
 from service.api.threads import in_thread
@@ -36,7 +36,6 @@ from suites.policy import MOST_MINUTES
 
 AUTHOR = {"role": "author"}
 WHERE_RUNS_ARE = "`turnout run` says the id of a run, and GET /api/runs lists them"
-IdempotencyKey = Annotated[str | None, HeaderParameter(name="Idempotency-Key")]
 
 
 class FinetuneRequest(pydantic.BaseModel, frozen=True, extra="forbid"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
+
+from litestar.params import HeaderParameter
 
 from prompts.errors import BadInput, TurnoutError
 from prompts.prompt import digest_of
@@ -14,6 +16,7 @@ from service.ids import now
 from service.store import keys
 
 MAX_KEY_LENGTH = 255
+IdempotencyKey = Annotated[str | None, HeaderParameter(name="Idempotency-Key")]
 
 
 def once(

@@ -8,8 +8,8 @@ from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, JSONBody
 
-from service.api.evaluation import AUTHOR, IdempotencyKey, starter
-from service.api.idempotency import once
+from service.api.evaluation import AUTHOR, starter
+from service.api.idempotency import IdempotencyKey, once
 from service.api.limits import RunLimit
 from service.api.threads import in_thread
 from service.calibration import CalibrationRequest

@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from prompts.errors import BadInput
+from service.api.idempotency import IdempotencyKey, once
 from service.api.limits import RowLimit
 from service.api.threads import in_thread
 from service.context import Context
@@ -130,16 +131,24 @@ def _page(
 @post("/api/feedback", opt={"role": "app"})
 @in_thread
 def give_feedback(
-    context: NamedDependency[Context], principal: NamedDependency[Principal], data: JSONBody[FeedbackBody]
+    context: NamedDependency[Context],
+    principal: NamedDependency[Principal],
+    data: JSONBody[FeedbackBody],
+    idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
     """Rate or correct a completion that this key asked for, or (authors) a run's answer; durable before the reply."""
     if data.value is None and data.comment is None and data.correction is None:
         raise BadInput("feedback needs a value, a comment or a correction", param="value")
-    with context.database.write() as session:
-        variant = _rated(context, principal, session, data)
-        record = {"id": new_id("fb"), **data.model_dump(), "key_id": principal.id, "at": now()}
-        requests.add_feedback(session, record)
-    return {**record, "variant": variant}
+
+    def give(stable: str | None) -> dict[str, Any]:
+        with context.database.write() as session:
+            variant = _rated(context, principal, session, data)
+            made = f"fb_{stable}" if stable else new_id("fb")
+            record = {"id": made, **data.model_dump(), "key_id": principal.id, "at": now()}
+            requests.add_feedback(session, record)
+        return {**record, "variant": variant}
+
+    return once(context, principal, idempotency_key, data.model_dump(), give)
 
 
 def _rated(context: Context, principal: Principal, session: Session, data: FeedbackBody) -> str:

@@ -9,7 +9,6 @@ What is kept holds no NUL, either; a request whose body is kept nowhere may hold
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import re
@@ -20,6 +19,7 @@ import msgspec
 from litestar import Request
 
 from prompts.errors import BadInput
+from service.computing import compute
 
 MAX_JSON_DEPTH = 100
 MAX_JSON_VALUES = 250_000
@@ -36,7 +36,7 @@ async def refuse_ambiguous_json(request: Request[Any, Any, Any]) -> None:
         return
     body = await request.body()
     if len(body) > _QUICK_BYTES:
-        await asyncio.to_thread(check_json, body)
+        await compute(check_json, body)
     elif body:
         check_json(body)
     found = rb"\u0000" in body and _NUL.search(body)
@@ -48,7 +48,7 @@ async def refuse_ambiguous_json(request: Request[Any, Any, Any]) -> None:
 
 async def parsed_json(body: bytes) -> Any:
     """`parse_json`, in a thread where that takes long."""
-    return parse_json(body) if len(body) <= _QUICK_BYTES else await asyncio.to_thread(parse_json, body)
+    return parse_json(body) if len(body) <= _QUICK_BYTES else await compute(parse_json, body)
 
 
 def parse_json(body: bytes) -> Any:

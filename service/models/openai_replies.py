@@ -149,11 +149,16 @@ def _extra(reply: Mapping[str, Any]) -> dict[str, Any]:
 def upstream_error(raw: bytes) -> tuple[str, str | None, str | None]:
     """The message, code and param of OpenAI's error body, or the start of whatever else it is."""
     error = json_object(raw).get("error")
-    if isinstance(error, dict):
-        code, param = error.get("code"), error.get("param")
-        shown = param[:_MOST_PARAM] if isinstance(param, str) and param else None
-        return str(error.get("message") or error), str(code) if code is not None else None, shown
-    return str(error or raw.decode("utf-8", "replace")), None, None
+    return parts_of(error or raw.decode("utf-8", "replace"))
+
+
+def parts_of(error: Any) -> tuple[str, str | None, str | None]:
+    """The message, code and param of OpenAI's error object, or whatever else stands in its place."""
+    if not isinstance(error, dict):
+        return str(error), None, None
+    code, param = error.get("code"), error.get("param")
+    shown = param[:_MOST_PARAM] if isinstance(param, str) and param else None
+    return str(error.get("message") or error), str(code) if code is not None else None, shown
 
 
 def _logprobs(choice: Mapping[str, Any]) -> list[float]:

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeGuard
 
-from prompts.errors import ModelError, ModelOverloaded, ModelTimeout, ModelUnavailable
-from service.models.openai_replies import Place, json_object
+from prompts.errors import ModelError, ModelOverloaded, ModelRefused, ModelTimeout, ModelUnavailable
+from service.models.openai_replies import Place, json_object, parts_of
 from service.upstream.http import OpenReply
 from service.upstream.sse import EventReader, EventTooLong
 
@@ -107,9 +107,11 @@ class StreamedChunks:
 
     def _told(self, error: Any) -> ModelError:
         """An error that comes as an event: the status was sent long before."""
-        given = error if isinstance(error, dict) else {"message": str(error)}
-        said = self._said(f"told an error: {self._place.clean(str(given.get('message') or given))}")
-        return ModelOverloaded(said) if str(given.get("code")) in ("429", "503") else ModelUnavailable(said)
+        message, code, param = parts_of(error)
+        said = self._said(f"told an error: {self._place.clean(message)}")
+        if isinstance(error, dict) and error.get("type") == "invalid_request_error":
+            return ModelRefused(said, status=400, code=code, param=param)  # what is wrong with the request showed late
+        return ModelOverloaded(said) if code in ("429", "503") else ModelUnavailable(said)
 
     def _cut(self, why: str) -> ModelUnavailable:
         return ModelUnavailable(self._said(why))

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import aiohappyeyeballs
 
+from service.computing import compute
 from service.traces import TRACEPARENT
 from service.upstream.wire import Connection, Lost
 
@@ -193,7 +194,7 @@ class Client:
 
     async def _dial(self) -> Connection:
         address = self._address
-        tls = await asyncio.to_thread(_tls_context) if address.is_tls else None
+        tls = await compute(_tls_context) if address.is_tls else None
         found = await self._loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         made = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_EYEBALLS_S)
         try:

@@ -104,6 +104,32 @@ def test_the_same_key_and_body_get_the_same_bytes(service: Service) -> None:
     assert len(log(service)) == 1
 
 
+def test_embeddings_are_given_again(service: Service) -> None:
+    def embed(text: str) -> httpx.Response:
+        body = {"model": "model-a", "input": text}
+        return service.call("POST", "/v1/embeddings", "app", json=body, headers={"Idempotency-Key": "k1"})
+
+    first, second = embed("a"), embed("a")
+    assert first.status_code == 200
+    assert (second.content, second.headers["x-turnout-replayed"]) == (first.content, "true")
+    assert embed("b").status_code == 409
+
+
+def test_feedback_that_is_sent_again_counts_once(service: Service) -> None:
+    service.produce(service.push())
+    rated = {"completion_id": ask(service).json()["id"], "metric": "useful", "value": 1}
+
+    def give(**more: Any) -> httpx.Response:
+        body, headers = {**rated, **more}, {"Idempotency-Key": "k1"}
+        return service.call("POST", "/api/feedback", "app", json=body, headers=headers)
+
+    first = give()
+    assert first.status_code == 201
+    assert give().json() == first.json()
+    assert give(value=0).status_code == 409
+    assert service.call("POST", "/api/feedback", "app", json=rated).json()["id"] != first.json()["id"]
+
+
 def test_the_same_key_with_another_body_is_a_conflict(service: Service) -> None:
     service.produce(service.push())
     ask(service, {"Idempotency-Key": "k1"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -248,6 +249,19 @@ def test_a_chunk_that_is_none_is_the_upstreams_fault_whenever_it_comes(
     assert standing(service)["in_flight"] == 0
 
 
+def test_an_error_of_the_request_in_a_stream_is_the_callers_and_opens_no_breaker(
+    service: Service, upstream: Upstream
+) -> None:
+    said = {"error": {"message": "bad form", "type": "invalid_request_error", "param": "response_format", "code": "x"}}
+    upstream.otherwise = streams([A, said])
+    for _ in range(8):
+        *_, last = events(ask(service, stream=True))
+    assert (last["error"]["type"], last["error"]["param"]) == ("invalid_request_error", "response_format")
+    assert standing(service)["state"] == "closed"
+    upstream.otherwise = streams([said])
+    assert ask(service, stream=True).status_code == 400
+
+
 def test_a_fault_of_ours_in_a_stream_is_told_and_recorded_as_one(
     service: Service, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +321,22 @@ def test_what_a_usage_is_made_of_and_the_build_are_passed_on(service: Service, u
     assert (answer["system_fingerprint"], answer["service_tier"]) == ("fp_1", "flex")
     response = service.call("POST", "/v1/responses", "app", json={"model": "up", "input": "hello"}).json()
     assert response["usage"]["output_tokens_details"] == {"reasoning_tokens": 40}
+
+
+def test_what_takes_the_cpu_alone_goes_on_while_all_threads_wait_for_a_database(service: Service) -> None:
+    released = threading.Event()
+
+    async def hold() -> None:
+        for _ in range(64):
+            asyncio.get_running_loop().run_in_executor(None, released.wait)
+
+    ask(service)  # the connection is there: to find a host is a thread's work on loops other than uvloop's
+    service.wait(hold())
+    long = {"model": "up", "messages": [{"role": "user", "content": "x" * 100_000}]}
+    try:
+        assert service.start("POST", "/v1/chat/completions", "app", json=long).result(20).status_code == 200
+    finally:
+        released.set()
 
 
 def test_a_stream_says_what_it_took(service: Service, upstream: Upstream) -> None:

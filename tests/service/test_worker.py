@@ -19,7 +19,7 @@ from service.identity import Principal
 from service.jobs import Jobs, run_id_of
 from service.pool import ModelPool
 from service.registry import Push, Registry
-from service.settings import Settings, load_settings
+from service.settings import Settings, as_line, load_settings
 from service.store import runs
 from service.store.database import Database
 from tests.service.conftest import case, suite, triage
@@ -104,6 +104,18 @@ def test_a_worker_that_is_killed_is_followed_by_another_that_asks_nothing_twice(
     assert time.monotonic() - started < 10 + 0.1 * (30 - known)  # the silence of a dead worker is not waited for
     numbers = [event["number"] for event in place.jobs.events(job_id)]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_worker_works_by_the_settings_it_is_given_and_not_by_a_file_that_was_refused(place: Place) -> None:
+    job_id = place.submit()
+    (place.folder / "turnout.yaml").write_text("foo: 1\n")
+    with place.worker("--with-parent", "--settings-on-stdin", stdin=subprocess.PIPE) as worker:
+        assert worker.stdin is not None
+        worker.stdin.write(as_line(place.settings))
+        worker.stdin.flush()
+        place.wait_for(lambda: place.jobs.show(job_id)["status"] == "succeeded", 60)
+        worker.stdin.close()
+        worker.wait(30)
 
 
 def test_a_worker_for_one_job_waits_while_another_does_it(place: Place) -> None:
