@@ -102,6 +102,7 @@ def assert_same(broken: JobSpec, whole: JobSpec) -> None:
     assert not list((broken.output_dir / "trials").glob("*.safetensors"))
 
 
+@pytest.mark.long
 def test_killed_at_twenty_random_moments_of_a_search_a_job_ends_the_same(
     make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ):
@@ -166,6 +167,7 @@ def test_a_record_of_another_spec_is_not_taken_for_this_ones(make_spec: MakeSpec
         *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("started", "evaluated")),  # a process each
     ],
 )
+@pytest.mark.long
 def test_a_cancel_anywhere_in_a_search_ends_within_two_seconds_and_is_told(make_spec: MakeSpec, kind: str):
     spec = searching(make_spec, "cancelled")
     spec = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"min_steps": 40})})
@@ -178,6 +180,7 @@ def test_a_cancel_anywhere_in_a_search_ends_within_two_seconds_and_is_told(make_
     assert events_of(spec)[-1]["type"] == "cancelled"
 
 
+@pytest.mark.long
 def test_a_cancel_while_the_model_is_loaded_ends_within_two_seconds(make_spec: MakeSpec):
     spec = long_job(make_spec, "loading")
     with start_job(spec) as process:

@@ -37,6 +37,7 @@ def long_job(make_spec: MakeSpec, name: str) -> JobSpec:
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.21's call
+@pytest.mark.long
 def test_a_constant_answer_is_learnt_and_the_adapter_is_what_peft_loads(make_spec: MakeSpec):
     import peft
     import torch
@@ -80,6 +81,7 @@ def test_a_constant_answer_is_learnt_and_the_adapter_is_what_peft_loads(make_spe
     assert events_of(spec) == events
 
 
+@pytest.mark.long
 def test_a_job_killed_at_random_steps_ends_in_the_same_adapter(make_spec: MakeSpec):
     recipe = Recipe(lr=3e-3, rank=4, alpha=8.0, min_steps=60, dropout=0.1, patience=0)
     rows = tuple(row.model_copy(update={"answer": f"{at % 3}"}) for at, row in enumerate(make_rows(24)))
@@ -103,6 +105,7 @@ def test_a_job_killed_at_random_steps_ends_in_the_same_adapter(make_spec: MakeSp
     assert sum(event["type"] == "resumed" for event in events_of(broken)) >= 1
 
 
+@pytest.mark.long
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before(make_spec: MakeSpec):
     spec = make_spec(recipe=Recipe(lr=1e-3, rank=4, patience=0), checkpoint_every_steps=10, dev=())
     with start_job(spec) as process:
@@ -199,6 +202,7 @@ def test_a_job_that_runs_already_is_left_alone(make_spec: MakeSpec, monkeypatch:
     assert [path.name for path in spec.output_dir.iterdir()] == [".lock"]
 
 
+@pytest.mark.long
 def test_bad_usage_and_a_bad_spec_exit_with_2(tmp_path: Path):
     (tmp_path / "spec.json").write_text("{}")
     for arguments in ([], [str(tmp_path / "spec.json")], [str(tmp_path / "missing.json")]):

@@ -177,6 +177,7 @@ def test_one_of_several_devices_is_enough_where_the_training_fits_on_it(make_spe
     assert "one of 2 devices: the training fits on it" in found.decisions[-1]
 
 
+@pytest.mark.long
 def test_compiled_layers_are_tried_apart_and_taken_only_where_they_repay_it(make_spec: MakeSpec, monkeypatch):
     from finetune import compiling
 

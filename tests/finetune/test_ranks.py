@@ -61,6 +61,7 @@ def await_gone(pid: int, within_s: float) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_two_ranks_train_the_adapter_of_one_process(make_spec: MakeSpec):
     import torch
 

@@ -32,6 +32,7 @@ def without_times(record: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_every_split_is_trained_asked_and_kept_and_a_killed_job_ends_the_same(make_spec: MakeSpec):
     spec = make_spec("whole", recipe=RECIPE, splits=SPLITS, train=make_spec().train, dev=())
     assert run_job(spec) == 0

@@ -183,6 +183,7 @@ def test_memory_that_runs_out_is_told_and_the_smaller_size_kept_for_the_rest(
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_swapped_labels_are_named(make_spec: MakeSpec):
     chance = random.Random(1)  # noqa: S311  a repeatable test, no secret
     swapped = set(chance.sample(range(60), 6))

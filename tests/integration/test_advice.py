@@ -40,6 +40,7 @@ def trials(events: list[dict[str, Any]]) -> list[str]:
     return [one["name"] for one in found if one["type"] == "trial"]
 
 
+@pytest.mark.long
 def test_a_killed_advice_goes_on_and_says_what_training_gives(make_home: Callable[..., Home]):
     home = make_home()
     Registry(home.database, home.settings).push(Push({}, {PROMPT: SUITE}, Origin()), LOCAL_ADMIN)

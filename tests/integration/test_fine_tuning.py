@@ -52,6 +52,7 @@ def wait_for(condition: Any, home: Any, seconds: float = 120) -> Any:
     raise AssertionError(home.log())
 
 
+@pytest.mark.long
 def test_a_job_survives_kills_and_its_model_answers_what_it_was_taught(client: openai.OpenAI) -> None:
     home: Any = client.home
     file = client.files.create(file=("train.jsonl", conversations(24)), purpose="fine-tune")

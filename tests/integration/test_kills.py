@@ -61,6 +61,7 @@ def test_there_are_at_least_twenty_different_moments():
 @pytest.mark.parametrize(
     "script", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in SCRIPTS]
 )
+@pytest.mark.long
 def test_a_killed_fine_tune_ends_as_if_nothing_had_happened(make_home: Callable[..., Home], script: str):
     undisturbed = make_home("undisturbed")
     _work(undisturbed, [], "worker")

@@ -73,6 +73,7 @@ def service(make_home: Callable[..., Home]) -> Service:
     return Service(home, url)
 
 
+@pytest.mark.long
 def test_a_failing_suite_trains_an_adapter_that_takes_the_traffic_and_undo_gives_it_back(service: Service):
     before = service.ask(PROMPT, ticket(300))
     assert before.choices[0].message.content != "ok"
@@ -118,6 +119,7 @@ def test_a_failing_suite_trains_an_adapter_that_takes_the_traffic_and_undo_gives
         service.ask(f"{PROMPT}@9", "x")
 
 
+@pytest.mark.long
 def test_a_cancelled_fine_tune_leaves_no_training_process_and_can_be_resumed(service: Service):
     code, job = service.turnout("finetune", PROMPT)
     assert (code, job["status"] in ("queued", "running")) == (0, True)
@@ -163,6 +165,7 @@ def test_a_dry_run_plans_and_trains_nothing(service: Service):
     assert not (service.home.settings.home / "jobs" / job["job_id"] / "training").exists()
 
 
+@pytest.mark.long
 def test_an_attempt_that_learnt_too_little_is_followed_by_one_that_the_diagnosis_changes(service: Service):
     given = ("lr=0.0005", "epochs=6", "min_steps=1", "seed=0")
     options = [option for one in given for option in ("--recipe", one)]

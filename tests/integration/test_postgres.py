@@ -19,6 +19,7 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.mark.long
 def test_a_fine_tune_on_postgresql_outlives_its_worker(make_home: Callable[..., Home], postgres: Postgres):
     home = make_home("pg", url=postgres.fresh_url())
     job_id = home.submit()

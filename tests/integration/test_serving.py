@@ -204,6 +204,7 @@ def text_of(lines: list[str]) -> str:
     return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
 
+@pytest.mark.long
 def test_without_its_database_a_service_goes_on_starts_anew_and_mends(tmp_path: Path, postgres: Postgres) -> None:
     served = Served(tmp_path, postgres.fresh_url())
     served.start()

@@ -274,6 +274,7 @@ FILES = {
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_files_that_explode_are_refused_within_little_memory_and_time() -> None:
     said = tried_in_a_child("file", FILES)
     assert [name for name, reason in said.items() if not reason.startswith("BadFile: f:")] == []

@@ -187,6 +187,7 @@ def test_the_first_case_without_an_answer_says_why():
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_an_export_is_tested_as_the_variant_that_it_is(project: Project, tmp_path: Path):
     base = make_model(tmp_path / "tiny", "llama")
     register(folder=make_adapter(tmp_path / "trained", base, name="one"))

@@ -503,6 +503,7 @@ def test_a_database_that_cannot_be_made_exits_4(project: Project) -> None:
     assert done.returncode == 4
 
 
+@pytest.mark.long
 def test_json_stands_alone_on_stdout_and_all_else_on_stderr(project: Project) -> None:
     for arguments in (("doctor",), ("models",), ("jobs", "--local"), ("audit", "--local"), ("key", "list", "--local")):
         done = project.shell(*arguments, "--json")

@@ -114,6 +114,7 @@ def test_a_stream_comes_bit_by_bit_and_is_the_whole_answer(spec: EngineSpec, tmp
     with_model(spec, tmp_path / "run", scenario)
 
 
+@pytest.mark.long
 def test_a_stream_is_begun_again_where_the_engine_dies_before_its_first_token_and_not_after(
     spec: EngineSpec, tmp_path: Path
 ) -> None:
