@@ -14,6 +14,7 @@ from prompts.errors import BadInput
 from service.api.idempotency import IdempotencyKey, once
 from service.api.limits import RowLimit
 from service.api.threads import in_thread
+from service.bodies import kept
 from service.context import Context
 from service.errors import Forbidden, NotFound, StorageFailed
 from service.identity import Principal
@@ -136,7 +137,10 @@ def give_feedback(
     data: JSONBody[FeedbackBody],
     idempotency_key: IdempotencyKey = None,
 ) -> dict[str, Any]:
-    """Rate or correct a completion that this key asked for, or (authors) a run's answer; durable before the reply."""
+    """Rate or correct a completion that this key asked for, or (authors) a run's answer; durable before the reply.
+
+    What looks like a secret is neither stored nor told.
+    """
     if data.value is None and data.comment is None and data.correction is None:
         raise BadInput("feedback needs a value, a comment or a correction", param="value")
 
@@ -144,7 +148,9 @@ def give_feedback(
         with context.database.write() as session:
             variant = _rated(context, principal, session, data)
             made = f"fb_{stable}" if stable else new_id("fb")
-            record = {"id": made, **data.model_dump(), "key_id": principal.id, "at": now()}
+            said = kept(data.model_dump(exclude={"completion_id"}))
+            about = {"completion_id": data.completion_id, "key_id": principal.id, "at": now()}
+            record = {"id": made, **said, **about}
             requests.add_feedback(session, record)
         return {**record, "variant": variant}
 

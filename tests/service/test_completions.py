@@ -449,6 +449,17 @@ def test_a_completion_is_rated_by_its_id_at_once(server: Server, client: openai.
     assert (kept["metric"], kept["value"], kept["correction"]) == ("queue", False, "account")
 
 
+def test_a_secret_in_what_people_say_is_neither_stored_nor_told(server: Server, client: openai.OpenAI) -> None:
+    key = "sk-proj-" + "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zC"
+    body = {"completion_id": complete(client).id, "comment": f"it told {key}", "correction": f"use {key}", "value": key}
+
+    kept = server.call("POST", "/api/feedback", body, "app")
+
+    assert kept["completion_id"] == body["completion_id"]
+    assert key not in json.dumps(kept)
+    assert "[secret: OpenAI key]" in kept["comment"]
+
+
 def test_an_app_rates_its_own_completions_only(server: Server, client: openai.OpenAI) -> None:
     completion = complete(client)
     other = server.call("POST", "/api/keys", {"role": "app"})["key"]
