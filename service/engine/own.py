@@ -24,9 +24,7 @@ from service.engine.cache import ROOM, Ids, Pair, Prefix
 from service.engine.layers import Decoder, Laid, Lora, Turns, normed
 from service.engine.loras import read_lora
 
-_STRETCH = (
-    16  # tokens: rows whose lengths differ by less attend together on a CPU, where padding costs more than a call
-)
+_STRETCH = 16  # tokens: of rows whose lengths differ by less, padding costs a CPU less than a call
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,9 +250,8 @@ class OwnForward:
 
     def _attend_pack(self, q: Tensor, pack: _Pack, keys: Tensor, values: Tensor, prefix: Pair | None) -> Tensor:
         """Packed queries [T, heads, D] over their row's tokens up to themselves and the prefix, to [T, heads × D]."""
-        grouped = q.view(
-            len(q), self._decoder.shape.groups, -1, self._decoder.shape.width
-        )  # [T, G, heads of a group, D]
+        shape = self._decoder.shape
+        grouped = q.view(len(q), shape.groups, -1, shape.width)  # [T, G, heads of a group, D]
         found = [self._attend_stretch(grouped[one.tokens], one, keys, values) for one in pack.stretches]
         own, lse = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*found, strict=True))
         if prefix is not None:
