@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ SMALL_CACHE_KB = 400  # for one run, which adds rows and hardly reads any
 _IN_MEMORY = ("", ":memory:")  # what SQLite takes for no file
 _MOST_IDLE = 8  # connections
 _ROWS_A_STATEMENT = (32, 8, 1)  # of 25 columns: fewer values than the 999 that any SQLite takes
+_BEGINNING = threading.Lock()  # closing a file lets go of every lock that the process has on it, SQLite's too
 _File = tuple[int, int]  # device and inode
 
 
@@ -74,7 +77,7 @@ class SQLite:
 
     def create(self, schema: str, revision: str) -> bool:
         """Make the tables of an empty database as `schema` has them, and its file; False where it is not empty."""
-        self._open(may_make=True).close()  # in WAL mode the file has its first page from now on
+        self._begin()
         with self.transaction(write=True) as session:
             if session.value("SELECT count(*) FROM sqlite_master"):
                 return False
@@ -121,14 +124,20 @@ class SQLite:
             return None
         return (found.st_dev, found.st_ino) if found.st_size else None
 
-    def _open(self, *, may_make: bool = False) -> sqlite3.Connection:
+    def _begin(self) -> None:
+        """Make the file, where there is none, with its first page; SQLite gives those beside it the same mode."""
+        if self._path in _IN_MEMORY:
+            return
+        with _BEGINNING, contextlib.suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # its owner's alone
+        self._open().close()  # in WAL mode it is empty no more
+
+    def _open(self) -> sqlite3.Connection:
         # No isolation level: transactions are begun here. Each is used by one thread at a time, not always the same one.
         wait_s = BUSY_TIMEOUT_MS / 1000
-        is_plain = may_make or self._path in _IN_MEMORY
-        place = self._path if is_plain else f"{Path(self._path).absolute().as_uri()}?mode=rw"
-        connection = sqlite3.connect(
-            place, timeout=wait_s, isolation_level=None, check_same_thread=False, uri=not is_plain
-        )
+        is_file = self._path not in _IN_MEMORY
+        place = f"{Path(self._path).absolute().as_uri()}?mode=rw" if is_file else self._path
+        connection = sqlite3.connect(place, timeout=wait_s, isolation_level=None, check_same_thread=False, uri=is_file)
         try:
             kept = f"cache_size=-{self._cache_kb}"  # negative: in KiB
             for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", kept, "synchronous=FULL", "foreign_keys=ON"):

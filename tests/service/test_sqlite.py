@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,25 @@ def database(tmp_path: Path) -> Iterator[Database]:
     found.migrate()
     yield found
     found.close()
+
+
+def test_the_files_are_their_owners_alone_in_a_folder_that_all_may_read(tmp_path: Path, database: Database) -> None:
+    tmp_path.chmod(0o755)
+    with database.write() as session:
+        prompts.lock(session, "a", AT)
+
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("turnout.db*")}
+    assert modes == {"turnout.db": 0o600, "turnout.db-wal": 0o600, "turnout.db-shm": 0o600}
+
+
+def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "turnout.db").touch()
+    (tmp_path / "turnout.db").chmod(0o640)
+    database = Database(f"sqlite:///{tmp_path / 'turnout.db'}")
+    database.migrate()
+    database.close()
+
+    assert stat.S_IMODE((tmp_path / "turnout.db").stat().st_mode) == 0o640
 
 
 @pytest.mark.parametrize("is_emptied", [False, True])
