@@ -35,11 +35,11 @@ class SQLite:
     """
 
     def __init__(self, url: str, cache_kb: int = CACHE_KB) -> None:
-        self._path = url.removeprefix(PREFIX)
+        self.place = url.removeprefix(PREFIX)
         self._cache_kb = cache_kb
         self._idle: list[tuple[sqlite3.Connection, _File]] = []  # append and pop are atomic
         with self.errors():
-            Path(self._path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            Path(self.place).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @contextlib.contextmanager
     def transaction(self, *, write: bool) -> Iterator[Session]:
@@ -64,7 +64,7 @@ class SQLite:
         except (TurnoutError, sqlite3.IntegrityError, sqlite3.DataError):
             raise
         except (sqlite3.Error, OSError) as error:
-            raise refused(self._path, error) from error
+            raise refused(self.place, error) from error
 
     def revision(self) -> str | None:
         """The migration that the tables stand at; None where there are none."""
@@ -99,7 +99,8 @@ class SQLite:
         if file is None:
             self.close()  # lets go of the file that was removed
             fix = "restore it, or mount its folder again"
-            raise StorageFailed(f"{self._path}: the database file is missing or empty; nothing was written; {fix}")
+            told = f"{self.place}: the database file is missing or empty; nothing was written; {fix}"
+            raise StorageFailed(told, is_missing=True)
         with contextlib.suppress(IndexError):
             while True:
                 connection, opened_on = self._idle.pop()
@@ -116,27 +117,27 @@ class SQLite:
 
     def _file(self) -> _File | None:
         """Which file is at the path now; None where there is none, or an empty one."""
-        if self._path in _IN_MEMORY:
+        if self.place in _IN_MEMORY:
             return 0, 0
         try:
-            found = Path(self._path).stat()
+            found = Path(self.place).stat()
         except FileNotFoundError:
             return None
         return (found.st_dev, found.st_ino) if found.st_size else None
 
     def _begin(self) -> None:
         """Make the file, where there is none, with its first page; SQLite gives those beside it the same mode."""
-        if self._path in _IN_MEMORY:
+        if self.place in _IN_MEMORY:
             return
         with _BEGINNING, contextlib.suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # its owner's alone
+            os.close(os.open(self.place, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # its owner's alone
         self._open().close()  # in WAL mode it is empty no more
 
     def _open(self) -> sqlite3.Connection:
         # No isolation level: transactions are begun here. Each is used by one thread at a time, not always the same one.
         wait_s = BUSY_TIMEOUT_MS / 1000
-        is_file = self._path not in _IN_MEMORY
-        place = f"{Path(self._path).absolute().as_uri()}?mode=rw" if is_file else self._path
+        is_file = self.place not in _IN_MEMORY
+        place = f"{Path(self.place).absolute().as_uri()}?mode=rw" if is_file else self.place
         connection = sqlite3.connect(place, timeout=wait_s, isolation_level=None, check_same_thread=False, uri=is_file)
         try:
             kept = f"cache_size=-{self._cache_kb}"  # negative: in KiB
