@@ -47,6 +47,7 @@ from service.context import Context, build_context
 from service.errors import BadSetting, StorageFailed
 from service.identity import Principal, ensure_admin_key
 from service.ids import ago
+from service.opening import prepare
 from service.settings import Settings
 from service.store import requests
 
@@ -204,11 +205,12 @@ def _open(context: Context) -> None:
         written_at = context.snapshot.restore()
         if written_at is None:
             raise
+        context.snapshot.is_missing = error.is_missing
         log.warning("the database is away: serving from the snapshot on disk", of=written_at, reason=str(error))
 
 
 def _prepare(context: Context) -> None:
-    context.database.migrate()
+    prepare(context.database, context.settings)
     ensure_admin_key(context.database, context.settings)
 
 

@@ -63,6 +63,12 @@ def read(home: Path, database_url: str) -> Saved | None:
     return Saved(**{name: data[name] for name in Saved.__slots__}) if set(Saved.__slots__) <= data.keys() else None
 
 
+def holds_something(home: Path, database_url: str) -> bool:
+    """Whether there is a snapshot of this database with a key or a prompt in it."""
+    saved = read(home, database_url)
+    return saved is not None and bool(saved.principals or saved.newest)
+
+
 def _identity(database_url: str) -> str:
     """Which database, without the password that its URL may hold."""
     return hashlib.sha256(database_url.encode()).hexdigest()

@@ -34,6 +34,7 @@ from service.identity import Principal
 from service.ids import ago, now
 from service.jobs import CANCELLED, Jobs, calibration_id_of, run_id_of
 from service.logs import configure_log
+from service.opening import prepare
 from service.pool import ModelPool
 from service.questions import MatrixJob
 from service.registry import Registry
@@ -80,7 +81,7 @@ class Worker:
 
         `when_up` is told this worker's id once it takes jobs.
         """
-        await asyncio.to_thread(self.database.migrate)
+        await asyncio.to_thread(prepare, self.database, self.settings)
         if when_up is not None:
             when_up(self.worker_id)
         tasks: set[asyncio.Task[None]] = set()

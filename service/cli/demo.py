@@ -17,6 +17,7 @@ import httpx
 
 from prompts.errors import BadInput, TurnoutError
 from prompts.yaml_source import load_yaml
+from service import snapshot_file
 from service.cli.client import Remote, follow
 from service.cli.output import bar, err, out, print_json
 from service.cli.progress import Narrator
@@ -60,7 +61,7 @@ def _settings() -> Settings:
     """The example's own settings on this home, or in a fresh folder below it where this home is in use already."""
     project = example_folder()
     home = load_settings(start=project).home
-    if (home / "turnout.db").exists():
+    if any((home / name).exists() for name in ("turnout.db", snapshot_file.FILE_NAME)):
         number = sum(1 for _ in home.glob("demo-*")) + 1
         home = home / f"demo-{number}"
     return load_settings({**os.environ, "TURNOUT_HOME": str(home), "TURNOUT_SERVER_PORT": "0"}, project)

@@ -46,12 +46,13 @@ def _home(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _database(settings: Settings) -> list[dict[str, Any]]:
+    from service.opening import prepare
     from service.store.database import Database
 
     kind = "SQLite" if settings.database_url.startswith("sqlite") else "PostgreSQL"
     try:
         database = Database(settings.database_url)
-        database.migrate()
+        prepare(database, settings)
         database.close()
     except TurnoutError as error:
         return [_finding("database", "bad", str(error))]

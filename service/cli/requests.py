@@ -120,14 +120,16 @@ def _pages_here(asked: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
     """From the database of TURNOUT_HOME itself: a page through the service's handlers would start them anew each time."""
     from dataclasses import replace
 
+    from service.opening import prepare
     from service.settings import load_settings
     from service.store.database import Database
     from service.store.request_query import newest
 
     question = _question(asked)
-    database = Database(load_settings().database_url)
+    settings = load_settings()
+    database = Database(settings.database_url)
     try:
-        database.migrate()
+        prepare(database, settings)
         while True:
             with database.read() as session:
                 page = newest(session, question, PAGE)

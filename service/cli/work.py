@@ -19,6 +19,7 @@ from service.evaluation import Evaluator, RunSpec
 from service.gates import GateRequest, Gates, RunRequest
 from service.identity import LOCAL_ADMIN
 from service.ids import new_id, now
+from service.opening import prepare
 from service.pool import ModelPool
 from service.questions import MatrixRequest
 from service.registry import Origin, Push, Registry
@@ -173,7 +174,7 @@ class LocalWork:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._database = Database(settings.database_url, SMALL_CACHE_KB)
-        self._database.migrate()
+        prepare(self._database, settings)
         self._registry = Registry(self._database, settings)
 
     def push(self, prompts: dict[str, Any], suites: dict[str, Any], origin: dict[str, Any]) -> list[dict[str, Any]]:

@@ -48,6 +48,16 @@ class Database:
         with self._store.errors(), self._store.transaction(write=True) as session:
             yield session
 
+    @property
+    def place(self) -> str:
+        """What messages call it; a URL may hold a password."""
+        return self._store.place
+
+    def is_empty(self) -> bool:
+        """Whether it has no tables of ours, or no file; nothing is made by asking."""
+        with self._store.errors():
+            return self._store.revision() is None
+
     def migrate(self) -> None:
         """Bring the tables to this version of the software; safe when several processes start at once.
 

@@ -23,6 +23,8 @@ _NAMED = re.compile(r"(?<![:\w]):(\w+)")
 class Postgres:
     """One database by its URL."""
 
+    place = "the PostgreSQL database"
+
     def __init__(self, url: str) -> None:
         try:
             self._engine = create_engine(
@@ -49,7 +51,7 @@ class Postgres:
             raise  # what was written is at fault, not the storage
         except (sa_exc.DBAPIError, sa_exc.TimeoutError, OSError) as error:
             cause = getattr(error, "orig", None) or error
-            raise refused("the PostgreSQL database", cause) from error
+            raise refused(self.place, cause) from error
 
     def revision(self) -> str | None:
         """The migration that the tables stand at; None where there are none."""

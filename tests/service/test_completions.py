@@ -537,6 +537,26 @@ def test_serving_goes_on_while_the_database_file_is_replaced(tmp_path: Path) -> 
     assert answers == ["billing"] * 5
 
 
+def test_what_is_answered_while_the_database_file_is_away_is_in_it_when_it_is_back(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, recording={"durable": True})
+    with Server(settings).running() as server, server.client() as client:
+        server.push("support.triage", triage())
+        server.produce("support.triage", 1)
+        before = complete(client)
+
+        for file in tmp_path.glob("turnout.db*"):
+            file.rename(tmp_path / f"kept-{file.name}")
+        wait_for(lambda: readiness(server) == (200, "stale"))
+        during = complete(client)
+        assert not list(tmp_path.glob("turnout.db*"))
+
+        for file in tmp_path.glob("kept-*"):
+            file.rename(tmp_path / file.name.removeprefix("kept-"))
+        wait_for(lambda: readiness(server) == (200, "ok"))
+
+        assert [logged(server, c.id)["status"] for c in (before, during)] == ["ok"] * 2
+
+
 def test_no_completion_waits_for_a_writer_of_the_database(tmp_path: Path) -> None:
     with Server(make_settings(tmp_path)).running() as server, server.client() as client:
         server.push("support.triage", triage())

@@ -6,14 +6,20 @@ import asyncio
 import json
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from service import snapshot_file
-from service.app import running
+from service.app import controllers, running, with_door
+from service.cli.client import InProcess
 from service.context import Context, build_context
 from service.errors import StorageFailed
+from service.identity import KEY_FILE
+from service.opening import prepare
+from service.settings import Settings
 from service.snapshot import Snapshot
 from service.snapshot_file import FILE_NAME, Saved
 from service.store.database import Database
@@ -85,6 +91,73 @@ async def _serve_from_disk(other: Context, patch: pytest.MonkeyPatch) -> None:
             await asyncio.sleep(0.02)
         assert not snapshot.is_stale
         assert not snapshot.is_from_disk
+
+
+@pytest.mark.parametrize("is_emptied", [False, True])
+def test_a_database_file_that_is_missing_beside_its_snapshot_is_waited_for_and_nothing_begins_anew(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, is_emptied: bool
+) -> None:
+    with Service(settings).running() as service:
+        service.produce(service.push())
+        service.context.snapshot.save()
+    kept = {path: path.read_bytes() for path in (settings.home / FILE_NAME, settings.home / KEY_FILE)}
+    (settings.home / "turnout.db").rename(settings.home / "copy.db")
+    if is_emptied:
+        (settings.home / "turnout.db").touch()
+    monkeypatch.setattr("service.snapshot.WATCH_S", 0.02)
+    other = build_context(settings)
+    told: list[dict[str, str]] = []
+
+    async def scene() -> None:
+        app = with_door(other, controllers(other))
+        async with (
+            running(other),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client,
+        ):
+            await asyncio.sleep(0.2)  # some looks
+            told.append((await client.get("/health/ready")).json())
+            assert other.snapshot.view.labels["support.triage"]["production"] == 1
+            assert {path: path.read_bytes() for path in kept} == kept
+            assert is_emptied is (settings.home / "turnout.db").exists()
+            (settings.home / "copy.db").replace(settings.home / "turnout.db")
+            async with asyncio.timeout(10):
+                while other.snapshot.is_stale:  # noqa: ASYNC110 - what is waited for is a plain flag
+                    await asyncio.sleep(0.02)
+            told.append((await client.get("/health/ready")).json())
+
+    asyncio.run(scene())
+    assert told[0]["status"] == "disk"
+    assert "missing or empty: restore it" in told[0]["detail"]
+    assert told[1] == {"status": "ok"}
+
+
+def test_commands_on_the_home_itself_begin_nothing_anew_either(settings: Settings) -> None:
+    settings.home.mkdir()
+    snapshot_file.write(settings.home, settings.database_url, SAVED)
+
+    with pytest.raises(StorageFailed, match=r"turnout\.db: the database is missing or empty.* remove .*snapshot\.json"):
+        InProcess(settings).call("GET", "/api/prompts")
+
+    assert [path.name for path in settings.home.iterdir()] == [FILE_NAME]
+
+
+@pytest.mark.parametrize(
+    ("url", "saved"),
+    [("sqlite:///elsewhere.db", SAVED), ("", replace(SAVED, principals={}, newest={})), ("", None)],
+    ids=["of another database", "of an empty one", "none"],
+)
+def test_beside_a_snapshot_that_says_nothing_of_it_a_database_begins(
+    settings: Settings, url: str, saved: Saved | None
+) -> None:
+    settings.home.mkdir()
+    if saved:
+        snapshot_file.write(settings.home, url or settings.database_url, saved)
+    database = Database(settings.database_url)
+
+    prepare(database, settings)
+
+    assert not database.is_empty()
+    database.close()
 
 
 def test_a_database_that_hangs_makes_the_snapshot_stale_until_it_answers(
