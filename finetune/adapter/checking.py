@@ -82,16 +82,21 @@ def _check_content(folder: Path, name: str, digest: str) -> None:
 
 
 def tensor_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: dtype, shape and offsets by tensor name. Raises BadInput."""
+    """The header of a safetensors file: dtype, shape and offsets by tensor name. Raises BadInput, also where it is cut short."""
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length)) if length <= _HEADER_AT_MOST else None
-    except (OSError, struct.error, ValueError, RecursionError) as error:
+            if not isinstance(header, dict):
+                raise BadInput(f"{path} is not a safetensors file", param="adapter")
+            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            whole = 8 + length + max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
+            size = file.seek(0, 2)
+    except (OSError, struct.error, ValueError, RecursionError, KeyError, TypeError, IndexError) as error:
         raise BadInput(f"{path} is not a safetensors file: {error}", param="adapter") from error
-    if not isinstance(header, dict):
-        raise BadInput(f"{path} is not a safetensors file", param="adapter")
-    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+    if size < whole:
+        raise BadInput(f"{path} is cut short: it has {size:,} of {whole:,} bytes; get it anew", param="adapter")
+    return tensors
 
 
 def _check_config(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from finetune.adapter import base_digest, tensor_header
 from finetune.plan.reach import context_tokens, text_config, window_tokens
+from prompts.errors import BadInput
 from service.engine.model_files import MANIFEST, front_matter
 
 
@@ -35,8 +36,10 @@ class About:
 
 
 def about(folder: Path) -> About:
-    """Raises BadInput where a weights file is damaged, OSError where one cannot be read."""
+    """Raises BadInput where a file of weights or the configuration is damaged, OSError where one cannot be read."""
     config = _json_of(folder / "config.json")
+    if not config:
+        raise BadInput(f"{folder / 'config.json'} is no JSON object: save it with save_pretrained", param="source")
     manifest = _json_of(folder / MANIFEST)
     count, dtype = _weights(folder)
     digest = manifest.get("sha256")

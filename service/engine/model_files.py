@@ -23,6 +23,8 @@ EXPANSION = 12  # bytes on disk for each of a 4-bit GGUF: itself, fp32 weights a
 
 def check_model_folder(folder: Path) -> Path:
     """`folder`, which can be loaded without running code of a stranger. Raises BadInput, with what is missing."""
+    if folder.is_file():
+        raise BadInput(f"{folder} is a file: name the folder that it lies in, {folder.parent}", param="source")
     if not folder.is_dir():
         raise BadInput(f"model folder {folder} does not exist", param="source")
     if not any(folder.glob("*.safetensors")):

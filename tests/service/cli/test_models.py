@@ -91,6 +91,25 @@ def test_the_list_says_what_is_here_and_what_is_not(own: Path, project: Made, ca
     assert rows["far"]["state"] == "unreachable"
 
 
+def test_a_model_that_is_not_whole_is_called_bad_with_what_is_wrong(own: Path, project: Made, capsys: Any) -> None:
+    project(
+        "models:\n  own: {engine: local, source: 'path:own'}\n  file: {engine: local, source: 'path:own/README.md'}\n"
+    )
+
+    def state(alias: str) -> str:
+        assert run(["models", "--json"]) == 0
+        return next(str(row["state"]) for row in json.loads(capsys.readouterr().out) if row["alias"] == alias)
+
+    assert f"README.md is a file: name the folder that it lies in, {own}" in state("file")
+    weights = own / "model.safetensors"
+    size = weights.stat().st_size
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert f"model.safetensors is cut short: it has {size - 1:,} of {size:,} bytes" in state("own")
+    write_safetensors(weights, a=[10, 20])
+    (own / "config.json").write_text("{")
+    assert "config.json is no JSON object" in state("own")
+
+
 def test_the_table_is_at_most_100_columns_wide(own: Path, project: Made, capsys: Any) -> None:
     project(f"models:\n  {'own' * 5}: {{engine: local, source: 'path:own'}}\n")
     assert run(["models"]) == 0
