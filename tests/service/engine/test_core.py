@@ -180,11 +180,16 @@ def test_a_base_model_that_gives_no_numbers_is_not_served_though_its_tolerance_w
             Generator(damaged, Limits(rows=6), noises).start()
 
 
-def test_logits_that_are_no_numbers_are_never_taken_for_a_tolerance(generator: Any) -> None:
-    from service.engine.decoding import measure_noise
+def test_a_difference_that_is_no_number_is_never_taken_for_a_tolerance(
+    generator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
 
-    generator._model.network.model.norm.weight.data.fill_(float("inf"))
-    assert not math.isfinite(measure_noise(generator._model, None))
+    from service.engine import decoding
+
+    found = iter(torch.tensor([0.5, float("nan"), 0.25]))
+    monkeypatch.setattr(decoding, "_difference", lambda *_: next(found))
+    assert not math.isfinite(decoding.measure_noise(generator._model, None))
 
 
 def test_an_adapter_for_another_model_is_refused(
