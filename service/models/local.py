@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prompts.errors import ModelRefused, ModelTimeout, ModelUnavailable
+from prompts.errors import ModelOverloaded, ModelRefused, ModelUnavailable
 from prompts.messages import Chunks, Completion, CompletionRequest
 from service.engine.process import EngineAddress, EngineLease, EngineSpec, ensure_engine, is_alive
 from service.errors import EngineFailed
@@ -64,8 +64,8 @@ class LocalModel:
     async def complete(self, request: CompletionRequest) -> Completion:
         """See `prompts.messages.Model`; asked again, once, where the engine died over it.
 
-        Raises EngineFailed, naming the log, where the engine cannot be started or dies again and again, and ModelTimeout
-        where it takes longer to start than the request may: it goes on to start for others.
+        Raises EngineFailed, naming the log, where the engine cannot be started or dies again and again, and
+        ModelOverloaded where it takes longer to start than the request may: it goes on to start for others.
         """
         started = time.monotonic()
         completion = await self._asked(request, lambda model: model.complete)
@@ -134,7 +134,9 @@ class LocalModel:
             reply = await connection.model.post("/load_lora_adapter", body, _LOAD_S)
             if reply.status != 200:
                 said = reply.body.decode("utf-8", "replace")
-                raise ModelRefused(f"adapter {adapter!r}: {said[:500]}", status=reply.status)
+                raise ModelRefused(
+                    f"adapter {adapter!r}: {said[:500]}"
+                )  # no status: it is nothing that the caller can mend
             connection.adapters.add(adapter)
 
     # ---------------------------------------------------------------------------- the engine
@@ -152,9 +154,10 @@ class LocalModel:
                     starting = self._starting
                 return await asyncio.shield(starting)  # who hangs up ends no start that others wait for
         except TimeoutError as error:
-            raise ModelTimeout(
+            raise ModelOverloaded(  # an engine that is being started is no failure: it is to be asked later
                 f"local model {self._spec.alias!r}: its engine is not there yet, and the request's time is over;"
-                " ask again, or raise timeout_s"
+                " ask again, or give the request more time",
+                retry_after_s=_HELD_S,
             ) from error
 
     async def _start(self) -> _Connection:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from prompts.errors import ModelRefused, ModelTimeout, ModelUnavailable
+from prompts.errors import ModelOverloaded, ModelRefused, ModelUnavailable
 from prompts.messages import Completion, CompletionRequest, Message
+from service.completions import is_callers_fault
 from service.engine.process import EngineAddress, EngineSpec
 from service.errors import EngineFailed
 from service.models import local
@@ -132,7 +133,7 @@ def test_a_request_waits_no_longer_than_its_time_for_an_engine_that_goes_on_to_s
     async def scenario(model: LocalModel) -> None:
         patient = asyncio.create_task(model.complete(request()))
         await asyncio.sleep(0)
-        with pytest.raises(ModelTimeout, match="its engine is not there yet, and the request's time is over"):
+        with pytest.raises(ModelOverloaded, match="its engine is not there yet, and the request's time is over"):
             await model.complete(replace(request(), timeout_s=0.05))
         assert not patient.done()
         with pytest.raises(EngineFailed, match="no room"):
@@ -156,8 +157,9 @@ def test_who_waits_when_the_model_is_closed_is_told(failing_starts: list[float],
 
 def test_a_missing_adapter_is_refused_not_answered_by_the_base(spec: EngineSpec, tmp_path: Path) -> None:
     async def scenario(model: LocalModel) -> None:
-        with pytest.raises(ModelRefused, match=r"'green'.*is not a folder"):
+        with pytest.raises(ModelRefused, match=r"'green'.*is not a folder") as caught:
             await model.complete(request("green"))
+        assert not is_callers_fault(caught.value)
 
     with_model(spec, tmp_path / "run", scenario)
 
