@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper, grammar_from
 from torch import Tensor
 
 from prompts.errors import BadInput
@@ -70,11 +70,37 @@ class Vocabulary:
         backend = copy(tokenizer.backend_tokenizer)
         backend.no_padding()
         backend.no_truncation()
-        self.guiding = LLTokenizer(backend.to_str(), n_vocab=max(width, len(tokenizer)), eos_token=list(stop_ids))
+        ends, width = list(stop_ids), max(width, len(tokenizer))
+        read = LLTokenizer(backend.to_str(), n_vocab=width, eos_token=ends, slices=[])
+        self._texts = [bytes(read.decode_bytes([token])) for token in range(width)]
+        self.guiding = LLTokenizer(TokenizerWrapper(_Plain(backend, self._texts, ends[0])), eos_token=ends)
 
     def text(self, token: int) -> bytes:
         """The bytes that `token` adds to a text."""
-        return bytes(self.guiding.decode_bytes([token]))
+        return self._texts[token]
+
+
+class _Plain:
+    """A tokenizer by which the text of a special token is text, as an answer's is: a guide may force it.
+
+    llguidance's own reading of a tokenizer makes it the special token, which then fits no guide. `backend` is changed.
+    """
+
+    bos_token_id = None
+
+    def __init__(self, backend: Any, tokens: Sequence[bytes], eos_token_id: int) -> None:
+        backend.encode_special_tokens = True  # as text
+        self._backend = backend
+        self.tokens = tokens
+        self.eos_token_id = eos_token_id
+        written = set(backend.get_vocab(with_added_tokens=True).values())
+        written -= {token for token, added in backend.get_added_tokens_decoder().items() if added.special}
+        self.special_token_ids = [
+            token for token in range(len(tokens)) if token not in written
+        ]  # none of an answer's text
+
+    def __call__(self, text: bytes) -> list[int]:
+        return list(self._backend.encode(text.decode("utf-8"), add_special_tokens=False).ids)
 
 
 class Guides:

@@ -103,6 +103,30 @@ def test_patterns_and_grammars_are_kept_to(generator: Any) -> None:
     assert {pattern.finish_reason, lark.finish_reason, gbnf.finish_reason} == {"stop"}
 
 
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (GuideSpec("json", '{"const": "<|im_end|>"}'), '"<|im_end|>"'),
+        (GuideSpec("regex", r"<\|im_end\|>!"), "<|im_end|>!"),
+        (GuideSpec("grammar", 'start: "<|im_start|>" "a"'), "<|im_start|>a"),
+    ],
+)
+def test_the_text_of_a_special_token_is_text_and_ends_no_answer(generator: Any, spec: GuideSpec, text: str) -> None:
+    (answer,) = answers(generator, ask(spec))
+    assert (answer.text, answer.finish_reason) == (text, "stop")
+
+
+def test_no_special_or_missing_token_is_text_of_an_answer(generator: Any) -> None:
+    from service.engine.guided import Guides, Vocabulary
+
+    tokenizer, room = generator._model.tokenizer, 13
+    width = len(tokenizer) + room
+    guide = Guides(Vocabulary(tokenizer, width, [2])).guide(GuideSpec("regex", ".{1,99}"))
+    allowed = guide.allowed(width).nonzero().flatten().tolist()
+    assert not {0, 1, 2, *range(len(tokenizer), width)} & set(allowed)
+    assert len(allowed) > 90
+
+
 def test_an_answer_cut_by_max_tokens_says_so(generator: Any) -> None:
     spec = GuideSpec("regex", "[ab]{50}")
     (cut,) = answers(generator, ask(spec, max_tokens=5))
