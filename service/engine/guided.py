@@ -12,6 +12,7 @@ and nothing else.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -127,20 +128,20 @@ class Guides:
         """A guide for one answer. Raises BadInput as `compile`, which it does where nobody did before."""
         self.compile(spec)
         with self._lock:
-            return _Matched(self._held[spec].deep_copy(), spec.kind)
+            return _Matched(self._held[spec].deep_copy(), spec)
 
     def _compiled(self, spec: GuideSpec) -> LLMatcher:
         if len(spec.text.encode("utf-8", "replace")) > MOST_BYTES:
-            raise BadInput(f"the {_NAMES[spec.kind]} is longer than {MOST_BYTES:,} bytes: shorten it", param=spec.kind)
+            raise BadInput(f"the {_NAMES[spec.kind]} is longer than {MOST_BYTES:,} bytes: shorten it", param=spec.param)
         try:
             matcher = LLMatcher(self._vocabulary.guiding, _grammar(spec), limits=_LIMITS, log_level=0)
         except ValueError as error:
-            raise _refused(spec.kind, str(error)) from error
+            raise _refused(spec, str(error)) from error
         if matcher.is_error():
-            raise _refused(spec.kind, matcher.get_error())
+            raise _refused(spec, matcher.get_error())
         matcher.compute_bitmask()  # some faults show only here
         if matcher.is_error():
-            raise _refused(spec.kind, matcher.get_error())
+            raise _refused(spec, matcher.get_error())
         matcher.reset()
         return matcher
 
@@ -155,27 +156,37 @@ def _grammar(spec: GuideSpec) -> str:
     return str(grammar_from("regex" if spec.kind == "regex" else "cfg", spec.text))
 
 
-def _refused(kind: str, why: str) -> BadInput:
-    fix = "change it, or serve the model with vLLM" if kind == "json" else "change it"
-    return BadInput(f"the {_NAMES[kind]} cannot guide an answer: {' '.join(why.split())[:300]}; {fix}", param=kind)
+# What llguidance says that nobody who asks can act on, and what is told in its place.
+_SAYS = (
+    (re.compile(r"\s*<non-verbose/>|\s*Enable '\w+' option[^.;]*\.?"), ""),
+    (re.compile(r"NoExtensionBias"), "no text fits it"),
+)
+
+
+def _refused(spec: GuideSpec, why: str) -> BadInput:
+    fix = "change it, or serve the model with vLLM" if spec.kind == "json" else "change it"
+    for said, told in _SAYS:
+        why = said.sub(told, why)
+    message = f"the {_NAMES[spec.kind]} cannot guide an answer: {' '.join(why.split())[:300].rstrip('.')}; {fix}"
+    return BadInput(message, param=spec.param)
 
 
 class _Matched:
     """A guide by llguidance."""
 
-    def __init__(self, matcher: LLMatcher, kind: str) -> None:
+    def __init__(self, matcher: LLMatcher, spec: GuideSpec) -> None:
         self._matcher = matcher
-        self._kind = kind
+        self._spec = spec
 
     def allowed(self, width: int) -> Tensor:
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error():
-            raise _refused(self._kind, self._matcher.get_error())
+            raise _refused(self._spec, self._matcher.get_error())
         return torch.from_numpy(np.unpackbits(bits, bitorder="little")[:width].astype(bool))
 
     def take(self, token: int) -> bool:
         if not self._matcher.consume_token(token):
-            raise _refused(self._kind, self._matcher.get_error())
+            raise _refused(self._spec, self._matcher.get_error())
         return bool(self._matcher.is_stopped())
 
     def whole(self) -> tuple[int, ...] | None:

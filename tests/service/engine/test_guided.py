@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
 ]
 
+KINDS = ("choice", "regex", "json", "grammar")
 TEXT = {"type": "string", "maxLength": 12}
 SCHEMAS: list[dict[str, Any]] = [
     {"type": "object", "properties": {"queue": {"enum": ["billing", "bug"]}}, "required": ["queue"]},
@@ -219,12 +220,37 @@ def test_log_probabilities_of_a_choice_are_of_all_its_tokens(generator: Any) -> 
         (GuideSpec("json", '{"items":' * 200 + "{}" + "}" * 200), "recursion limit"),
         (GuideSpec("regex", "(a"), "regular expression .* unclosed group"),
         (GuideSpec("regex", "a" * 70_000), "longer than 65,536 bytes"),
+        (
+            GuideSpec("json", '{"oneOf": [{"type": "string"}, {"const": "a"}]}'),
+            "oneOf constraints are not supported; change it, or serve the model with vLLM$",
+        ),
+        (GuideSpec("regex", r"[^\s\S]"), "regular expression cannot guide an answer: no text fits it; change it$"),
         (GuideSpec("grammar", "start: foo"), 'grammar .* unknown name: "foo"'),
     ],
 )
 def test_what_cannot_guide_is_refused_with_its_reason(generator: Any, spec: GuideSpec, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         generator.submit(ask(spec)).result(60)
+
+
+@pytest.mark.parametrize(
+    ("param", "asked"),
+    [
+        ("response_format", {"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}}),
+        ("structured_outputs.regex", {"structured_outputs": {"regex": "(a"}}),
+        ("guided_json", {"guided_json": {"not": {}}}),
+    ],
+)
+def test_a_refusal_names_the_field_that_asked(generator: Any, param: str, asked: dict[str, Any]) -> None:
+    from service.engine.forms import read_guide
+
+    unasked = ("response_format", "structured_outputs", *(f"guided_{kind}" for kind in KINDS))
+    body: Any = SimpleNamespace(**{**dict.fromkeys(unasked), **asked})
+    spec = read_guide(body)
+    assert spec is not None
+    with pytest.raises(BadInput, match="cannot guide an answer") as caught:
+        generator.submit(ask(spec)).result(60)
+    assert caught.value.param == param
 
 
 def test_hostile_patterns_are_bounded(generator: Any) -> None:
