@@ -26,6 +26,7 @@ from torch import Tensor
 
 from prompts.errors import BadInput
 from service.engine.asks import GuideSpec
+from service.engine.unheld import unheld
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -152,6 +153,9 @@ _NAMES = {"json": "JSON Schema", "regex": "regular expression", "grammar": "gram
 def _grammar(spec: GuideSpec) -> str:
     if spec.kind == "json":
         schema = json.loads(spec.text)
+        why = unheld(schema)
+        if why is not None:
+            raise _refused(spec, why)
         return LLMatcher.grammar_from_json_schema(json.dumps({} if schema is True else schema), overrides=_JSON)
     return str(grammar_from("regex" if spec.kind == "regex" else "cfg", spec.text))
 

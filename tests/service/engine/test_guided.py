@@ -234,6 +234,45 @@ def test_what_cannot_guide_is_refused_with_its_reason(generator: Any, spec: Guid
 
 
 @pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.5},
+         "exclusiveMinimum 0 beside exclusiveMaximum 0.5 does not keep 0 out"),
+        ({"type": ["number", "null"], "minimum": -1.5, "exclusiveMaximum": -1},
+         "exclusiveMaximum -1 beside minimum -1.5 does not keep -1 out"),
+        ({"type": "integer", "maximum": 2**64}, "maximum 18446744073709551616 of an integer is beyond 64 bits"),
+        ({"patternProperties": {"^[ab]$": {"type": "null"}}, "additionalProperties": False, "minProperties": 2},
+         "minProperties 2 asks for 2 properties of any name, which could be the same one twice"),
+    ],
+)  # fmt: skip
+def test_a_schema_that_would_not_be_held_to_is_refused_by_name_wherever_it_stands(
+    generator: Any, schema: dict[str, Any], said: str
+) -> None:
+    again = {"$ref": "#/$defs/node"}
+    node = {"type": "object", "properties": {"next": {"anyOf": [again, {"type": "null"}, schema]}}}
+    for whole in (schema, {"type": "array", "items": schema}, {"$defs": {"node": node}, **again}):
+        with pytest.raises(BadInput, match=f"the JSON Schema cannot guide an answer: {said}; change it"):
+            generator.submit(ask(GuideSpec("json", json.dumps(whole)))).result(60)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        {"type": "number", "exclusiveMinimum": 0.25, "maximum": 0.5},
+        {"type": "integer", "exclusiveMinimum": 0, "maximum": 2**63 - 1},
+        {"type": "object", "properties": {"b": {"type": "null"}}, "required": ["b"], "minProperties": 2},
+        {"const": {"minProperties": 3, "type": "integer", "maximum": 2**70}},
+        {"type": "object", "properties": {"minProperties": {"const": 3}}, "required": ["minProperties"]},
+    ],
+)
+def test_a_schema_that_is_held_to_is_taken(schema: dict[str, Any]) -> None:
+    from service.engine.unheld import unheld
+
+    assert unheld(schema) is None
+
+
+@pytest.mark.parametrize(
     ("param", "asked"),
     [
         ("response_format", {"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}}),
