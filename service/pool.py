@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from prompts.errors import BadInput
 from prompts.messages import Chunks, Completion, CompletionRequest, Model
 from service.child import require_local_packages
-from service.errors import BadSetting
+from service.errors import BadSetting, CannotRun, EngineFailed
 from service.models.openai import OpenAIModel
 from service.settings import FakeSpec, LocalSpec, OpenAISpec, Settings
 from service.upstream.guard import Guarded
@@ -127,7 +128,13 @@ class PulledModel:
             if self._model is None:
                 require_local_packages(f"model {self._alias!r}")
                 source = weights.Source.parse(self._spec.source, self._spec.chat_template)
-                folder = await asyncio.to_thread(weights.pull, source, weights.default_cache_dir())
+                try:
+                    folder = await asyncio.to_thread(weights.pull, source, weights.default_cache_dir())
+                except (
+                    BadInput,
+                    CannotRun,
+                ) as error:  # of the settings: no caller can mend it, and a fallback may answer
+                    raise EngineFailed(f"model {self._alias!r}: {error}") from error
                 self._model = LocalModel(self._engine_spec(folder), self._settings.run_dir)
             return self._model
 

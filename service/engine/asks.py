@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prompts.errors import BadInput, TurnoutError
@@ -42,11 +42,13 @@ class GuideSpec:
     """What an answer must be: one of `choices`, or of the language that `text` describes.
 
     `text` is a JSON Schema as JSON, a regular expression (of all of the answer), or a grammar in Lark's or GBNF's words.
+    `param` is the field of the request that asked for it, which errors name.
     """
 
     kind: GuideKind
     text: str = ""
     choices: tuple[str, ...] = ()
+    param: str | None = field(default=None, compare=False)  # who asks alike by another field gets the same guide
 
 
 @dataclass(frozen=True, slots=True)

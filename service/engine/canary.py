@@ -1,4 +1,4 @@
-"""Whether an adapter that was loaded computes at all, and computes what it did where it was trained."""
+"""Whether what was loaded computes at all, and an adapter what it did where it was trained."""
 
 from __future__ import annotations
 
@@ -9,23 +9,46 @@ import torch
 from torch import Tensor
 
 from finetune.adapter import Canary
-from prompts.errors import BadInput
+from prompts.errors import BadInput, TurnoutError
 from service.engine.adapters import AdapterFiles
 from service.engine.decoding import prefill, probes
 from service.engine.model import LoadedModel
+from service.errors import CannotRun
 
 # Logits of the same weights on other hardware, or computed without a cache; those of other weights are off by more.
 _CLOSE = {torch.float32: 1e-2, torch.bfloat16: 0.5}
 _ROUNDINGS = 4.0  # times what the trainer measured: an engine rounds the same sums in another order
 
 
+def check_base(model: LoadedModel) -> None:
+    """Raises CannotRun where the base model's logits say nothing: at each start, for a kept tolerance does not tell."""
+    if _say_nothing(prefill(model, None, probes(model)[:1]).logits):
+        raise not_finite(model, None)
+
+
+def _say_nothing(logits: Tensor) -> bool:
+    """NaN or infinite, or all the same: the latter of sums that overflowed before a norm."""
+    return not logits.isfinite().all() or bool(logits.min() == logits.max())
+
+
+def not_finite(model: LoadedModel, files: AdapterFiles | None) -> TurnoutError:
+    """What to raise where logits say nothing: with the adapter of `files`, or of the base model."""
+    dtype = str(model.dtype).rpartition(".")[2]
+    why = f"its logits are not finite or all the same: its weights are damaged, or too large for {dtype}"
+    if files is None:
+        return CannotRun(f"the model in {model.folder} cannot be served: {why}; get it anew")
+    return BadInput(f"adapter {files.folder}: {why}; train it again", param="lora_path")
+
+
 def check_canary(model: LoadedModel, name: str, files: AdapterFiles) -> None:
-    """Raises BadInput where the adapter changes nothing, or its logits are not those of its manifest."""
+    """Raises BadInput where the adapter gives no numbers, changes nothing, or its logits are not those of its manifest."""
     canary = files.canary
     ids = np.asarray(canary.ids, dtype=np.int64) if canary else probes(model)[0]
     if not len(ids) or ids.min() < 0 or ids.max() >= model.vocabulary:
         raise BadInput(f"adapter {files.folder}: its canary holds ids that this model does not have", param="lora_path")
     with_it = prefill(model, name, [ids]).logits[0]
+    if _say_nothing(with_it):
+        raise not_finite(model, files)
     without = prefill(model, None, [ids]).logits[0]
     if torch.equal(with_it, without):
         raise BadInput(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import threading
 import time
@@ -26,7 +27,7 @@ from prompts.parameters import DEFAULT_ANSWER_TOKENS
 from service.engine.adapters import AdapterFiles
 from service.engine.asks import Answer, Ask, ContextOverflow, GuideSpec, Listener, QueueFull, UnknownAdapter
 from service.engine.cache import PrefixCache
-from service.engine.canary import check_canary
+from service.engine.canary import check_base, check_canary, not_finite
 from service.engine.counters import Counters
 from service.engine.guided import ChoiceGuide, Guide, Guides, Vocabulary
 from service.engine.jobs import Request
@@ -73,7 +74,8 @@ class Generator:
     # ---------------------------------------------------------------------------- from any thread
 
     def start(self) -> None:
-        """Measure the tolerance of the base model and begin to answer."""
+        """Measure the tolerance of the base model and begin to answer. Raises CannotRun where it gives no numbers."""
+        check_base(self._model)
         self._measure(None, None)
         self._thread.start()
 
@@ -378,5 +380,8 @@ class Generator:
         yield
 
     def _measure(self, adapter: str | None, files: AdapterFiles | None) -> None:
+        noise = self._noises.of(adapter, files)
+        if not math.isfinite(noise):
+            raise not_finite(self._model, files)
         floor = 1e-4 if self._model.dtype == torch.float32 else 1e-2
-        self.tolerances[adapter] = max(floor, SAFETY * self._noises.of(adapter, files))
+        self.tolerances[adapter] = max(floor, SAFETY * noise)

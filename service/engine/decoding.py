@@ -82,7 +82,10 @@ def probes(model: LoadedModel) -> list[Ids]:
 
 
 def measure_noise(model: LoadedModel, adapter: str | None) -> float:
-    """The largest absolute difference of a logit between prompts computed alone and together after a shared prefix."""
+    """The largest absolute difference of a logit between prompts computed alone and together after a shared prefix.
+
+    Not finite where a logit is not.
+    """
     prompts = probes(model)
     alone = [prefill(model, adapter, [prompt]) for prompt in prompts]
     prefix, _ = shared_prefix(model, PrefixCache(0), adapter, prompts)
@@ -92,9 +95,9 @@ def measure_noise(model: LoadedModel, adapter: str | None) -> float:
         tokens = [int(rows.logits.argmax()) for rows in alone]
         alone = [advance(model, rows, [token]) for rows, token in zip(alone, tokens, strict=True)]
         together = advance(model, together, tokens)
-        noise = max(noise, _difference(alone, together))
-    return noise
+        noise = torch.maximum(noise, _difference(alone, together))  # unlike `max`, keeps what is no number
+    return float(noise)
 
 
-def _difference(alone: Sequence[Rows], together: Rows) -> float:
-    return float((torch.cat([rows.logits for rows in alone]) - together.logits).abs().max())
+def _difference(alone: Sequence[Rows], together: Rows) -> torch.Tensor:
+    return (torch.cat([rows.logits for rows in alone]) - together.logits).abs().max()

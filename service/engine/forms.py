@@ -57,7 +57,7 @@ def _of_format(given: Mapping[str, Any]) -> GuideSpec | None:
     if kind == "text":
         return None
     if kind == "json_object":
-        return GuideSpec("json", _OBJECT)
+        return GuideSpec("json", _OBJECT, param="response_format")
     if kind != "json_schema":
         raise _cannot("response_format", "its type is one of text, json_object, json_schema")
     held = given.get("json_schema")
@@ -69,14 +69,14 @@ def _of_format(given: Mapping[str, Any]) -> GuideSpec | None:
 
 def _spec(param: str, kind: str, value: Any) -> GuideSpec:
     if kind == "choice":
-        return GuideSpec("choice", choices=_choices(param, value))
+        return GuideSpec("choice", choices=_choices(param, value), param=param)
     if kind == "json_object":
-        return GuideSpec("json", _OBJECT)
+        return GuideSpec("json", _OBJECT, param=param)
     if kind == "json":
-        return GuideSpec("json", _schema(param, value))
+        return GuideSpec("json", _schema(param, value), param=param)
     if not isinstance(value, str) or not value:
         raise BadInput(f"{param}: a text is needed", param=param)
-    return GuideSpec("regex" if kind == "regex" else "grammar", value)
+    return GuideSpec("regex" if kind == "regex" else "grammar", value, param=param)
 
 
 def _choices(param: str, value: Any) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ and nothing else.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -20,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper, grammar_from
 from torch import Tensor
 
 from prompts.errors import BadInput
 from service.engine.asks import GuideSpec
+from service.engine.unheld import unheld
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -70,11 +72,37 @@ class Vocabulary:
         backend = copy(tokenizer.backend_tokenizer)
         backend.no_padding()
         backend.no_truncation()
-        self.guiding = LLTokenizer(backend.to_str(), n_vocab=max(width, len(tokenizer)), eos_token=list(stop_ids))
+        ends, width = list(stop_ids), max(width, len(tokenizer))
+        read = LLTokenizer(backend.to_str(), n_vocab=width, eos_token=ends, slices=[])
+        self._texts = [bytes(read.decode_bytes([token])) for token in range(width)]
+        self.guiding = LLTokenizer(TokenizerWrapper(_Plain(backend, self._texts, ends[0])), eos_token=ends)
 
     def text(self, token: int) -> bytes:
         """The bytes that `token` adds to a text."""
-        return bytes(self.guiding.decode_bytes([token]))
+        return self._texts[token]
+
+
+class _Plain:
+    """A tokenizer by which the text of a special token is text, as an answer's is: a guide may force it.
+
+    llguidance's own reading of a tokenizer makes it the special token, which then fits no guide. `backend` is changed.
+    """
+
+    bos_token_id = None
+
+    def __init__(self, backend: Any, tokens: Sequence[bytes], eos_token_id: int) -> None:
+        backend.encode_special_tokens = True  # as text
+        self._backend = backend
+        self.tokens = tokens
+        self.eos_token_id = eos_token_id
+        written = set(backend.get_vocab(with_added_tokens=True).values())
+        written -= {token for token, added in backend.get_added_tokens_decoder().items() if added.special}
+        self.special_token_ids = [
+            token for token in range(len(tokens)) if token not in written
+        ]  # none of an answer's text
+
+    def __call__(self, text: bytes) -> list[int]:
+        return list(self._backend.encode(text.decode("utf-8"), add_special_tokens=False).ids)
 
 
 class Guides:
@@ -101,20 +129,20 @@ class Guides:
         """A guide for one answer. Raises BadInput as `compile`, which it does where nobody did before."""
         self.compile(spec)
         with self._lock:
-            return _Matched(self._held[spec].deep_copy(), spec.kind)
+            return _Matched(self._held[spec].deep_copy(), spec)
 
     def _compiled(self, spec: GuideSpec) -> LLMatcher:
         if len(spec.text.encode("utf-8", "replace")) > MOST_BYTES:
-            raise BadInput(f"the {_NAMES[spec.kind]} is longer than {MOST_BYTES:,} bytes: shorten it", param=spec.kind)
+            raise BadInput(f"the {_NAMES[spec.kind]} is longer than {MOST_BYTES:,} bytes: shorten it", param=spec.param)
         try:
             matcher = LLMatcher(self._vocabulary.guiding, _grammar(spec), limits=_LIMITS, log_level=0)
         except ValueError as error:
-            raise _refused(spec.kind, str(error)) from error
+            raise _refused(spec, str(error)) from error
         if matcher.is_error():
-            raise _refused(spec.kind, matcher.get_error())
+            raise _refused(spec, matcher.get_error())
         matcher.compute_bitmask()  # some faults show only here
         if matcher.is_error():
-            raise _refused(spec.kind, matcher.get_error())
+            raise _refused(spec, matcher.get_error())
         matcher.reset()
         return matcher
 
@@ -125,31 +153,44 @@ _NAMES = {"json": "JSON Schema", "regex": "regular expression", "grammar": "gram
 def _grammar(spec: GuideSpec) -> str:
     if spec.kind == "json":
         schema = json.loads(spec.text)
+        why = unheld(schema)
+        if why is not None:
+            raise _refused(spec, why)
         return LLMatcher.grammar_from_json_schema(json.dumps({} if schema is True else schema), overrides=_JSON)
     return str(grammar_from("regex" if spec.kind == "regex" else "cfg", spec.text))
 
 
-def _refused(kind: str, why: str) -> BadInput:
-    fix = "change it, or serve the model with vLLM" if kind == "json" else "change it"
-    return BadInput(f"the {_NAMES[kind]} cannot guide an answer: {' '.join(why.split())[:300]}; {fix}", param=kind)
+# What llguidance says that nobody who asks can act on, and what is told in its place.
+_SAYS = (
+    (re.compile(r"\s*<non-verbose/>|\s*Enable '\w+' option[^.;]*\.?"), ""),
+    (re.compile(r"NoExtensionBias"), "no text fits it"),
+)
+
+
+def _refused(spec: GuideSpec, why: str) -> BadInput:
+    fix = "change it, or serve the model with vLLM" if spec.kind == "json" else "change it"
+    for said, told in _SAYS:
+        why = said.sub(told, why)
+    message = f"the {_NAMES[spec.kind]} cannot guide an answer: {' '.join(why.split())[:300].rstrip('.')}; {fix}"
+    return BadInput(message, param=spec.param)
 
 
 class _Matched:
     """A guide by llguidance."""
 
-    def __init__(self, matcher: LLMatcher, kind: str) -> None:
+    def __init__(self, matcher: LLMatcher, spec: GuideSpec) -> None:
         self._matcher = matcher
-        self._kind = kind
+        self._spec = spec
 
     def allowed(self, width: int) -> Tensor:
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error():
-            raise _refused(self._kind, self._matcher.get_error())
+            raise _refused(self._spec, self._matcher.get_error())
         return torch.from_numpy(np.unpackbits(bits, bitorder="little")[:width].astype(bool))
 
     def take(self, token: int) -> bool:
         if not self._matcher.consume_token(token):
-            raise _refused(self._kind, self._matcher.get_error())
+            raise _refused(self._spec, self._matcher.get_error())
         return bool(self._matcher.is_stopped())
 
     def whole(self) -> tuple[int, ...] | None:

@@ -87,11 +87,13 @@ class Request:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One row: the answer number `indexes` of a request. `alone` marks one that is asked again without company."""
+    """One row: the answer number `indexes` of a request. `alone` marks one that is asked again without company, `had_room`
+    one for which the prefixes held of others were dropped."""
 
     request: Request
     indexes: tuple[int, ...]
     alone: bool = False
+    had_room: bool = False
     generator: torch.Generator | None = None
     guide: Guide | None = None
     tokens: list[int] = field(default_factory=list)

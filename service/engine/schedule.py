@@ -19,7 +19,7 @@ import torch
 from service.engine import decoding
 from service.engine.asks import DeadlinePassed, OutOfMemory
 from service.engine.batch import Batch, Tolerances, begin, joined, step
-from service.engine.cache import Ids, PrefixCache
+from service.engine.cache import NO_PREFIX, Ids, PrefixCache
 from service.engine.choosing import GROUP_TOKENS, RECENT, choose_group, longest_common, own_tokens
 from service.engine.counters import Counters
 from service.engine.jobs import Job
@@ -186,12 +186,18 @@ class Schedule:
 
     def _begin_fewer(self, group: list[Job]) -> None:
         others, half = self._rows(), len(group) // 2
+        goes_on = half or others or self._has_more_room(group[0])
         self._make_room(others + half)
-        self._put_back(group[half:] if half or others else [])
+        self._put_back(group[half:] if goes_on else [])
         if half:
             self._begin(group[:half])
-        elif not others:
+        elif not goes_on:
             _fail(group, _too_large())
+
+    def _has_more_room(self, job: Job) -> bool:
+        """Whether one that nothing is computed beside has more room when the prefixes are dropped, which is so but once."""
+        had_room, job.had_room = job.had_room, True
+        return not had_room and self.prefixes.held_bytes > 0
 
     def _join(self) -> None:
         """Let those join that began in this turn, all at once: it moves what the others have."""
@@ -227,7 +233,9 @@ class Schedule:
         rows_of = [places.setdefault(job.ids.tobytes(), len(places)) for job in group]
         prompts = [group[rows_of.index(row)].ids for row in range(len(places))]
         hint = longest_common(recent, prompts[0]) if len(prompts) == 1 else 0
-        prefix, held = decoding.shared_prefix(self._model, self.prefixes, adapter, prompts, hint)
+        prefix, held = NO_PREFIX, 0
+        if not any(job.had_room for job in group):  # of which a prefix would take some again
+            prefix, held = decoding.shared_prefix(self._model, self.prefixes, adapter, prompts, hint)
         recent.append(prompts[0])
         for index, job in enumerate(group):
             job.joins(len(prefix.ids) if index else held)
@@ -247,8 +255,8 @@ class Schedule:
         try:
             rows = decoding.prefill(self._model, job.adapter, [job.ids])
         except Exception as error:  # noqa: BLE001  # the one who asked gets it; the others go on
-            if is_out_of_memory(error) and self._live is not None:
-                self._make_room(len(self._live.live))
+            if is_out_of_memory(error) and (self._live is not None or self._has_more_room(job)):
+                self._make_room(len(self._live.live) if self._live else 0)
                 self._again.append(job)
             else:
                 _fail([job], _too_large() if is_out_of_memory(error) else error)
@@ -283,8 +291,9 @@ class Schedule:
         computed = [batch for batch in (*self._together, self._alone) if batch is not None]
         beside = [job for batch in computed for job in batch.live if job not in live]
         others = sum(not job.alone for job in beside)
+        goes_on = len(live) > 1 or beside or self._has_more_room(live[0])
         self._make_room(others if live[0].alone else others + len(live) // 2)
-        if len(live) == 1 and not beside:
+        if not goes_on:
             _fail(live, OutOfMemory("this answer takes more memory than there is: lower max_tokens"))
         going = [job for job in live if not job.is_over]
         self._again.extend(job for job in going if job.alone)

@@ -58,7 +58,8 @@ class Noises:
         if isinstance(kept, float) and math.isfinite(kept) and kept >= 0:
             return kept
         noise = decoding.measure_noise(self._model, adapter)
-        self._keep(self._path, key, noise)
+        if math.isfinite(noise):
+            self._keep(self._path, key, noise)
         return noise
 
     def _key(self, files: AdapterFiles | None) -> str:

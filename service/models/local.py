@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prompts.errors import ModelRefused, ModelUnavailable
+from prompts.errors import ModelOverloaded, ModelRefused, ModelUnavailable
 from prompts.messages import Chunks, Completion, CompletionRequest
 from service.engine.process import EngineAddress, EngineLease, EngineSpec, ensure_engine, is_alive
 from service.errors import EngineFailed
@@ -22,6 +22,7 @@ from service.models.openai import OpenAIModel
 
 _MOST_DEATHS = 3  # within …
 _DEATHS_S = 60.0
+_HELD_S = 5.0  # a start that failed is told to all who ask within it: another takes seconds, and fails as well
 _LOAD_S = 120.0
 _TRIES = 3  # to get a lease: an engine may exit between being found and being held
 NOT_URGENT = 10  # the engine's priority of what nobody waits for
@@ -54,6 +55,8 @@ class LocalModel:
         self._run_dir = run_dir
         self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
+        self._starting: asyncio.Task[_Connection] | None = None
+        self._failed: tuple[float, EngineFailed] | None = None
         self._loading = asyncio.Lock()
         self._deaths: deque[float] = deque(maxlen=_MOST_DEATHS)
         self._log: Path | None = None
@@ -61,7 +64,8 @@ class LocalModel:
     async def complete(self, request: CompletionRequest) -> Completion:
         """See `prompts.messages.Model`; asked again, once, where the engine died over it.
 
-        Raises EngineFailed, naming the log, where the engine cannot be started or dies again and again.
+        Raises EngineFailed, naming the log, where the engine cannot be started or dies again and again, and
+        ModelOverloaded where it takes longer to start than the request may: it goes on to start for others.
         """
         started = time.monotonic()
         completion = await self._asked(request, lambda model: model.complete)
@@ -79,6 +83,10 @@ class LocalModel:
 
     async def aclose(self) -> None:
         """Give the engine up; it exits once nobody else holds it. Safe to call twice."""
+        starting = self._starting
+        if starting is not None:
+            starting.cancel()
+            await asyncio.wait([starting])
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.aclose()
@@ -86,14 +94,14 @@ class LocalModel:
     # ---------------------------------------------------------------------------- asking
 
     async def _asked(self, request: CompletionRequest, way: Callable[[OpenAIModel], _Ask[Answer]]) -> Answer:
-        told = _told(request)
-        connection = await self._connected()
+        told, started = _told(request), time.monotonic()
+        connection = await self._connected(request.timeout_s)
         try:
             return await self._ask(connection, told, way(connection.model))
         except ModelUnavailable:
             if not await self._is_dead(connection):
                 raise
-        connection = await self._connected()
+        connection = await self._connected(request.timeout_s - (time.monotonic() - started))
         return await self._ask_last_time(connection, told, way(connection.model))
 
     async def _ask(self, connection: _Connection, request: CompletionRequest, ask: _Ask[Answer]) -> Answer:
@@ -126,17 +134,43 @@ class LocalModel:
             reply = await connection.model.post("/load_lora_adapter", body, _LOAD_S)
             if reply.status != 200:
                 said = reply.body.decode("utf-8", "replace")
-                raise ModelRefused(f"adapter {adapter!r}: {said[:500]}", status=reply.status)
+                raise ModelRefused(
+                    f"adapter {adapter!r}: {said[:500]}"
+                )  # no status: it is nothing that the caller can mend
             connection.adapters.add(adapter)
 
     # ---------------------------------------------------------------------------- the engine
 
-    async def _connected(self) -> _Connection:
-        async with self._connecting:
-            if self._connection is None:
-                self._refuse_after_deaths()
-                self._connection = await self._connect()
-            return self._connection
+    async def _connected(self, within_s: float | None = None) -> _Connection:
+        """The engine, started where none is there. All who wait meanwhile wait for one start, and share its failure."""
+        try:
+            async with asyncio.timeout(within_s):
+                async with self._connecting:
+                    if self._connection is not None:
+                        return self._connection
+                    if self._starting is None:
+                        self._refuse_for_now()
+                        self._starting = asyncio.create_task(self._start())
+                    starting = self._starting
+                return await asyncio.shield(starting)  # who hangs up ends no start that others wait for
+        except TimeoutError as error:
+            raise ModelOverloaded(  # an engine that is being started is no failure: it is to be asked later
+                f"local model {self._spec.alias!r}: its engine is not there yet, and the request's time is over;"
+                " ask again, or give the request more time",
+                retry_after_s=_HELD_S,
+            ) from error
+
+    async def _start(self) -> _Connection:
+        try:
+            self._connection = await self._connect()
+        except EngineFailed as error:
+            self._failed = time.monotonic(), error
+            raise
+        except asyncio.CancelledError as error:
+            raise EngineFailed(f"the engine of {self._spec.alias!r} was given up while it started") from error
+        finally:
+            self._starting = None
+        return self._connection
 
     async def _connect(self) -> _Connection:
         for last in (False,) * (_TRIES - 1) + (True,):
@@ -167,7 +201,9 @@ class LocalModel:
         await connection.aclose()
         return True
 
-    def _refuse_after_deaths(self) -> None:
+    def _refuse_for_now(self) -> None:
+        if self._failed is not None and time.monotonic() - self._failed[0] < _HELD_S:
+            raise EngineFailed(str(self._failed[1])) from self._failed[1]
         if len(self._deaths) == _MOST_DEATHS and time.monotonic() - self._deaths[0] < _DEATHS_S:
             raise EngineFailed(
                 f"the engine of {self._spec.alias!r} died {_MOST_DEATHS} times within {_DEATHS_S:.0f} s;"

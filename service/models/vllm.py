@@ -85,10 +85,10 @@ class VllmModel:
             if adapter in self._loaded:
                 return
             if self._adapter_dir is None:
-                raise ModelRefused(f"adapter {adapter!r}: the model's settings name no adapter_dir", status=400)
+                raise ModelRefused(f"adapter {adapter!r}: the model's settings name no adapter_dir")
             body = {"lora_name": adapter, "lora_path": str(self._adapter_dir / adapter)}
             reply = await self._model.post("/load_lora_adapter", body, LOAD_S)
             said = reply.body.decode("utf-8", "replace")
             if reply.status != 200 and "already been loaded" not in said:
-                raise ModelRefused(f"adapter {adapter!r}: HTTP {reply.status}: {said[:300]}", status=reply.status)
+                raise ModelRefused(f"adapter {adapter!r}: HTTP {reply.status}: {said[:300]}")  # no caller can mend it
             self._loaded.add(adapter)

@@ -10,8 +10,11 @@ import pytest
 
 from prompts.errors import ModelUnavailable
 from prompts.messages import Chunks, Completion, CompletionRequest, Message
+from service import pool as pool_module
+from service.api.http_errors import status_of
 from service.asking import attempt_timeout_s
-from service.errors import BadSetting
+from service.completions import is_callers_fault
+from service.errors import BadSetting, EngineFailed
 from service.pool import ModelPool, PulledModel
 from service.upstream.whole import WholeChunks
 from tests.service.conftest import make_settings
@@ -112,6 +115,22 @@ def test_a_model_of_the_embedded_engine_streams_through_its_guard(
         texts = [chunk["choices"][0]["delta"].get("content") async for chunk in chunks if chunk["choices"]]
         assert texts == ["billing", None]
         assert [one.is_urgent for one in asked] == [True]
+        await models.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_source_that_is_gone_is_the_models_failure_not_its_callers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "require_local_packages", lambda _: None)
+
+    async def main() -> None:
+        models = pool(tmp_path, small={"engine": "local", "source": f"path:{tmp_path / 'gone'}"})
+        with pytest.raises(EngineFailed, match=r"model 'small': model folder .*gone does not exist") as caught:
+            await models.serving("small").complete(ASKED)
+        assert (status_of(caught.value), is_callers_fault(caught.value)) == (502, False)
+        assert {one.alias: one.counts.failed for one in models.upstreams()} == {"fake": 0, "small": 1}
         await models.aclose()
 
     asyncio.run(main())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from prompts.errors import BadInput
 from service.engine.adapters import read_adapter
 from service.engine.asks import Answer, Ask, ContextOverflow, QueueFull, UnknownAdapter
+from service.errors import CannotRun
 
 pytestmark = [
     pytest.mark.integration,  # PEFT and a tiny model
@@ -147,6 +149,47 @@ def test_an_adapter_that_changes_nothing_is_refused(
         install(generator, tmp_path, "idle")
     assert generator.adapters == ()
     assert answers(generator, [ask("hello")])[0].completion_tokens > 0
+
+
+def test_an_adapter_that_gives_no_numbers_is_refused(
+    generator: Any, tmp_path: Path, make_lora: Callable[..., Path]
+) -> None:
+    make_lora(tmp_path / "wild", scale=1e30)
+    with pytest.raises(BadInput, match=r"wild: its logits are not finite .*too large for float32; train it again"):
+        install(generator, tmp_path, "wild")
+    assert generator.adapters == ()
+    assert answers(generator, [ask("hello")])[0].completion_tokens > 0
+
+
+def test_a_base_model_that_gives_no_numbers_is_not_served_though_its_tolerance_was_kept(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    from service.engine.core import Generator
+    from service.engine.limits import Limits
+    from service.engine.model import LoadedModel
+    from service.engine.tolerances import Noises
+
+    model = LoadedModel(tiny_folder, torch.device("cpu"))
+    Noises(model, tmp_path / "tolerances.json").of(None, None)
+    damaged = LoadedModel(tiny_folder, torch.device("cpu"))
+    damaged.network.model.norm.weight.data.fill_(float("nan"))
+    for noises in (None, Noises(damaged, tmp_path / "tolerances.json")):
+        with pytest.raises(CannotRun, match=r"cannot be served: its logits are not finite .*get it anew"):
+            Generator(damaged, Limits(rows=6), noises).start()
+
+
+def test_a_difference_that_is_no_number_is_never_taken_for_a_tolerance(
+    generator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from service.engine import decoding
+
+    found = iter(torch.tensor([0.5, float("nan"), 0.25]))
+    monkeypatch.setattr(decoding, "_difference", lambda *_: next(found))
+    assert not math.isfinite(decoding.measure_noise(generator._model, None))
 
 
 def test_an_adapter_for_another_model_is_refused(

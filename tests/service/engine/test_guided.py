@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
 ]
 
+KINDS = ("choice", "regex", "json", "grammar")
 TEXT = {"type": "string", "maxLength": 12}
 SCHEMAS: list[dict[str, Any]] = [
     {"type": "object", "properties": {"queue": {"enum": ["billing", "bug"]}}, "required": ["queue"]},
@@ -101,6 +102,30 @@ def test_patterns_and_grammars_are_kept_to(generator: Any) -> None:
     assert lark.text in ("yes", "no!!")
     assert gbnf.text in ("ja", "nein")
     assert {pattern.finish_reason, lark.finish_reason, gbnf.finish_reason} == {"stop"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (GuideSpec("json", '{"const": "<|im_end|>"}'), '"<|im_end|>"'),
+        (GuideSpec("regex", r"<\|im_end\|>!"), "<|im_end|>!"),
+        (GuideSpec("grammar", 'start: "<|im_start|>" "a"'), "<|im_start|>a"),
+    ],
+)
+def test_the_text_of_a_special_token_is_text_and_ends_no_answer(generator: Any, spec: GuideSpec, text: str) -> None:
+    (answer,) = answers(generator, ask(spec))
+    assert (answer.text, answer.finish_reason) == (text, "stop")
+
+
+def test_no_special_or_missing_token_is_text_of_an_answer(generator: Any) -> None:
+    from service.engine.guided import Guides, Vocabulary
+
+    tokenizer, room = generator._model.tokenizer, 13
+    width = len(tokenizer) + room
+    guide = Guides(Vocabulary(tokenizer, width, [2])).guide(GuideSpec("regex", ".{1,99}"))
+    allowed = guide.allowed(width).nonzero().flatten().tolist()
+    assert not {0, 1, 2, *range(len(tokenizer), width)} & set(allowed)
+    assert len(allowed) > 90
 
 
 def test_an_answer_cut_by_max_tokens_says_so(generator: Any) -> None:
@@ -195,12 +220,76 @@ def test_log_probabilities_of_a_choice_are_of_all_its_tokens(generator: Any) -> 
         (GuideSpec("json", '{"items":' * 200 + "{}" + "}" * 200), "recursion limit"),
         (GuideSpec("regex", "(a"), "regular expression .* unclosed group"),
         (GuideSpec("regex", "a" * 70_000), "longer than 65,536 bytes"),
+        (
+            GuideSpec("json", '{"oneOf": [{"type": "string"}, {"const": "a"}]}'),
+            "oneOf constraints are not supported; change it, or serve the model with vLLM$",
+        ),
+        (GuideSpec("regex", r"[^\s\S]"), "regular expression cannot guide an answer: no text fits it; change it$"),
         (GuideSpec("grammar", "start: foo"), 'grammar .* unknown name: "foo"'),
     ],
 )
 def test_what_cannot_guide_is_refused_with_its_reason(generator: Any, spec: GuideSpec, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         generator.submit(ask(spec)).result(60)
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.5},
+         "exclusiveMinimum 0 beside exclusiveMaximum 0.5 does not keep 0 out"),
+        ({"type": ["number", "null"], "minimum": -1.5, "exclusiveMaximum": -1},
+         "exclusiveMaximum -1 beside minimum -1.5 does not keep -1 out"),
+        ({"type": "integer", "maximum": 2**64}, "maximum 18446744073709551616 of an integer is beyond 64 bits"),
+        ({"patternProperties": {"^[ab]$": {"type": "null"}}, "additionalProperties": False, "minProperties": 2},
+         "minProperties 2 asks for 2 properties of any name, which could be the same one twice"),
+    ],
+)  # fmt: skip
+def test_a_schema_that_would_not_be_held_to_is_refused_by_name_wherever_it_stands(
+    generator: Any, schema: dict[str, Any], said: str
+) -> None:
+    again = {"$ref": "#/$defs/node"}
+    node = {"type": "object", "properties": {"next": {"anyOf": [again, {"type": "null"}, schema]}}}
+    for whole in (schema, {"type": "array", "items": schema}, {"$defs": {"node": node}, **again}):
+        with pytest.raises(BadInput, match=f"the JSON Schema cannot guide an answer: {said}; change it"):
+            generator.submit(ask(GuideSpec("json", json.dumps(whole)))).result(60)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        {"type": "number", "exclusiveMinimum": 0.25, "maximum": 0.5},
+        {"type": "integer", "exclusiveMinimum": 0, "maximum": 2**63 - 1},
+        {"type": "object", "properties": {"b": {"type": "null"}}, "required": ["b"], "minProperties": 2},
+        {"const": {"minProperties": 3, "type": "integer", "maximum": 2**70}},
+        {"type": "object", "properties": {"minProperties": {"const": 3}}, "required": ["minProperties"]},
+    ],
+)
+def test_a_schema_that_is_held_to_is_taken(schema: dict[str, Any]) -> None:
+    from service.engine.unheld import unheld
+
+    assert unheld(schema) is None
+
+
+@pytest.mark.parametrize(
+    ("param", "asked"),
+    [
+        ("response_format", {"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}}),
+        ("structured_outputs.regex", {"structured_outputs": {"regex": "(a"}}),
+        ("guided_json", {"guided_json": {"not": {}}}),
+    ],
+)
+def test_a_refusal_names_the_field_that_asked(generator: Any, param: str, asked: dict[str, Any]) -> None:
+    from service.engine.forms import read_guide
+
+    unasked = ("response_format", "structured_outputs", *(f"guided_{kind}" for kind in KINDS))
+    body: Any = SimpleNamespace(**{**dict.fromkeys(unasked), **asked})
+    spec = read_guide(body)
+    assert spec is not None
+    with pytest.raises(BadInput, match="cannot guide an answer") as caught:
+        generator.submit(ask(spec)).result(60)
+    assert caught.value.param == param
 
 
 def test_hostile_patterns_are_bounded(generator: Any) -> None:

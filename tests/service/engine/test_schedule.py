@@ -232,6 +232,30 @@ def test_a_request_that_is_too_large_alone_fails_by_itself(generator: Any, monke
     assert generator.submit(ask("b")).result(60).completion_tokens > 0
 
 
+@pytest.mark.parametrize(("name", "greedy"), [("prefill", False), ("advance", False), ("prefill", True)])
+def test_a_lone_request_is_answered_where_dropping_what_is_held_of_others_is_enough(
+    generator: Any, monkeypatch: pytest.MonkeyPatch, name: str, greedy: bool
+) -> None:
+    import torch
+
+    generator.start()
+    generator.tolerances[None] = 1e9 if greedy else 0.0  # a greedy one is asked again alone
+    for future in [generator.submit(ask(f"the same beginning, {n}", temperature=1.0)) for n in range(3)]:
+        future.result(60)
+    assert generator.prefixes.held_bytes > 0
+    real = getattr(generator._model.forward, name)
+
+    def beside_prefixes(*arguments: Any) -> Any:
+        if generator.prefixes.held_bytes > 0 and (not greedy or generator.counters.asked_again):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*arguments)
+
+    monkeypatch.setattr(generator._model.forward, name, beside_prefixes)
+    lone = long("the same beginning, and more", temperature=0 if greedy else 1.0)
+    assert generator.submit(lone).result(60).completion_tokens == 40
+    assert generator.counters.halvings == 1
+
+
 def test_one_that_is_asked_again_and_does_not_fit_alone_is_told_so(
     generator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,15 +4,19 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from prompts.errors import ModelRefused, ModelUnavailable
+from prompts.errors import ModelOverloaded, ModelRefused, ModelUnavailable
 from prompts.messages import Completion, CompletionRequest, Message
-from service.engine.process import EngineSpec
+from service.completions import is_callers_fault
+from service.engine.process import EngineAddress, EngineSpec
 from service.errors import EngineFailed
+from service.models import local
 from service.models.local import LocalModel
 from tests.service.engine.conftest import (  # noqa: F401  # fixtures
     adapters_dir,
@@ -92,10 +96,70 @@ def test_an_engine_that_dies_again_and_again_is_given_up(
     with_model(spec, tmp_path / "run", scenario)
 
 
+@pytest.fixture
+def failing_starts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When engines were started, none of which comes to be."""
+    starts: list[float] = []
+
+    async def start(*_: object) -> EngineAddress:
+        starts.append(time.monotonic())
+        await asyncio.sleep(0.3)
+        raise EngineFailed("the engine ended with 4 before it was ready (engine.log): no room")
+
+    monkeypatch.setattr(local, "ensure_engine", start)
+    return starts
+
+
+def test_all_who_wait_for_one_start_share_its_failure_and_so_do_those_soon_after(
+    failing_starts: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(model: LocalModel) -> None:
+        several = await asyncio.gather(*(model.complete(request()) for _ in range(8)), return_exceptions=True)
+        with pytest.raises(EngineFailed, match="no room"):
+            await model.complete(request())
+        assert [type(one) for one in several] == [EngineFailed] * 8
+        assert len(failing_starts) == 1
+        monkeypatch.setattr(local, "_HELD_S", 0.0)
+        with pytest.raises(EngineFailed, match="no room"):
+            await model.complete(request())
+        assert len(failing_starts) == 2
+
+    with_model(EngineSpec("tiny", tmp_path, tmp_path), tmp_path / "run", scenario)
+
+
+def test_a_request_waits_no_longer_than_its_time_for_an_engine_that_goes_on_to_start_for_others(
+    failing_starts: list[float], tmp_path: Path
+) -> None:
+    async def scenario(model: LocalModel) -> None:
+        patient = asyncio.create_task(model.complete(request()))
+        await asyncio.sleep(0)
+        with pytest.raises(ModelOverloaded, match="its engine is not there yet, and the request's time is over"):
+            await model.complete(replace(request(), timeout_s=0.05))
+        assert not patient.done()
+        with pytest.raises(EngineFailed, match="no room"):
+            await patient
+        assert len(failing_starts) == 1
+
+    with_model(EngineSpec("tiny", tmp_path, tmp_path), tmp_path / "run", scenario)
+
+
+def test_who_waits_when_the_model_is_closed_is_told(failing_starts: list[float], tmp_path: Path) -> None:
+    async def scenario(model: LocalModel) -> None:
+        waiting = asyncio.create_task(model.complete(request()))
+        await asyncio.sleep(0.05)
+        await model.aclose()
+        with pytest.raises(EngineFailed, match="given up while it started"):
+            await waiting
+        assert len(failing_starts) == 1
+
+    with_model(EngineSpec("tiny", tmp_path, tmp_path), tmp_path / "run", scenario)
+
+
 def test_a_missing_adapter_is_refused_not_answered_by_the_base(spec: EngineSpec, tmp_path: Path) -> None:
     async def scenario(model: LocalModel) -> None:
-        with pytest.raises(ModelRefused, match=r"'green'.*is not a folder"):
+        with pytest.raises(ModelRefused, match=r"'green'.*is not a folder") as caught:
             await model.complete(request("green"))
+        assert not is_callers_fault(caught.value)
 
     with_model(spec, tmp_path / "run", scenario)
 

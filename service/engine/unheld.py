@@ -1,0 +1,63 @@
+"""What llguidance takes of a JSON Schema without holding an answer to it: refused by name, in place of an answer that misses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeGuard
+
+_MOST_INTEGER = 2**63 - 1  # greater bounds are cut to this
+_LOWER, _UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
+# Where a schema holds others: one, a list of them, or some by names. A `$ref` leads to one of these of the same document.
+_ONE = ("items", "additionalProperties", "additionalItems", "contains", "not", "if", "then", "else", "propertyNames")
+_LISTS = ("anyOf", "allOf", "oneOf", "prefixItems", "items")
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+
+
+def unheld(schema: Any) -> str | None:
+    """Why an answer could miss `schema` though it was guided by it; None where none can."""
+    return next((why for one in _schemas(schema) for why in _faults(one)), None)
+
+
+def _schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """`schema` and all within it, each once: no `$ref` is followed. Data, as of `const`, is none."""
+    left = [schema]
+    while left:
+        one = left.pop()
+        if not isinstance(one, dict):
+            continue
+        yield one
+        left += [one.get(name) for name in _ONE]
+        left += [each for name in _LISTS if isinstance(held := one.get(name), list) for each in held]
+        left += [each for name in _NAMED if isinstance(held := one.get(name), dict) for each in held.values()]
+
+
+def _faults(schema: Mapping[str, Any]) -> Iterator[str]:
+    bounds = {name: schema[name] for name in (*_LOWER, *_UPPER) if _is_number(schema.get(name))}
+    types = schema.get("type")
+    if types == "integer" or (isinstance(types, list) and "integer" in types):
+        yield from (
+            f"{name} {bound} of an integer is beyond 64 bits"
+            for name, bound in bounds.items()
+            if abs(bound) > _MOST_INTEGER
+        )
+    if types != "integer":
+        yield from _open_ends(bounds)
+    named, least = schema.get("properties"), schema.get("minProperties")
+    of_any_name = (least if _is_number(least) else 0) - (len(named) if isinstance(named, dict) else 0)
+    if of_any_name > 1:
+        yield f"minProperties {least} asks for {of_any_name} properties of any name, which could be the same one twice"
+
+
+def _open_ends(bounds: Mapping[str, float]) -> Iterator[str]:
+    """Whole numbers that are excluded, and given nevertheless where the other bound is less than 1 away."""
+    for name, others, towards in (("exclusiveMinimum", _UPPER, 1), ("exclusiveMaximum", _LOWER, -1)):
+        end = bounds.get(name)
+        if end is None or end % 1 != 0:
+            continue
+        for other in others:
+            if other in bounds and 0 < (bounds[other] - end) * towards < 1:
+                yield f"{name} {end} beside {other} {bounds[other]} does not keep {end} out"
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
