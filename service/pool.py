@@ -130,10 +130,8 @@ class PulledModel:
                 source = weights.Source.parse(self._spec.source, self._spec.chat_template)
                 try:
                     folder = await asyncio.to_thread(weights.pull, source, weights.default_cache_dir())
-                except (
-                    BadInput,
-                    CannotRun,
-                ) as error:  # of the settings: no caller can mend it, and a fallback may answer
+                except (BadInput, CannotRun) as error:
+                    # It is the settings': no caller can mend it, and a fallback may answer.
                     raise EngineFailed(f"model {self._alias!r}: {error}") from error
                 self._model = LocalModel(self._engine_spec(folder), self._settings.run_dir)
             return self._model

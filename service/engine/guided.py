@@ -66,7 +66,7 @@ class Guide(Protocol):
 
 
 class Vocabulary:
-    """The tokens of a model as bytes, and as llguidance needs them. Made when first needed: that takes half a second."""
+    """The tokens of a model as bytes, and as llguidance needs them. Made when first needed: that takes most of a second."""
 
     def __init__(self, tokenizer: Any, width: int, stop_ids: Sequence[int]) -> None:
         backend = copy(tokenizer.backend_tokenizer)
@@ -97,9 +97,7 @@ class _Plain:
         self.eos_token_id = eos_token_id
         written = set(backend.get_vocab(with_added_tokens=True).values())
         written -= {token for token, added in backend.get_added_tokens_decoder().items() if added.special}
-        self.special_token_ids = [
-            token for token in range(len(tokens)) if token not in written
-        ]  # none of an answer's text
+        self.special_token_ids = [token for token in range(len(tokens)) if token not in written]  # no answer's text
 
     def __call__(self, text: bytes) -> list[int]:
         return list(self._backend.encode(text.decode("utf-8"), add_special_tokens=False).ids)

@@ -95,13 +95,14 @@ class LocalModel:
 
     async def _asked(self, request: CompletionRequest, way: Callable[[OpenAIModel], _Ask[Answer]]) -> Answer:
         told, started = _told(request), time.monotonic()
-        connection = await self._connected(request.timeout_s)
+        within_s = request.timeout_s if request.is_urgent else None  # a run waits for its engine, however large
+        connection = await self._connected(within_s)
         try:
             return await self._ask(connection, told, way(connection.model))
         except ModelUnavailable:
             if not await self._is_dead(connection):
                 raise
-        connection = await self._connected(request.timeout_s - (time.monotonic() - started))
+        connection = await self._connected(within_s and within_s - (time.monotonic() - started))
         return await self._ask_last_time(connection, told, way(connection.model))
 
     async def _ask(self, connection: _Connection, request: CompletionRequest, ask: _Ask[Answer]) -> Answer:
@@ -134,9 +135,8 @@ class LocalModel:
             reply = await connection.model.post("/load_lora_adapter", body, _LOAD_S)
             if reply.status != 200:
                 said = reply.body.decode("utf-8", "replace")
-                raise ModelRefused(
-                    f"adapter {adapter!r}: {said[:500]}"
-                )  # no status: it is nothing that the caller can mend
+                # No status: it is nothing that the caller can mend.
+                raise ModelRefused(f"adapter {adapter!r}: {said[:500]}")
             connection.adapters.add(adapter)
 
     # ---------------------------------------------------------------------------- the engine
@@ -151,6 +151,7 @@ class LocalModel:
                     if self._starting is None:
                         self._refuse_for_now()
                         self._starting = asyncio.create_task(self._start())
+                        self._starting.add_done_callback(_retrieve)
                     starting = self._starting
                 return await asyncio.shield(starting)  # who hangs up ends no start that others wait for
         except TimeoutError as error:
@@ -219,3 +220,9 @@ def _told(request: CompletionRequest) -> CompletionRequest:
     if request.flow:
         told["prompt_cache_key"] = request.flow
     return replace(request, parameters={**told, **request.parameters})
+
+
+def _retrieve(starting: asyncio.Task[_Connection]) -> None:
+    """Whoever waited may have left: then nobody is told why the start failed, and the next one is."""
+    if not starting.cancelled():
+        starting.exception()
