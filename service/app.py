@@ -205,7 +205,6 @@ def _open(context: Context) -> None:
         written_at = context.snapshot.restore()
         if written_at is None:
             raise
-        context.snapshot.is_missing = error.is_missing
         log.warning("the database is away: serving from the snapshot on disk", of=written_at, reason=str(error))
 
 

@@ -107,11 +107,7 @@ class NeedsEvidence(TurnoutError):
 
 
 class StorageFailed(TurnoutError):
-    """The database or the disk refused; nothing was half-written. `is_missing` where the database is not there, or empty."""
-
-    def __init__(self, message: str, *, is_missing: bool = False) -> None:
-        super().__init__(message)
-        self.is_missing = is_missing
+    """The database or the disk refused; nothing was half-written."""
 
 
 class CannotRun(TurnoutError):

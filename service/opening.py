@@ -17,7 +17,5 @@ def prepare(database: Database, settings: Settings) -> None:
     if database.is_empty() and snapshot_file.holds_something(settings.home, database.url):
         kept = settings.home / snapshot_file.FILE_NAME
         fix = f"restore it; to begin anew, stop the service and remove {kept}"
-        raise StorageFailed(
-            f"{database.place}: the database is missing or empty, and there is a snapshot of it; {fix}", is_missing=True
-        )
+        raise StorageFailed(f"{database.place}: the database is missing or empty, and there is a snapshot of it; {fix}")
     database.migrate()

@@ -88,7 +88,6 @@ class Snapshot:
         self.view = View()
         self.is_stale = False
         self.is_from_disk = False
-        self.is_missing = False  # the database, when it was last looked at
 
     def refresh(self) -> None:
         """Read everything anew where something has changed. Raises StorageFailed."""
@@ -124,9 +123,8 @@ class Snapshot:
                 await self._look(prepare if self.is_from_disk else None)
                 if self.is_stale:
                     log.info("the database is back")
-                self.is_stale = self.is_missing = False
+                self.is_stale = False
             except Exception as error:  # noqa: BLE001 - whatever is wrong with the database, serving goes on
-                self.is_missing = isinstance(error, StorageFailed) and error.is_missing
                 self._tell_stale(f"{type(error).__name__}: {error}")
 
     async def _look(self, prepare: Callable[[], None] | None) -> None:

@@ -13,8 +13,6 @@ from service import engine_gauges, gauges
 from service.api.threads import in_thread
 from service.context import Context
 
-_MISSING = "the database is missing or empty: restore it; to begin anew, stop the service and remove snapshot.json"
-
 
 @get("/health/live", opt={"role": "open"})
 async def live() -> dict[str, str]:
@@ -27,15 +25,14 @@ async def ready(context: NamedDependency[Context]) -> Response[dict[str, str]]:
     """It can serve: 200 `ok`; `stale` from its last snapshot, `disk` from the one of an earlier process; 503 before any.
 
     `log` where neither the database nor the disk takes the request log: rows may be lost; 503 with `recording.durable`, which
-    answers nobody then. `detail` where the database is missing or empty: what to do, and no place, as all may ask.
+    answers nobody then.
     """
     snapshot = context.snapshot
     if snapshot.view.revision < 0:
         return Response({"status": "starting"}, status_code=503)
     if context.request_log.is_stuck:
         return Response({"status": "log"}, status_code=503 if context.settings.recording.durable else 200)
-    status = "disk" if snapshot.is_from_disk else "stale" if snapshot.is_stale else "ok"
-    return Response({"status": status} | ({"detail": _MISSING} if snapshot.is_missing else {}))
+    return Response({"status": "disk" if snapshot.is_from_disk else "stale" if snapshot.is_stale else "ok"})
 
 
 class _Collector:

@@ -95,14 +95,13 @@ class LocalModel:
 
     async def _asked(self, request: CompletionRequest, way: Callable[[OpenAIModel], _Ask[Answer]]) -> Answer:
         told, started = _told(request), time.monotonic()
-        within_s = request.timeout_s if request.is_urgent else None  # a run waits for its engine, however large
-        connection = await self._connected(within_s)
+        connection = await self._connected(request.timeout_s)
         try:
             return await self._ask(connection, told, way(connection.model))
         except ModelUnavailable:
             if not await self._is_dead(connection):
                 raise
-        connection = await self._connected(within_s and within_s - (time.monotonic() - started))
+        connection = await self._connected(request.timeout_s - (time.monotonic() - started))
         return await self._ask_last_time(connection, told, way(connection.model))
 
     async def _ask(self, connection: _Connection, request: CompletionRequest, ask: _Ask[Answer]) -> Answer:

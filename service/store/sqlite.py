@@ -100,7 +100,7 @@ class SQLite:
             self.close()  # lets go of the file that was removed
             fix = "restore it, or mount its folder again"
             told = f"{self.place}: the database file is missing or empty; nothing was written; {fix}"
-            raise StorageFailed(told, is_missing=True)
+            raise StorageFailed(told)
         with contextlib.suppress(IndexError):
             while True:
                 connection, opened_on = self._idle.pop()

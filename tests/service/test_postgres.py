@@ -23,3 +23,18 @@ def test_a_connection_is_given_five_seconds_or_what_the_url_says(
         pass
 
     assert asked.value.args == (timeout_s,)
+
+
+@pytest.fixture
+def kind() -> str:
+    return "postgresql"
+
+
+@pytest.mark.integration
+def test_a_connection_that_is_in_use_at_the_close_is_closed_when_it_comes_back(database: Database) -> None:
+    with database.read() as session:
+        connection = session._connection.connection.driver_connection  # type: ignore[attr-defined]  # psycopg's own
+        database.close()
+        assert not connection.closed
+
+    assert connection.closed

@@ -126,9 +126,7 @@ def test_a_database_file_that_is_missing_beside_its_snapshot_is_waited_for_and_n
             told.append((await client.get("/health/ready")).json())
 
     asyncio.run(scene())
-    assert told[0]["status"] == "disk"
-    assert "missing or empty: restore it" in told[0]["detail"]
-    assert told[1] == {"status": "ok"}
+    assert told == [{"status": "disk"}, {"status": "ok"}]  # all may ask, so it is told the status alone
 
 
 def test_commands_on_the_home_itself_begin_nothing_anew_either(settings: Settings) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,8 @@ AT = "2026-01-01T00:00:00"
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    found = Database(f"sqlite:///{tmp_path / 'turnout.db'}")
-    found.migrate()
-    yield found
-    found.close()
+def kind() -> str:
+    return "sqlite"
 
 
 def test_the_files_are_their_owners_alone_in_a_folder_that_all_may_read(tmp_path: Path, database: Database) -> None:
