@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from prompts.errors import BadInput, RenderError
@@ -150,6 +150,8 @@ SCHEMAS = st.fixed_dictionaries(
 GIVEN = st.dictionaries(st.sampled_from("abc"), VALUES | st.integers() | st.none())
 
 
+@example({"type": "string", "default": ""}, {"b": ""}, [], {"h": [{"role": "user", "content": None}] * 3})
+@example({"type": "string", "default": ""}, {"b": ""}, [], {"h": ["", "", ""]})
 @given(SCHEMAS, GIVEN, MESSAGES, st.dictionaries(st.sampled_from(["h", "i"]), MESSAGES))
 def test_a_client_refuses_what_the_server_refuses_and_names_the_same_field(
     schema: dict[str, Any], values: dict[str, Any], messages: list[Any], placeholders: dict[str, Any]

@@ -227,12 +227,11 @@ def _messages_of(name: str, shape: Mapping[str, Any], given: Mapping[str, Any]) 
     found = given.get(name, shape.get("default"))
     if found is None:
         raise BadVariables(f"missing placeholder {name!r}: give its messages", param=param)
-    messages = conversation(found, param)
     longest = shape.get("maxMessages")
-    if longest is not None and len(messages) > longest:
-        reason = f"placeholder {name!r}: {len(messages):,} messages, allowed are at most {longest:,}"
+    if longest is not None and isinstance(found, list | tuple) and len(found) > longest:
+        reason = f"placeholder {name!r}: {len(found):,} messages, allowed are at most {longest:,}"
         raise BadVariables(reason, param=param)
-    return messages
+    return conversation(found, param)
 
 
 def _refuse_unknown(kind: str, declared: Mapping[str, Any], given: Mapping[str, Any]) -> None:
