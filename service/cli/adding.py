@@ -7,6 +7,8 @@ from pathlib import Path
 
 from prompts.errors import BadFile, BadInput
 from prompts.yaml_source import load_yaml
+from service.cli.project import read_text
+from service.cli.rewriting import rewrite
 from service.engine.presets import PRESETS, Preset
 
 _MODELS = re.compile(r"^models:[ \t]*(?:#.*)?$", re.MULTILINE)
@@ -16,17 +18,16 @@ def add_preset(file: Path, name: str) -> Preset:
     """Add the small model called `name` to `file`, which is made where it is not there.
 
     Raises BadInput where there is no such model, `file` has the alias already, or its `models` are written in a way that
-    no line can be added to: the message has the line.
+    no line can be added to: the message has the line. Raises BadFile where it is no text.
     """
     preset = next((preset for preset in PRESETS if preset.alias == name), None)
     if preset is None:
         known = ", ".join(preset.alias for preset in PRESETS)
         raise BadInput(f"no small model {name!r}: known are {known}; any other goes into {file.name} by its source")
-    text = file.read_text("utf-8") if file.is_file() else ""
-    added = with_model(text, preset, file)
-    half = file.with_name(file.name + ".part")
-    half.write_text(added, encoding="utf-8")
-    half.replace(file)
+    is_there = file.is_file()
+    added = with_model(read_text(file, str(file)) if is_there else "", preset, file)
+    ends_in_crlf = is_there and b"\r\n" in file.read_bytes()
+    rewrite(file, added.replace("\n", "\r\n") if ends_in_crlf else added)
     return preset
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -22,6 +21,7 @@ from service.cli.foreign_runs import wanted
 from service.cli.foreign_texts import beside, fitting
 from service.cli.options import ForeignOptions
 from service.cli.project import Project, read_text
+from service.cli.rewriting import rewrite
 from suites.case import Suite
 from suites.files import SUFFIX as SUITE
 from suites.foreign.converted import Converted, ForeignSuite, Wanted
@@ -95,12 +95,8 @@ def without_broken(plan: Plan) -> Plan:
 def write(plan: Plan) -> None:
     """Write the files of a plan without faults; each is there whole or not at all."""
     for planned in plan.files:
-        if planned.state == "same":
-            continue
-        planned.path.parent.mkdir(parents=True, exist_ok=True)
-        waiting = planned.path.with_name(f".{planned.path.name}.new")
-        waiting.write_text(planned.text, "utf-8", newline="\n")
-        os.replace(waiting, planned.path)  # noqa: PTH105 - over a file that is there, on every system
+        if planned.state != "same":
+            rewrite(planned.path, planned.text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,7 @@ def export_prompt(
 
     from prompts.formats.writing import prompt_text
     from service.cli.output import err
+    from service.cli.reports import write_text
 
     left_out: tuple[str, ...] = ()
     if to == "github":
@@ -109,7 +110,7 @@ def export_prompt(
     else:
         text = json.dumps(_rendered(name, to, variables, placeholders, local), indent=2, ensure_ascii=False) + "\n"
     if output is not None:
-        output.write_text(text, "utf-8", newline="\n")
+        write_text(output, text)
         err().print(f"wrote {output}", markup=False)
     else:
         sys.stdout.write(text)

@@ -7,7 +7,6 @@ passes `turnout check`, and renders to the messages that were measured; else not
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from service.advising.patching import prompt_keys
 from service.cli.examining import Tree
 from service.cli.output import err
 from service.cli.project import Project, read_text
+from service.cli.rewriting import rewrite
 from service.settings import load_settings, project_of, too_large
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def write_prompt(service: Client, advice: Advice, path: Path) -> None:
         return
     before = project.examine([path]).errors if there else ()
     _require_good(_Drafted(project.settings, file=path, text=_as_read(text)), proposed, before)
-    _write(path, text)
+    rewrite(path, text)
     beside = "; all else in it stays as it was" if there else ""
     err().print(f"wrote {path}: the prompt with {proposed.told}{beside}", markup=False)
 
@@ -195,18 +195,3 @@ def _different(one: PromptContent, other: PromptContent) -> str:
     """The keys of a prompt's file by which two contents differ."""
     first, second = prompt_keys(one), prompt_keys(other)
     return ", ".join(key for key in {**first, **second} if first.get(key) != second.get(key))
-
-
-def _write(path: Path, text: str) -> None:
-    """The whole of it at once, with the rights of the file that was there; through a link, which stays one."""
-    target = path.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.new")  # no name that a prompt's file has, should this be killed
-    try:
-        draft.write_text(text, "utf-8", newline="")
-        if target.exists():
-            shutil.copymode(target, draft)
-        draft.replace(target)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise

@@ -158,6 +158,51 @@ def test_an_added_model_is_one_more_line(project: Made, capsys: Any) -> None:
     assert run(["models", "add", "qwen2.5-0.5b"]) == 2
 
 
+def test_a_file_that_gets_a_model_keeps_its_ends_of_lines_its_rights_and_its_link(
+    project: Made, tmp_path: Path
+) -> None:
+    file = project("")
+    shared = tmp_path / "shared.yaml"
+    shared.write_bytes(b"models:\r\n  a: {engine: fake}\r\n")
+    shared.chmod(0o600)
+    file.unlink()
+    file.symlink_to(shared)
+
+    assert run(["models", "add", "qwen2.5-0.5b"]) == 0
+
+    assert file.is_symlink()
+    assert shared.stat().st_mode & 0o777 == 0o600
+    text = shared.read_bytes()
+    assert text.count(b"\n") == text.count(b"\r\n") == 3
+
+
+def test_a_file_that_is_no_text_gets_no_model_and_is_named(project: Made, capsys: Any) -> None:
+    file = project("")
+    file.write_bytes(b"models: {}  # caf\xe9\n")
+
+    assert run(["models", "add", "qwen2.5-0.5b"]) == 2
+
+    assert "not UTF-8: byte 17" in capsys.readouterr().err
+    assert file.read_bytes() == b"models: {}  # caf\xe9\n"
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(
+    project: Made, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    file = project("models:\n  a: {engine: fake}\n")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+
+    assert run(["models", "add", "qwen2.5-0.5b"]) == 4
+
+    assert "turnout.yaml cannot be written: No space left on device" in capsys.readouterr().err
+    assert file.read_text() == "models:\n  a: {engine: fake}\n"
+    assert {path.name for path in file.parent.iterdir()} == {"turnout.yaml"}
+
+
 @pytest.mark.parametrize(
     "text", ["", "server: {port: 9000}\n", "server: {port: 9000}", "models:\n", "models:\n  a: {engine: fake}"]
 )
