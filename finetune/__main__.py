@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 import sys
 import time
@@ -20,7 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune.guard import Guard
+from finetune.plan import read_spec
+from prompts.errors import BadInput
 
+_REFUSED = 2
 _COLLECT_AFTER = (100_000, 20, 20)  # objects: Python's 700 cost a fifth of importing, which makes no garbage
 
 _KEPT_PRODUCTS = 64  # oneDNN keeps half a megabyte for each shape, and packs are of any length: some 15 shapes a pack
@@ -49,12 +53,17 @@ def main(arguments: list[str]) -> int:
         with _importing():
             from finetune.export import run  # torch, too
         return run.run_file(given.spec)
+    try:
+        spec = read_spec(given.spec)
+    except BadInput as error:
+        print(json.dumps({"type": "refused", "reasons": [str(error)]}), file=sys.stderr)  # noqa: T201  no events yet
+        return _REFUSED
     with _importing():  # here: torch reads the environment when it is imported, and takes seconds
         from finetune import measure, ranks, train
     if given.rank:
-        help_file = measure.help_file if given.trial else train.help_file
-        return help_file(given.spec, guard, ranks.Seat(given.rank, given.meeting))
-    return measure.run_file(given.spec, guard, started_s) if given.trial else train.run_file(given.spec, guard)
+        be_rank = measure.be_rank if given.trial else train.be_rank
+        return be_rank(spec, guard, ranks.Seat(given.rank, given.meeting))
+    return measure.run(spec, given.spec.parent, guard, started_s) if given.trial else train.run(spec, guard)
 
 
 def _read(arguments: list[str]) -> argparse.Namespace:

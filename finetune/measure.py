@@ -7,7 +7,6 @@ fits on one GPU, and the steps to come would repay it, compiled layers are tried
 from __future__ import annotations
 
 import gc
-import json
 import subprocess
 import sys
 import time
@@ -33,13 +32,8 @@ _LOST_WAIT_S = 2.0
 _APART_S = 900.0  # a trial apart that takes longer hangs
 
 
-def run_file(path: Path, guard: Guard, started_s: float) -> int:
-    """Measure the job of a spec file; `started_s` is when the process began (monotonic). Gives the exit code."""
-    try:
-        spec = plan.read_spec(path)
-    except BadInput as error:
-        print(json.dumps({"type": "refused", "reasons": [str(error)]}), file=sys.stderr)  # noqa: T201  no events yet
-        return REFUSED
+def run(spec: JobSpec, folder: Path, guard: Guard, started_s: float) -> int:
+    """Measure a job for `folder`; `started_s` is when the process began (monotonic). Gives the exit code."""
     spec.output_dir.mkdir(parents=True, exist_ok=True)
     events = Events(spec.output_dir / "events.jsonl")
     try:
@@ -56,14 +50,14 @@ def run_file(path: Path, guard: Guard, started_s: float) -> int:
             return LOST
         events.tell("failed", message=f"{type(error).__name__}: {error}")
         return FAILED
-    durable.write_file(path.parent / MEASURED_FILE, measured.model_dump_json(indent=1).encode())
+    durable.write_file(folder / MEASURED_FILE, measured.model_dump_json(indent=1).encode())
     return DONE
 
 
-def help_file(path: Path, guard: Guard, seat: ranks.Seat) -> int:
+def be_rank(spec: JobSpec, guard: Guard, seat: ranks.Seat) -> int:
     """Be one of the other ranks of a trial on several devices."""
     try:
-        _try(plan.read_spec(path), NoEvents(), guard, time.monotonic(), seat)
+        _try(spec, NoEvents(), guard, time.monotonic(), seat)
     except ranks.RankOutOfMemoryError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return LOST

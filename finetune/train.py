@@ -36,16 +36,6 @@ class BusyError(TurnoutError):
     """Another process runs this job."""
 
 
-def run_file(path: Path, guard: Guard) -> int:
-    """Run the job that a spec file describes; gives the exit code."""
-    try:
-        spec = plan.read_spec(path)
-    except BadInput as error:
-        print(json.dumps({"type": "refused", "reasons": [str(error)]}), file=sys.stderr)  # noqa: T201  no events yet
-        return REFUSED
-    return run(spec, guard)
-
-
 def run(spec: JobSpec, guard: Guard) -> int:
     """Run one job; whatever goes wrong becomes an event and an exit code."""
     try:
@@ -74,12 +64,11 @@ def run(spec: JobSpec, guard: Guard) -> int:
     return FINISHED
 
 
-def help_file(path: Path, guard: Guard, seat: ranks.Seat) -> int:
+def be_rank(spec: JobSpec, guard: Guard, seat: ranks.Seat) -> int:
     """Be one of the other ranks of a job: compute what the first one computes, and write nothing.
 
     Whatever goes wrong ends this process, and with it the first one, which says so or is started again.
     """
-    spec = plan.read_spec(path)
     try:
         with ranks.helped(guard):
             bench = set_up(spec, NoEvents(), guard, seat)
