@@ -183,11 +183,10 @@ async def _retire(old: Generation, within_s: float) -> None:
 def _refuse_orphans(routes: Mapping[str, Routed], before: Settings, after: Settings) -> None:
     """Raise BadSetting where a model is gone that a route sends traffic to: those requests would all be refused."""
     gone = before.models.keys() - after.models.keys()
-    orphans = sorted(
-        str(variant) for routed in routes.values() for variant in routed.state.incumbents if variant.model in gone
-    )
-    if orphans:
-        models, shown = ", ".join(sorted(gone)), ", ".join(orphans[:_MOST_SHOWN])
+    served = [variant for routed in routes.values() for variant in routed.state.incumbents if variant.model in gone]
+    if served:
+        orphans, models = sorted(map(str, served)), ", ".join(sorted({variant.model for variant in served}))
+        shown = ", ".join(orphans[:_MOST_SHOWN])
         more = f" and {len(orphans) - _MOST_SHOWN} more" if len(orphans) > _MOST_SHOWN else ""
         raise BadSetting(
             f"models: {models} would be gone, and routes send traffic to {shown}{more}: keep it, or move them first"
