@@ -57,7 +57,8 @@ class CompletionRequest:
 
     `parameters` carries OpenAI's names (`temperature`, `max_tokens`, `seed`, `stop`, `response_format`, …).
     `adapter` is the name of a loaded LoRA, or None for the base model alone. An engine of our own answers first what
-    somebody waits for (`is_urgent`), and lets the requests of one `flow`, a prompt's name, starve no other.
+    somebody waits for (`is_urgent`), and lets the requests of one `flow`, a prompt's name, starve no other; what becomes of
+    the rest closes no upstream to those who wait.
     """
 
     messages: tuple[Message, ...]

@@ -144,10 +144,10 @@ class Completions:
         """What the first of the plan's variants answers that can; a caller's own fault is nobody else's to answer."""
         try:
             return await ask(pending, pending.served.request(pending.ask))
-        except (ModelError, BadSetting) as error:
+        except ModelError as error:
             if not pending.plan.fallbacks or is_callers_fault(error):
                 raise
-            failure: TurnoutError = error
+            failure = error
         for choice in pending.plan.fallbacks:
             served = self._serveds.of(choice)
             try:
@@ -157,11 +157,18 @@ class Completions:
             pending.turn_to(served)
             try:
                 return await ask(pending, request)
-            except (ModelError, BadSetting) as error:
+            except ModelError as error:
                 if is_callers_fault(error):
                     raise
                 failure = error
         raise failure
+
+    def _serving(self, pending: Pending) -> Serving:
+        """The model of who is asked. Raises ModelRefused where the settings are at fault: no caller can mend them."""
+        try:
+            return self._models.serving(pending.served.choice.model)
+        except BadSetting as error:
+            raise ModelRefused(str(error)) from error
 
     async def _begun(self, pending: Pending, request: CompletionRequest) -> Chunks:
         """The first chunk is there, or the whole answer where it was kept."""
@@ -171,7 +178,7 @@ class Completions:
             pending.is_cached = True
             return WholeChunks(kept, pending.served.name)
         try:
-            chunks = await self._models.serving(pending.served.choice.model).stream(request)
+            chunks = await self._serving(pending).stream(request)
         except ModelError as error:
             pending.attempts += error.attempts
             raise
@@ -180,8 +187,10 @@ class Completions:
 
     async def _asked(self, pending: Pending, request: CompletionRequest) -> Completion:
         """One whole answer, counted."""
+        if pending.shadow_of is not None:
+            request = replace(request, is_urgent=False)  # nobody waits for it
         try:
-            completion = await self._models.serving(pending.served.choice.model).complete(request)
+            completion = await self._serving(pending).complete(request)
         except ModelError as error:
             pending.attempts += error.attempts
             raise
@@ -229,7 +238,7 @@ class Completions:
         asked = time.perf_counter()
         served = pending.served
         try:
-            reply = await self._models.serving(served.choice.model).embeddings(body, served.timeout_s)
+            reply = await self._serving(pending).embeddings(body, served.timeout_s)
         except ModelError as error:
             pending.attempts += error.attempts
             raise
@@ -290,11 +299,9 @@ class Completions:
             return  # recorded: nobody waits for it
 
 
-def is_callers_fault(error: TurnoutError) -> bool:
+def is_callers_fault(error: ModelError) -> bool:
     """Whether no other variant could answer, either: the request itself was refused."""
-    if isinstance(error, ModelRefused):
-        return error.status in _CALLERS_FAULT
-    return isinstance(error, BadInput) and not isinstance(error, BadSetting)
+    return isinstance(error, ModelRefused) and error.status in _CALLERS_FAULT
 
 
 class Judged(NamedTuple):

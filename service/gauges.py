@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from service.request_log import RequestLog
 from service.rollouts.watching import Look
+from service.shadows import Shadows
 from service.snapshot import Snapshot
 from service.tracing import Tracing
 from service.upstream.standing import Counts, Standing
@@ -45,6 +46,12 @@ def of_log(log: RequestLog) -> Iterator[Metric]:
     yield dropped
     text = "Bodies that were too long to keep, or too many while the database was away"
     yield CounterMetricFamily("turnout_request_bodies_dropped", text, log.bodies.dropped)
+
+
+def of_shadows(shadows: Shadows) -> Iterator[Metric]:
+    """Questions that nobody waits for."""
+    text = "Questions to shadows that were not asked, because too many were under way"
+    yield CounterMetricFamily("turnout_shadows_dropped", text, shadows.dropped)
 
 
 def of_tracing(tracing: Tracing | None) -> Iterator[Metric]:

@@ -8,7 +8,7 @@ has changed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,13 @@ from prompts.errors import TurnoutError
 from service.context import Context
 from service.errors import BadSetting
 from service.settings import Settings
+from service.snapshot import Routed
 
 RELOAD = "turnout.reload"  # in an ASGI scope: what reads the settings anew
 _AT_START = ("host", "port", "workers")  # of `server`: they hold until the process ends
 ReadAnew = Callable[[], Awaitable["Reloaded"]]
 _LOOK_S = 0.05
+_MOST_SHOWN = 5  # variants in a message
 log = structlog.get_logger()
 
 
@@ -139,6 +141,7 @@ class Generations:
             )
             if not changed:
                 return Reloaded(())
+            _refuse_orphans(self._current.context.snapshot.view.routes, self._settings, settings)
             new = Generation(*await asyncio.to_thread(self._make, settings, self._current.context))
             await new.start()
             old, self._current, self._settings = self._current, new, settings
@@ -175,6 +178,21 @@ class Generations:
 async def _retire(old: Generation, within_s: float) -> None:
     await old.drain(within_s)
     await old.stop()
+
+
+def _refuse_orphans(routes: Mapping[str, Routed], before: Settings, after: Settings) -> None:
+    """Raise BadSetting where a model is gone that a route sends traffic to: those requests would all be refused."""
+    gone = before.models.keys() - after.models.keys()
+    served = [variant for routed in routes.values() for variant in routed.state.incumbents if variant.model in gone]
+    if served:
+        orphans, models = sorted(map(str, served)), ", ".join(sorted({variant.model for variant in served}))
+        shown = ", ".join(orphans[:_MOST_SHOWN])
+        more = f" and {len(orphans) - _MOST_SHOWN} more" if len(orphans) > _MOST_SHOWN else ""
+        raise BadSetting(
+            f"models: {models} would be gone, and routes send traffic to {shown}{more}: keep it, or move them first"
+            " (`turnout route NAME set`)",
+            param="models",
+        )
 
 
 def _kept(before: Settings, after: Settings) -> Settings:

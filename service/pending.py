@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import time
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ from service.served import Served
 from service.traces import TRACEPARENT, Trace, span_id_of
 
 _LONGEST_ERROR = 500
+_ID = re.compile(r"[a-z]+[-_]([0-9a-f]{12})[0-9a-f]{12}")  # see Caller.new_id
 _NONE = Usage()
 _ids = random.Random(os.urandom(32))  # noqa: S311 - ids are no secrets: a key rates only what it asked for
 
@@ -33,6 +35,12 @@ class Caller:
     def new_id(self) -> str:
         """Twelve hex digits of the time in milliseconds, twelve of chance: ids that grow halve what their index costs the log."""
         return f"{self.prefix}{time.time_ns() // 1_000_000:012x}{_ids.getrandbits(48):012x}"
+
+
+def asked_at_s(completion_id: str) -> float | None:
+    """When the completion of this id was asked for, in seconds since 1970; None for what is none of our ids."""
+    found = _ID.fullmatch(completion_id)
+    return int(found[1], 16) / 1000 if found else None
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from prompts.errors import BadInput
 from prompts.names import PRODUCTION, Variant
 from service import route_data, routing
 from service.errors import Conflict, NeedsEvidence, NotFound
@@ -73,6 +74,8 @@ class RouteBook:
             before = route_data.from_data(current["state"]) if current else None
             state = _asking(routing.set_weights(prompt, weights, before), prompt, how or HowAsked())
             _check_variants(session, state, self._settings)
+            if how is not None and isinstance(how.sticky, tuple):
+                _check_sticky(session, state, how.sticky)
             candidate = str(state.variants[0].variant)
             evidence_id = add_manual_evidence(session, prompt, candidate, actor, reason)
             return public(append(session, prompt, state, "set", actor, reason, evidence_id))
@@ -269,6 +272,18 @@ def _check_variants(session: Session, state: RouteState, settings: Settings) -> 
         adapter = adapters.lock(session, variant.adapter) if variant.adapter else None  # retention waits, or was first
         if variant.adapter and (adapter is None or adapter["base_model"] != variant.model):
             raise NotFound("adapter", variant.adapter, f"none of that name belongs to {variant.model!r}")
+
+
+def _check_sticky(session: Session, state: RouteState, names: tuple[str, ...]) -> None:
+    """Raise BadInput for a variable that no version on the route takes: nobody would stay anywhere by it."""
+    pairs = {(variant.prompt, variant.version) for variant in state.everybody}
+    known = sorted({name for record in prompts.by_numbers(session, pairs) for name in record.content["variables"]})
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        has = ", ".join(known) or "none"
+        raise BadInput(
+            f"sticky: no version on this route has a variable {unknown[0]!r}: {has} is there", param="sticky"
+        )
 
 
 def _current(session: Session, prompt: str, *, for_update: bool = False) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class _Collector:
     def collect(self) -> Iterator[Metric]:
         context = self._context
         yield from gauges.of_log(context.request_log)
+        yield from gauges.of_shadows(context.completions.shadows)
         yield from gauges.of_tracing(context.tracing)
         yield from gauges.of_snapshot(context.snapshot)
         yield from gauges.of_upstreams(context.pool.upstreams())

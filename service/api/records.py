@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -19,11 +21,16 @@ from service.context import Context
 from service.errors import Forbidden, NotFound, StorageFailed
 from service.identity import Principal
 from service.ids import new_id, now
+from service.pending import asked_at_s
 from service.ratings import is_rating, rated_run
 from service.store import requests
 from service.store.request_query import Question, newest
 from service.store.session import Session
 from service.times import stored_time
+
+_LOGGED_WITHIN_S = 2.0  # after an answer its row is in the database, whichever replica gave it
+_AGAIN_S = 0.1
+_RECENT_S = 600.0  # as long as an answer may take, and clocks differ
 
 
 class FeedbackBody(pydantic.BaseModel, extra="forbid"):
@@ -130,8 +137,7 @@ def _page(
 
 
 @post("/api/feedback", opt={"role": "app"})
-@in_thread
-def give_feedback(
+async def give_feedback(
     context: NamedDependency[Context],
     principal: NamedDependency[Principal],
     data: JSONBody[FeedbackBody],
@@ -143,7 +149,23 @@ def give_feedback(
     """
     if data.value is None and data.comment is None and data.correction is None:
         raise BadInput("feedback needs a value, a comment or a correction", param="value")
+    until_s = time.monotonic() + (_LOGGED_WITHIN_S if _is_recent(data.completion_id) else 0.0)
+    while True:
+        try:
+            return await asyncio.to_thread(_give, context, principal, data, idempotency_key)
+        except NotFound:
+            if time.monotonic() >= until_s:
+                raise
+        await asyncio.sleep(_AGAIN_S)
 
+
+def _is_recent(completion_id: str) -> bool:
+    """Whether another replica may have answered it so lately that its row is on its way to the database."""
+    asked_s = asked_at_s(completion_id)
+    return asked_s is not None and abs(time.time() - asked_s) < _RECENT_S
+
+
+def _give(context: Context, principal: Principal, data: FeedbackBody, idempotency_key: str | None) -> dict[str, Any]:
     def give(stable: str | None) -> dict[str, Any]:
         with context.database.write() as session:
             variant = _rated(context, principal, session, data)
@@ -180,4 +202,4 @@ def _logged(context: Context, session: Session, completion_id: str) -> tuple[str
         return row["key_id"], row["variant"]
     if context.request_log.is_behind:
         raise StorageFailed("the request log is not whole since the database was away: try again in a few seconds")
-    raise NotFound("completion", completion_id)
+    raise NotFound("completion", completion_id, "it can be rated once its answer is complete")

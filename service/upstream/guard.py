@@ -3,16 +3,20 @@
 A question goes: breaker → slot → model, where it is slow a second one beside it (a hedge), and again where it failed in a
 way that may pass. Retries end with the first chunk of a stream, with the request's time, and with `retries.times`. All
 waits are bounded by the one deadline of the request, of which every try gets what is left.
+
+Questions that nobody waits for (`is_urgent` False: shadows) have a breaker and a part of the slots of their own, so that
+neither their failures nor their slowness is seen by who is served.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from prompts.errors import (
     BadInput,
@@ -25,7 +29,7 @@ from prompts.messages import Chunks, Completion, CompletionRequest, Model
 from service.models.embedding import Embeddings
 from service.upstream.breaker import Breaker
 from service.upstream.hedging import hedged
-from service.upstream.limiter import Limiter, QueueRefused
+from service.upstream.limiter import Beside, Limiter, QueueRefused
 from service.upstream.policy import Policy
 from service.upstream.standing import Counts, Standing
 from service.upstream.ticket import GuardedChunks, Ticket
@@ -47,10 +51,12 @@ class Guarded:
         self._policy = policy or Policy()
         self._breaker: Breaker = before._breaker if before else Breaker(self._policy.breaker, self._log)
         self._limiter: Limiter = before._limiter if before else Limiter(self._policy.limits)
+        self._served = _Gate(self._breaker, self._limiter)
+        self._aside: _Gate = before._aside if before else self._beside()
         self._counts: Counts = before._counts if before else Counts()
 
     async def complete(self, request: CompletionRequest) -> Completion:
-        call = _Call(request.timeout_s)
+        call = self._call(request)
 
         async def ask(left_s: float) -> Completion:
             return await self._model.complete(_within(request, left_s))
@@ -61,7 +67,7 @@ class Guarded:
     async def stream(self, request: CompletionRequest) -> Chunks:
         if not hasattr(self._model, "stream"):
             return WholeChunks(await self.complete(request), self._alias)
-        call = _Call(request.timeout_s)
+        call = self._call(request)
         chunks = await self._answered(call, lambda: self._opened(call, request), _close)
         chunks.attempts = call.asked
         return chunks
@@ -70,7 +76,7 @@ class Guarded:
         embed = getattr(self._model, "embed", None)
         if embed is None:
             raise BadInput(f"model {self._alias!r} gives no embeddings", param="model")
-        call = _Call(timeout_s)
+        call = _Call(timeout_s, self._served)
 
         async def ask(left_s: float) -> Embeddings:
             found: Embeddings = await embed(texts, left_s)
@@ -82,7 +88,7 @@ class Guarded:
         passed = getattr(self._model, "embeddings", None)
         if passed is None:
             return _as_openai(await self.embed(_texts(body.get("input")), timeout_s), self._alias)
-        call = _Call(timeout_s)
+        call = _Call(timeout_s, self._served)
 
         async def ask(left_s: float) -> Mapping[str, Any]:
             found: Mapping[str, Any] = await passed(body, left_s)
@@ -97,21 +103,28 @@ class Guarded:
             alias=self._alias,
             counts=replace(self._counts),
             in_flight=self._limiter.in_flight,
-            queued=self._limiter.queued,
+            queued=self._limiter.queued + self._aside.limiter.queued,
             state=breaker.state,
             next_try_s=round(breaker.next_try_s(now), 3),
             opened=breaker.opened,
             last_failure=breaker.last_failure or None,
         )
 
-    def _log(self, state: str, why: str) -> None:
+    def _call(self, request: CompletionRequest) -> _Call:
+        return _Call(request.timeout_s, self._served if request.is_urgent else self._aside)
+
+    def _beside(self) -> _Gate:
+        breaker = Breaker(self._policy.breaker, functools.partial(self._log, by=" by shadows"))
+        return _Gate(breaker, Beside(self._policy.limits, self._limiter))
+
+    def _log(self, state: str, why: str, by: str = "") -> None:
         import structlog  # a local run, which is not guarded, loads none
 
         tell = structlog.get_logger()
         if state == "open":
-            tell.warning("a model is not asked for a while", model=self._alias, why=why)
+            tell.warning(f"a model is not asked{by} for a while", model=self._alias, why=why)
         else:
-            tell.info("a model is asked again", model=self._alias, why=why)
+            tell.info(f"a model is asked again{by}", model=self._alias, why=why)
 
     # ---------------------------------------------------------------------------- again
 
@@ -126,7 +139,7 @@ class Guarded:
         while True:
             asked = call.asked
             try:
-                return await self._hedged(once, drop)
+                return await self._hedged(call, once, drop)
             except ModelError as error:
                 error.attempts = call.asked
                 tries += 1
@@ -149,15 +162,18 @@ class Guarded:
 
     async def _hedged(
         self,
+        call: _Call,
         once: Callable[[], Coroutine[Any, Any, Answer]],
         drop: Callable[[Answer], Coroutine[Any, Any, None]],
     ) -> Answer:
         after_ms = self._policy.hedge_after_ms
-        return await once() if after_ms is None else await hedged(once, after_ms / 1000, self._may_hedge, drop)
+        if after_ms is None:
+            return await once()
+        return await hedged(once, after_ms / 1000, lambda: self._may_hedge(call), drop)
 
-    def _may_hedge(self) -> bool:
+    def _may_hedge(self, call: _Call) -> bool:
         """Only where all is well: a second question is no cure for an upstream in trouble, or one that is full."""
-        if self._breaker.state != "closed" or self._limiter.in_flight >= self._policy.limits.max_in_flight:
+        if call.gate.breaker.state != "closed" or self._limiter.in_flight >= self._policy.limits.max_in_flight:
             return False
         self._counts.hedged += 1
         return True
@@ -203,38 +219,47 @@ class Guarded:
 
     async def _enter(self, call: _Call) -> Ticket:
         """Past the breaker and into a slot. Raises ModelUnavailable or ModelOverloaded."""
-        self._refuse_if_open()
+        breaker, limiter = call.gate
+        self._refuse_if_open(breaker)
         try:
-            await self._limiter.enter(call.left_s())
+            await limiter.enter(call.left_s())
         except QueueRefused as error:
             self._counts.refused_by_limit += 1
             wait_s = self._policy.limits.queue_s
             raise ModelOverloaded(f"model {self._alias!r} is full: {error}", retry_after_s=wait_s) from error
         try:
-            self._refuse_if_open()
+            self._refuse_if_open(breaker)
         except ModelUnavailable:
-            self._limiter.leave()
+            limiter.leave()
             raise
         call.asked += 1
         self._counts.asked += 1
-        return Ticket(self._breaker, self._limiter, self._counts)
+        return Ticket(breaker, limiter, self._counts)
 
-    def _refuse_if_open(self) -> None:
-        if self._breaker.state == "closed":
+    def _refuse_if_open(self, breaker: Breaker) -> None:
+        if breaker.state == "closed":
             return
-        why = self._breaker.refusal(time.monotonic())
+        why = breaker.refusal(time.monotonic())
         if why is not None:
             self._counts.refused_by_breaker += 1
             raise ModelUnavailable(f"model {self._alias!r} is not asked: {why}")
 
 
+class _Gate(NamedTuple):
+    """What a question has to pass."""
+
+    breaker: Breaker
+    limiter: Limiter | Beside
+
+
 class _Call:
-    """One request of an application: its deadline, and how many questions it took so far."""
+    """One request of an application: its deadline, what its questions pass, and how many it took so far."""
 
-    __slots__ = ("_deadline", "asked")
+    __slots__ = ("_deadline", "asked", "gate")
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, gate: _Gate) -> None:
         self._deadline = time.monotonic() + timeout_s
+        self.gate = gate
         self.asked = 0
 
     def left_s(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 
 from service.upstream.policy import Limits
@@ -65,3 +66,29 @@ class Limiter:
             self.leave()  # it was its turn, too late
         elif turn in self._waiting:
             self._waiting.remove(turn)
+
+
+class Beside:
+    """The same for what nobody waits for: at most half of the slots of `whole`, at least one, and a queue of its own."""
+
+    def __init__(self, limits: Limits, whole: Limiter) -> None:
+        self._own = Limiter(limits.model_copy(update={"max_in_flight": max(1, limits.max_in_flight // 2)}))
+        self._whole = whole
+
+    @property
+    def queued(self) -> int:
+        return self._own.queued
+
+    async def enter(self, within_s: float) -> None:
+        """Take a slot of one's own, then one of all. Raises QueueRefused."""
+        until = time.monotonic() + within_s
+        await self._own.enter(within_s)
+        try:
+            await self._whole.enter(until - time.monotonic())
+        except BaseException:
+            self._own.leave()
+            raise
+
+    def leave(self) -> None:
+        self._whole.leave()
+        self._own.leave()

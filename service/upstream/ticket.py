@@ -11,7 +11,7 @@ from prompts.errors import NO_COMPLETION, ModelError, ModelOverloaded, ModelRefu
 from prompts.messages import Chunks
 from service.errors import EngineFailed
 from service.upstream.breaker import Breaker
-from service.upstream.limiter import Limiter
+from service.upstream.limiter import Beside, Limiter
 from service.upstream.standing import Counts
 
 
@@ -20,7 +20,7 @@ class Ticket:
 
     __slots__ = ("_breaker", "_counts", "_is_over", "_limiter", "_was_probe")
 
-    def __init__(self, breaker: Breaker, limiter: Limiter, counts: Counts) -> None:
+    def __init__(self, breaker: Breaker, limiter: Limiter | Beside, counts: Counts) -> None:
         self._breaker = breaker
         self._limiter = limiter
         self._counts = counts

@@ -449,6 +449,33 @@ def test_a_completion_is_rated_by_its_id_at_once(server: Server, client: openai.
     assert (kept["metric"], kept["value"], kept["correction"]) == ("queue", False, "account")
 
 
+def test_a_completion_of_another_replica_is_rated_before_its_row_is_in_the_database(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path / "home")
+    with Server(settings).running() as one, Server(settings).running() as other, one.client() as client:
+        one.push("triage", triage())
+        one.produce("triage", 1)
+        for number in range(5):
+            completion = complete(client, "triage", variables={"ticket": f"charged {number}"})
+            body = {"completion_id": completion.id, "value": 1}
+            headers = {"authorization": f"Bearer {one.keys['app']}"}
+            answer = httpx.post(f"{other.url}/api/feedback", json=body, headers=headers, verify=NO_ROOTS)
+            assert (answer.status_code, answer.json()["variant"]) == (201, "triage@1+model-a")
+
+
+def test_a_key_that_the_service_lacks_is_no_fault_of_the_caller(tmp_path: Path) -> None:
+    keyless = {"engine": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NOT_THERE"}
+    with (
+        Server(make_settings(tmp_path / "home", models={"up": keyless})).running() as server,
+        server.client() as client,
+    ):
+        with pytest.raises(
+            openai.APIStatusError, match="needs its key in the environment variable NOT_THERE"
+        ) as caught:
+            client.chat.completions.create(model="up", messages=[{"role": "user", "content": "hello"}])
+        assert (caught.value.status_code, caught.value.code) == (502, "model_refused")
+        assert caught.value.response.headers["x-should-retry"] == "false"
+
+
 def test_a_secret_in_what_people_say_is_neither_stored_nor_told(server: Server, client: openai.OpenAI) -> None:
     key = "sk-proj-" + "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zC"
     body = {"completion_id": complete(client).id, "comment": f"it told {key}", "correction": f"use {key}", "value": key}

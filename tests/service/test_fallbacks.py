@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -13,7 +14,7 @@ from service.shadows import Shadows
 from tests.service.conftest import triage
 from tests.service.protocol import PERSON, Scripted, replies, scripted
 from tests.service.test_completions import turnout_of, wait_for
-from tests.service.upstreams import answers, chunks_of, says, silent, streams
+from tests.service.upstreams import Asked, answers, chunks_of, says, silent, streams
 
 VARIABLES: Any = {"variables": {"ticket": "I was charged twice"}}
 
@@ -156,6 +157,27 @@ def test_an_answer_does_not_wait_for_a_shadow_that_hangs_or_fails(server: Script
 
     route(server, "2+up", shadows=["triage@1+dead"])
     assert ask(client, timeout=5).choices[0].message.content == "billing"
+
+
+def test_a_shadow_that_fails_closes_the_model_to_nobody_who_waits(tmp_path: Path) -> None:
+    with scripted(tmp_path) as server, server.client() as client:
+        for tokens in (1, 2):
+            server.push("triage", triage(model="up", modelParameters={"max_tokens": tokens}))
+        route(server, "1+up", shadows=["triage@2+up"])
+
+        async def only_the_first(asked: Asked) -> None:
+            await (answers("billing") if asked.body["max_tokens"] == 1 else says(500, {}))(asked)
+
+        server.upstream.otherwise = only_the_first
+        for _ in range(20):
+            ask(client)
+
+        def failed() -> bool:
+            return len(server.call("GET", "/api/requests?status=ModelUnavailable")) == 20
+
+        wait_for(failed)
+        for _ in range(20):
+            assert ask(client).choices[0].message.content == "billing"
 
 
 def test_shadows_beyond_the_bound_are_dropped_and_counted() -> None:

@@ -13,8 +13,9 @@ from service.app import behind_door
 from service.context import Context, build_context
 from service.errors import BadSetting
 from service.generations import Generations
+from service.pushing import Push
 from service.settings import Settings
-from tests.service.conftest import make_settings
+from tests.service.conftest import ADMIN, make_settings, triage
 
 
 class Source:
@@ -138,6 +139,39 @@ def test_bad_settings_change_nothing(tmp_path: Path) -> None:
         assert refused.value.param == "storage"
         assert await ask(application) == b"first"
         assert len(made) == 1
+        await end(*running)
+
+    asyncio.run(run())
+
+
+def test_a_model_that_a_route_sends_traffic_to_is_not_taken_away(tmp_path: Path) -> None:
+    async def run() -> None:
+        made: list[Slow] = []
+
+        def make(settings: Settings, before: Context | None) -> Any:
+            made.append(Slow("first"))
+            made[-1].let_go.set()
+            return build_context(settings, before=before), made[-1]
+
+        source = Source(make_settings(tmp_path))
+        application = Generations(source.settings, source, make)
+        running = await live(application)
+        context = application.context
+        context.database.migrate()
+        context.registry.push(Push({"triage": triage()}), ADMIN)
+        weights = {"triage@1+model-a": 90, "triage@1+model-b": 10}
+        context.route_book.set("triage", weights, ADMIN, "a test")
+        context.snapshot.refresh()
+        for alias, refused in (("model-b", True), ("priced", False)):
+            left = {name: spec for name, spec in source.settings.models.items() if name != alias}
+            source.settings = make_settings(tmp_path).model_copy(update={"models": left})
+            if refused:
+                with pytest.raises(BadSetting, match=r"model-b would be gone.*triage@1\+model-b: keep it") as caught:
+                    await application.reload()
+                assert caught.value.param == "models"
+                source.settings = make_settings(tmp_path)
+            else:
+                assert (await application.reload()).changed == ("models",)
         await end(*running)
 
     asyncio.run(run())

@@ -142,6 +142,7 @@ def test_what_was_served_is_in_the_metrics_of_the_service(asked: Service) -> Non
     assert found["turnout_requests_total", "", "dead", "served", "ModelUnavailable"] == 1
     assert found["turnout_upstream_failed_total", "dead"] >= 1
     assert found["turnout_upstream_asked_total", "model-a"] == 1
+    assert found["turnout_shadows_dropped_total",] == 0
     assert found["turnout_route_share", "support.triage", "support.triage@1+model-a"] == 1.0
     assert found["turnout_snapshot_stale",] == 0
 

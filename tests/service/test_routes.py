@@ -213,6 +213,7 @@ def test_what_is_left_out_stays_and_what_is_empty_goes(routed: Service) -> None:
         ({"fallbacks": ["x"] * 2}, 400, "variant"),
         ({"sticky": "moon"}, 400, None),
         ({"sticky": {"variables": []}}, 400, None),
+        ({"sticky": {"variables": ["ticket", "nope"]}}, 400, "sticky"),
         ({"schedule": [{"at": "2020-01-01T00:00:00Z", "variants": {OLD: 100}}]}, 400, "schedule[0].at"),
         ({"schedule": [{"at": "2099-01-01T00:00:00Z", "variants": {OLD: 90}}]}, 400, "schedule[0].variants"),
         ({"schedule": [{"at": "2099-01-01T00:00:00Z", "variants": {f"{NAME}@9+model-a": 100}}]}, 404, None),

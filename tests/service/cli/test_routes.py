@@ -56,10 +56,16 @@ def test_shadows_are_told_in_lines_that_a_window_holds() -> None:
 
 
 def test_set_shows_shares_and_how_the_route_asks(routed: Project) -> None:
-    out = route(routed, "set", f"{OLD}=90", f"{NEW}=10", "--fallback", OLD, "--shadow", NEW, "--sticky",
+    toned = PROMPT.replace("variables:", "variables:\n  tone: {type: string, default: kind}").replace(
+        "{{ ticket }}", "{{ ticket }}{{ tone }}"
+    )
+    routed.write(FILE, toned)
+    routed.json("push", "--local")
+    shadow = f"{NAME}@3+model-a"
+    out = route(routed, "set", f"{OLD}=90", f"{NEW}=10", "--fallback", OLD, "--shadow", shadow, "--sticky",
                 "variables:ticket, tone", "-m", "a tenth")  # fmt: skip
 
-    assert f"    90.0%  {OLD}\n    10.0%  {NEW}\n  fallbacks: {OLD}\n  shadows: {NEW}\n" in out
+    assert f"    90.0%  {OLD}\n    10.0%  {NEW}\n  fallbacks: {OLD}\n  shadows: {shadow}\n" in out
     assert '  sticky: {"variables": ["ticket", "tone"]}' in out
 
     shown = route(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -356,6 +357,39 @@ def test_a_wait_in_the_queue_has_its_time_and_is_not_tried_again() -> None:
         assert (await guarded.complete(request())).text == "x"
 
     on(work, limits={"max_in_flight": 1, "queue_s": 0.1})
+
+
+# ------------------------------------------------------------------------------------------------ what nobody waits for
+
+
+def test_failures_of_what_nobody_waits_for_stop_their_own_kind_alone() -> None:
+    async def work(guarded: Guarded, upstream: Upstream) -> None:
+        upstream.otherwise = says(500, {})
+        for _ in range(3):
+            with pytest.raises(ModelUnavailable, match="HTTP 500"):
+                await guarded.complete(replace(request(), is_urgent=False))
+        with pytest.raises(ModelUnavailable, match="is not asked: the next try is in"):
+            await guarded.complete(replace(request(), is_urgent=False))
+        upstream.otherwise = answers("x")
+        assert (await guarded.complete(request())).text == "x"
+        assert (guarded.standing().state, guarded.standing().opened) == ("closed", 0)
+
+    on(work, retries={"times": 0}, breaker={"least": 3})
+
+
+def test_what_nobody_waits_for_takes_half_of_the_slots_at_most() -> None:
+    async def work(guarded: Guarded, upstream: Upstream) -> None:
+        upstream.otherwise = answers("x", after_s=0.2)
+        beside = [asyncio.create_task(guarded.complete(replace(request(), is_urgent=False))) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        assert (guarded.standing().in_flight, guarded.standing().queued) == (2, 2)
+        started = time.monotonic()
+        await asyncio.gather(guarded.complete(request()), guarded.complete(request()))
+        assert time.monotonic() - started < 0.3
+        assert [(await task).text for task in beside] == ["x"] * 4
+        assert (guarded.standing().in_flight, guarded.standing().queued) == (0, 0)
+
+    on(work, limits={"max_in_flight": 4, "queue_s": 3})
 
 
 # ------------------------------------------------------------------------------------------------ hedges

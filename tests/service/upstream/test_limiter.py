@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from service.upstream.limiter import Limiter, QueueRefused
+from service.upstream.limiter import Beside, Limiter, QueueRefused
 from service.upstream.policy import Limits
 
 
@@ -71,5 +71,20 @@ def test_who_leaves_the_queue_loses_no_slot() -> None:
         await asyncio.wait([third])
         assert (slots.in_flight, slots.queued) == (0, 0)
         assert slots.try_enter()
+
+    asyncio.run(main())
+
+
+def test_slots_beside_are_given_back_where_none_of_the_whole_is_free() -> None:
+    async def main() -> None:
+        slots = limiter(in_flight=2)
+        beside = Beside(Limits(max_in_flight=2), slots)
+        await asyncio.gather(slots.enter(5.0), slots.enter(5.0))
+        with pytest.raises(QueueRefused, match=r"none of 2 questions under way ended within 0\.0"):
+            await beside.enter(0.05)
+        slots.leave()
+        await beside.enter(5.0)
+        beside.leave()
+        assert (slots.in_flight, slots.queued, beside.queued) == (1, 0, 0)
 
     asyncio.run(main())
