@@ -13,7 +13,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
 
-from service.api.limits import RunLimit
+from service.api.limits import AfterNumber, RunLimit
 from service.api.threads import in_thread
 from service.context import Context
 from service.identity import Principal
@@ -43,7 +43,7 @@ def get_job(context: NamedDependency[Context], job_id: FromPath[str]) -> dict[st
 
 @get("/api/jobs/{job_id:str}/events", opt=AUTHOR)
 async def job_events(
-    request: Request[Any, Any, Any], context: NamedDependency[Context], job_id: FromPath[str], after: FromQuery[int] = 0
+    request: Request[Any, Any, Any], context: NamedDependency[Context], job_id: FromPath[str], after: AfterNumber = 0
 ) -> Response[Any]:
     """Events numbered above `after`; as server-sent events until the job has ended where the client accepts them.
 
@@ -63,7 +63,7 @@ async def _events(request: Request[Any, Any, Any], context: Context, job_id: str
 
 @get("/api/runs/{run_id:str}/events", opt=AUTHOR)
 async def run_events(
-    request: Request[Any, Any, Any], context: NamedDependency[Context], run_id: FromPath[str], after: FromQuery[int] = 0
+    request: Request[Any, Any, Any], context: NamedDependency[Context], run_id: FromPath[str], after: AfterNumber = 0
 ) -> Response[Any]:
     """The events of the job that makes a run."""
     return await _events(request, context, job_id_of(run_id), after)

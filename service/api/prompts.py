@@ -152,7 +152,8 @@ def get_version(
     request: Request[Any, Any, Any], context: NamedDependency[Context], name: FromPath[str], number: FromPath[int]
 ) -> Response[Any]:
     """One version by its number."""
-    return _with_etag(request, context.registry.version(selector(name, min(number, MAX_VERSION), None)))
+    within = max(-MAX_VERSION, min(number, MAX_VERSION))  # what is beyond is no version either
+    return _with_etag(request, context.registry.version(selector(name, within, None)))
 
 
 @post("/api/prompts/{name:str}/versions", opt=AUTHOR)

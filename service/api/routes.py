@@ -218,7 +218,7 @@ async def explain_route(
 def _object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, or more levels of it than Python reads
         raise BadInput(f"variables: not JSON: {error}", param="variables") from error
     if not isinstance(found, dict):
         raise BadInput("variables: give a JSON object of names and values", param="variables")
