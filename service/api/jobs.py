@@ -17,7 +17,7 @@ from service.api.limits import AfterNumber, RunLimit
 from service.api.threads import in_thread
 from service.context import Context
 from service.identity import Principal
-from service.jobs import ENDED, job_id_of
+from service.jobs import ENDED
 
 AUTHOR = {"role": "author"}
 POLL_S = 0.25
@@ -66,7 +66,8 @@ async def run_events(
     request: Request[Any, Any, Any], context: NamedDependency[Context], run_id: FromPath[str], after: AfterNumber = 0
 ) -> Response[Any]:
     """The events of the job that makes a run."""
-    return await _events(request, context, job_id_of(run_id), after)
+    job = await asyncio.to_thread(context.jobs.making, run_id)
+    return await _events(request, context, job["job_id"], after)
 
 
 @post("/api/jobs/{job_id:str}/cancel", opt=AUTHOR, status_code=200)
