@@ -22,6 +22,7 @@ from service.identity import Principal
 from service.prompt_page import page
 from service.registry import MAX_LISTED, MAX_VERSIONS, Origin, Push, Search, as_data
 from service.revisions import ANY_REVISION, NO_REVISION
+from service.said import Said, said
 from service.store.prompts import LabelRecord, VersionRecord
 
 AUTHOR = {"role": "author"}
@@ -31,11 +32,11 @@ MAX_QUERY_LENGTH = 200
 
 
 class _Origin(pydantic.BaseModel, extra="forbid"):
-    message: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
+    message: Said | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
     git_sha: str | None = pydantic.Field(None, max_length=64)
     git_branch: str | None = pydantic.Field(None, max_length=255)
     git_author: str | None = pydantic.Field(None, max_length=255)
-    git_subject: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
+    git_subject: Said | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
     git_dirty: tuple[str, ...] = ()
     moves_labels: bool = True
     draft: bool = False
@@ -57,13 +58,13 @@ class LabelBody(pydantic.BaseModel, extra="forbid"):
     """Where a label is to point."""
 
     version: int = pydantic.Field(ge=1, le=MAX_VERSION)
-    reason: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
+    reason: Said | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
 
 
 class ReasonBody(pydantic.BaseModel, extra="forbid"):
     """Why, for the history."""
 
-    reason: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
+    reason: Said | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
 
 
 class ExampleBody(pydantic.BaseModel, extra="forbid"):
@@ -171,7 +172,7 @@ def create_version(
     message = data.pop("message", None)
     if message is not None and not (isinstance(message, str) and len(message) <= MAX_MESSAGE_LENGTH):
         raise BadInput(f"message: expected text of at most {MAX_MESSAGE_LENGTH:,} characters", param="message")
-    origin = Origin(message, allow_secrets=taken_flag(data, "allow_secrets"))
+    origin = Origin(said(message) if message else None, allow_secrets=taken_flag(data, "allow_secrets"))
     written = context.registry.push(Push({name: data}, {}, origin), principal)[0]
     context.snapshot.refresh()
     return Response(written, status_code=201 if written["created"] else 200)
@@ -268,8 +269,8 @@ def remove_label(
     reason: FromQuery[str | None] = None,
 ) -> None:
     """Take a label away: it is 404 at once. `If-Match` makes it conditional."""
-    expected = _expected_revision(request)
-    context.registry.remove_label(check_name(name), _known_label(label), principal, if_revision=expected, reason=reason)
+    expected, why = _expected_revision(request), said(reason) if reason else None
+    context.registry.remove_label(check_name(name), _known_label(label), principal, if_revision=expected, reason=why)
     context.snapshot.refresh()
 
 

@@ -22,6 +22,7 @@ from service.identity import Principal
 from service.ids import ago
 from service.route_book import HowAsked
 from service.routing import checked_steps
+from service.said import Said
 from service.store import rollouts
 from suites.rollouts import Rules
 from suites.statistics import mcnemar_p
@@ -50,7 +51,7 @@ class RouteBody(pydantic.BaseModel, extra="forbid"):
     """
 
     variants: dict[str, float] = pydantic.Field(min_length=1)
-    reason: str = pydantic.Field("", max_length=2000)
+    reason: Said = pydantic.Field("", max_length=2000)
     fallbacks: list[str] | None = None
     shadows: list[str] | None = None
     sticky: Literal["user", "session"] | VariablesBody | None = None
@@ -72,13 +73,13 @@ class RolloutBody(pydantic.BaseModel, extra="forbid"):
     candidate: str
     steps: list[int] = pydantic.Field([5, 25, 100], min_length=1, max_length=20)
     rules: Rules = Rules()
-    reason: str = pydantic.Field("", max_length=2000)
+    reason: Said = pydantic.Field("", max_length=2000)
 
 
 class ReasonBody(pydantic.BaseModel, extra="forbid"):
     """Why, for the history."""
 
-    reason: str | None = pydantic.Field(None, max_length=2000)
+    reason: Said | None = pydantic.Field(None, max_length=2000)
 
 
 @get("/api/routes/{name:str}", opt={"role": "author"})

@@ -93,6 +93,13 @@ def test_a_missed_threshold_fails_without_any_baseline(service: Service) -> None
     assert entry["thresholds"] == [{"name": "pass_rate", "bound": 0.9, "value": 0.0, "met": False}]
 
 
+def test_a_suite_that_is_named_twice_is_asked_once_and_loses_no_power(service: Service) -> None:
+    decided = gate(service, "regress", "regress@1", "regress", candidate="support.triage@2")
+
+    assert [entry["suite"] for entry in decided["suites"]] == ["regress"]
+    assert decided["suites"][0]["p_value"] == pytest.approx(2**-20)
+
+
 def test_a_must_pass_case_fails_alone(service: Service) -> None:
     """The margin of this suite forgives any loss."""
     decided = gate(service, "must", candidate="support.triage@2")
