@@ -13,6 +13,8 @@ from service import engine_gauges, gauges
 from service.api.threads import in_thread
 from service.context import Context
 
+PLAIN_TEXT = CONTENT_TYPE_PLAIN_0_0_4.partition("; charset")[0]  # to which Litestar adds the charset
+
 
 @get("/health/live", opt={"role": "open"})
 async def live() -> dict[str, str]:
@@ -56,4 +58,4 @@ class _Collector:
 def metrics(context: NamedDependency[Context]) -> Response[bytes]:
     """Prometheus text."""
     text = context.meter.text().encode() + generate_latest(_Collector(context))
-    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    return Response(text, media_type=PLAIN_TEXT)

@@ -17,13 +17,14 @@ from service.api.prompts import etag_revision
 from service.api.threads import in_thread
 from service.choosing import Ask
 from service.context import Context
+from service.errors import no_route
 from service.explaining import explain
 from service.identity import Principal
 from service.ids import ago
 from service.route_book import HowAsked
 from service.routing import checked_steps
 from service.said import Said
-from service.store import rollouts
+from service.store import prompts, rollouts
 from suites.rollouts import Rules
 from suites.statistics import mcnemar_p
 
@@ -201,6 +202,8 @@ def get_shadows(context: NamedDependency[Context], name: FromPath[str], hours: H
     """How each shadow did beside who answered, over requests that both were asked in the last `hours`."""
     with context.database.read() as session:
         found = rollouts.beside(session, check_name(name), ago(hours * 3600))
+        if not (found or prompts.exists(session, name)):
+            raise no_route(name, is_known=False)
     return [{**asdict(one), "p_value": mcnemar_p(one.only_shadow_failed, one.only_answered_failed)} for one in found]
 
 

@@ -156,6 +156,14 @@ def test_the_document_of_the_api_has_the_routes_that_litestar_does_not_know(serv
     assert "/v1/models" in paths
 
 
+@pytest.mark.parametrize("path", ["/schema/other", "/schema/openapi.yaml"])
+def test_what_is_no_document_below_the_schema_is_told_as_everywhere(service: Service, path: str) -> None:
+    answer = service.call("GET", path, "app")
+
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+    assert answer.json()["detail"] == f"no such path {path!r}: /schema lists those that are served"
+
+
 def direct(service: Service, handler: Any) -> tuple[int, bytes]:
     """What a route with this handler answers."""
     sent: list[Any] = []

@@ -57,6 +57,16 @@ def test_one_variant_has_one_share_however_it_is_written(routed: Service, more: 
     assert put(routed, twice, 400, **more)["detail"] == f"{OLD!r} is named twice: give it one share"
 
 
+@pytest.mark.parametrize("what", ["", "/history", "/rollout", "/shadows", "/explain?user=jane"])
+def test_what_is_asked_of_the_route_of_no_prompt_is_told_so(service: Service, what: str) -> None:
+    service.push("unrouted")
+    unknown = service.call("GET", f"/api/routes/nobody{what}", "author")
+    unrouted = service.call("GET", f"/api/routes/unrouted{what}", "author")
+
+    assert (unknown.status_code, unknown.json()["detail"]) == (404, "no prompt 'nobody'")
+    assert unrouted.status_code == (200 if what in ("/history", "/shadows") else 404)
+
+
 @pytest.mark.parametrize("reason", ["", "  ", "\t\n"])
 def test_blanks_are_no_reason(routed: Service, reason: str) -> None:
     assert put(routed, {NEW: 100}, 403, reason=reason)["type"] == "urn:turnout:error:needs_evidence"
