@@ -13,6 +13,7 @@ from litestar import Litestar, Request
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, NotFoundException
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
 from litestar.router import Router
 from litestar.types import ASGIApp
 
@@ -151,6 +152,8 @@ def _litestar(max_body_bytes: int, lifespan: Sequence[Callable[[Litestar], Any]]
         openapi_config=OpenAPIConfig(
             "Turnout",
             "1",
+            components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
+            security=[{"key": []}],
             render_plugins=[WholeDocument(path=["/", "/openapi.json"])],
             openapi_router=Router(
                 "/schema", route_handlers=[], opt={"role": "app"}, before_request=refuse_other_schemas

@@ -189,8 +189,8 @@ class Gates:
         records = list(
             {(head["name"], head["number"]): head for head in heads}.values()
         )  # twice would weaken Holm's rule
-        candidates = by_name(request.candidate)
-        baselines = {} if request.baseline in (NO_BASELINE, (NO_BASELINE,)) else by_name(request.baseline)
+        candidates = by_name(request.candidate, "candidate")
+        baselines = {} if request.baseline in (NO_BASELINE, (NO_BASELINE,)) else by_name(request.baseline, "baseline")
         tested = {record["prompt"] for record in records}
         for role, named in (("candidate", candidates), ("baseline", baselines)):
             for name in sorted(named.keys() - tested - {RUN_BASELINE}):

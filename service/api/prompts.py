@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import pydantic
 from litestar import Request, Response, delete, get, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from prompts.blame import blame
 from prompts.diff import diff, diff_rendered
@@ -79,6 +79,10 @@ Limit = Annotated[int, QueryParameter(name="limit", ge=1, le=MAX_LISTED)]
 HistoryLimit = Annotated[int, QueryParameter(name="limit", ge=1, le=MAX_VERSIONS)]
 Version = Annotated[int | None, QueryParameter(name="version", ge=1, le=MAX_VERSION)]
 LabelName = Annotated[str | None, QueryParameter(name="label")]
+IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="the ETag that was seen, or *")]
+IfNoneMatch = Annotated[
+    str | None, HeaderParameter(name="If-None-Match", description="*: only where there is none yet")
+]
 
 
 def selector(name: str, version: int | None, label: str | None) -> Selector:
@@ -242,15 +246,16 @@ def get_label(context: NamedDependency[Context], name: FromPath[str], label: Fro
 @put("/api/prompts/{name:str}/labels/{label:str}", opt=AUTHOR)
 @in_thread
 def move_label(
-    request: Request[Any, Any, Any],
     context: NamedDependency[Context],
     principal: NamedDependency[Principal],
     name: FromPath[str],
     label: FromPath[str],
     data: JSONBody[LabelBody],
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response[dict[str, Any]]:
     """Point a label to a version; `If-Match` with the label's ETag makes it conditional, `If-None-Match: *` new."""
-    expected = _expected_revision(request)
+    expected = etag_revision(if_match, if_none_match)
     record = context.registry.move_label(
         check_name(name), label, data.version, principal, if_revision=expected, reason=data.reason
     )
@@ -265,11 +270,11 @@ def remove_label(
     principal: NamedDependency[Principal],
     name: FromPath[str],
     label: FromPath[str],
-    request: Request[Any, Any, Any],
     reason: FromQuery[str | None] = None,
+    if_match: IfMatch = None,
 ) -> None:
     """Take a label away: it is 404 at once. `If-Match` makes it conditional."""
-    expected, why = _expected_revision(request), said(reason) if reason else None
+    expected, why = etag_revision(if_match), said(reason) if reason else None
     context.registry.remove_label(check_name(name), _known_label(label), principal, if_revision=expected, reason=why)
     context.snapshot.refresh()
 
@@ -277,19 +282,19 @@ def remove_label(
 @post("/api/prompts/{name:str}/labels/{label:str}/undo", opt=AUTHOR, status_code=200)
 @in_thread
 def undo_label(
-    request: Request[Any, Any, Any],
     context: NamedDependency[Context],
     principal: NamedDependency[Principal],
     name: FromPath[str],
     label: FromPath[str],
     data: JSONBody[ReasonBody | None] = None,
+    if_match: IfMatch = None,
 ) -> Response[dict[str, Any]]:
     """Take back a label's last move; `production` takes the route back with it. `If-Match` makes it conditional."""
     moved = context.registry.undo_label(
         check_name(name),
         check_label(label),
         principal,
-        if_revision=_expected_revision(request),
+        if_revision=etag_revision(if_match),
         reason=data.reason if data else None,
     )
     context.snapshot.refresh()
@@ -322,11 +327,7 @@ def _known_label(label: str) -> str:
     return label if label == LATEST else check_label(label)
 
 
-def _expected_revision(request: Request[Any, Any, Any]) -> int | None:
-    return etag_revision(request.headers.get("if-match"), request.headers.get("if-none-match"))
-
-
-def etag_revision(if_match: str | None, if_none_match: str | None) -> int | None:
+def etag_revision(if_match: str | None, if_none_match: str | None = None) -> int | None:
     """The revision that a conditional request expects: 0 for `If-None-Match: *`, None for an unconditional one."""
     if if_none_match == "*":
         return 0

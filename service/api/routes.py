@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import pydantic
-from litestar import Request, Response, get, post, put
+from litestar import Response, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from prompts.errors import BadInput
 from prompts.names import check_name, parse_variant
-from service.api.prompts import etag_revision
+from service.api.prompts import IfMatch, IfNoneMatch, etag_revision
 from service.api.threads import in_thread
 from service.choosing import Ask
 from service.context import Context
@@ -100,14 +100,15 @@ def route_history(context: NamedDependency[Context], name: FromPath[str]) -> lis
 @put("/api/routes/{name:str}", opt=ADMIN)
 @in_thread
 def set_route(
-    request: Request[Any, Any, Any],
     context: NamedDependency[Context],
     principal: NamedDependency[Principal],
     name: FromPath[str],
     data: JSONBody[RouteBody],
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response[dict[str, Any]]:
     """Weights by hand, with a reason; `If-Match` with the route's ETag makes it conditional."""
-    expected = etag_revision(request.headers.get("if-match"), request.headers.get("if-none-match"))
+    expected = etag_revision(if_match, if_none_match)
     record = context.route_book.set(check_name(name), data.variants, principal, data.reason, expected, data.how())
     context.snapshot.refresh()
     return _route(record)
