@@ -17,7 +17,7 @@ from service.api.limits import AfterNumber, RunLimit
 from service.api.threads import in_thread
 from service.context import Context
 from service.identity import Principal
-from service.jobs import ENDED
+from service.jobs import ENDED, Kind
 
 AUTHOR = {"role": "author"}
 POLL_S = 0.25
@@ -28,7 +28,7 @@ _UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 @get("/api/jobs", opt=AUTHOR)
 @in_thread
 def list_jobs(
-    context: NamedDependency[Context], limit: RunLimit = 50, kind: FromQuery[str | None] = None
+    context: NamedDependency[Context], limit: RunLimit = 50, kind: FromQuery[Kind | None] = None
 ) -> list[dict[str, Any]]:
     """Jobs, newest first; `limit` from 1 to 500."""
     return context.jobs.listing(limit, kind)
