@@ -36,6 +36,7 @@ _FORMS = (
     ("Stripe key", "sk_live_", r"[A-Za-z0-9]{16,}"),
     ("Stripe key", "rk_live_", r"[A-Za-z0-9]{16,}"),
     ("Hugging Face token", "hf_", r"[A-Za-z0-9]{34,}"),
+    ("Turnout key", "turnout_", r"(?:app|author|ci|admin)_[A-Za-z0-9_-]{43}"),
     ("JSON Web Token", "eyJ", r"[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{16,}"),
 )
 _BEGINNINGS = tuple(begin for _, begin, _ in _FORMS)

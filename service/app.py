@@ -11,8 +11,9 @@ from typing import Any
 import structlog
 from litestar import Litestar, Request
 from litestar.di import Provide
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, NotFoundException
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
 from litestar.router import Router
 from litestar.types import ASGIApp
 
@@ -151,8 +152,12 @@ def _litestar(max_body_bytes: int, lifespan: Sequence[Callable[[Litestar], Any]]
         openapi_config=OpenAPIConfig(
             "Turnout",
             "1",
+            components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
+            security=[{"key": []}],
             render_plugins=[WholeDocument(path=["/", "/openapi.json"])],
-            openapi_router=Router("/schema", route_handlers=[], opt={"role": "app"}),
+            openapi_router=Router(
+                "/schema", route_handlers=[], opt={"role": "app"}, before_request=refuse_other_schemas
+            ),
         ),
         before_request=refuse_ambiguous,
         request_max_body_size=max_body_bytes,
@@ -174,6 +179,13 @@ async def refuse_ambiguous(request: Request[Any, Any, Any]) -> None:
     """Before every handler: raise BadInput for a query or a body that may not mean what it seems to."""
     refuse_unknown_query(request)
     await refuse_ambiguous_json(request)
+
+
+async def refuse_other_schemas(request: Request[Any, Any, Any]) -> None:
+    """Below /schema: what is no document is told as everywhere; Litestar has a page of its own for it."""
+    await refuse_ambiguous(request)
+    if request.path_params:
+        raise NotFoundException
 
 
 @contextlib.asynccontextmanager

@@ -18,6 +18,7 @@ from service.errors import NotFound
 from service.identity import Principal
 from service.registry import Registry
 from service.reviewing import Reviewed, Reviews
+from service.said import Said
 from service.settings import Settings
 from service.store import datasets as stored
 from service.store import prompts
@@ -54,7 +55,7 @@ class DatasetRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
     files: tuple[GivenFile, ...] = ()
     examples: tuple[GivenExample, ...] = ()
     ignore_system: bool = False
-    message: str | None = pydantic.Field(None, max_length=2_000)
+    message: Said | None = pydantic.Field(None, max_length=2_000)
 
 
 class Assembly:

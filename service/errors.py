@@ -61,6 +61,13 @@ class NotFound(TurnoutError):
         self.name = name
 
 
+def no_route(prompt: str, *, is_known: bool) -> NotFound:
+    """What is told of a prompt without a route, or of a name that no prompt has."""
+    if not is_known:
+        return NotFound("prompt", prompt)
+    return NotFound("route", prompt, "it has none yet: its `production` is served on its own model")
+
+
 class NoSuchFile(NotFound):
     """A file of `/v1/files` that does not exist, or no longer."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.choosing import Ask, Chance, chance
-from service.errors import NotFound
+from service.errors import no_route
 from service.route_data import as_data
 from service.routing import Sticky
 from service.snapshot import Routed, Snapshot
@@ -20,7 +20,7 @@ def explain(snapshot: Snapshot, ask: Ask) -> dict[str, Any]:
     """
     routed = snapshot.view.routes.get(ask.model)
     if routed is None:
-        raise NotFound("route", ask.model, "it has none yet: its `production` is served on its own model")
+        raise no_route(ask.model, is_known=ask.model in snapshot.view.newest)
     state = as_data(routed.state)
     found = chance(ask, routed)
     split = routed.state.split

@@ -181,10 +181,16 @@ class Gates:
         return last["id"] if last and last["suite_version"] == record["number"] else None
 
     def plan(self, request: GateRequest, gate_id: str) -> list[GateItem]:
-        """The runs of a gate; raises what can be known before a model is called, a gate without a bar among it."""
-        records = [self._registry.suite_head(text) for text in request.suites]
-        candidates = by_name(request.candidate)
-        baselines = {} if request.baseline in (NO_BASELINE, (NO_BASELINE,)) else by_name(request.baseline)
+        """The runs of a gate, one for a suite however often it is named.
+
+        Raises what can be known before a model is called, a gate without a bar among it.
+        """
+        heads = map(self._registry.suite_head, request.suites)
+        records = list(
+            {(head["name"], head["number"]): head for head in heads}.values()
+        )  # twice would weaken Holm's rule
+        candidates = by_name(request.candidate, "candidate")
+        baselines = {} if request.baseline in (NO_BASELINE, (NO_BASELINE,)) else by_name(request.baseline, "baseline")
         tested = {record["prompt"] for record in records}
         for role, named in (("candidate", candidates), ("baseline", baselines)):
             for name in sorted(named.keys() - tested - {RUN_BASELINE}):

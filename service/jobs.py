@@ -13,7 +13,7 @@ from service.errors import Conflict, NotFound
 from service.fine_tuning.names import own_job_id
 from service.identity import Principal
 from service.ids import new_id, now
-from service.store import jobs
+from service.store import jobs, runs
 from service.store.database import Database
 from service.store.session import Session
 
@@ -39,6 +39,16 @@ class Jobs:
         """Raises NotFound."""
         with self._database.read() as session:
             return public(_known(session, job_id))
+
+    def making(self, run_id: str) -> dict[str, Any]:
+        """The job that makes a run: its own, a gate's or a fine-tune's. Raises NotFound, of the run where there is none."""
+        with self._database.read() as session:
+            record = jobs.get(session, job_id_of(run_id))
+            if record is not None and (record["kind"] != "run" or run_id == run_id_of(record["id"])):
+                return public(record)
+            if runs.get(session, run_id) is not None:
+                raise NotFound("job", job_id_of(run_id), f"run {run_id!r} was made without a service")
+        raise NotFound("run", run_id, "`turnout run` says the id of a run, and GET /api/runs lists them")
 
     def listing(self, limit: int = 50, kind: str | None = None) -> list[dict[str, Any]]:
         """Newest first, without results but for their verdict: a job that succeeded may have refused."""

@@ -126,22 +126,26 @@ def rubrics_by_name(given: Sequence[str]) -> dict[str, str]:
     return {selector.name: text for text, selector in found.items()}
 
 
-def by_name(given: str | tuple[str, ...]) -> dict[str, Selector | str]:
-    """Selectors by the prompt they name; `run:ID` stands under `RUN_BASELINE`. Raises BadInput for what is none."""
+def by_name(given: str | tuple[str, ...], role: str) -> dict[str, Selector | str]:
+    """Selectors by the prompt they name; `run:ID` stands under `RUN_BASELINE`.
+
+    Raises BadInput, which names the `role`, for what is none, and where two versions of one prompt are named.
+    """
     found: dict[str, Selector | str] = {}
     for text in (given,) if isinstance(given, str) else given:
         if text.startswith(RUN_BASELINE):
             found[RUN_BASELINE] = text.removeprefix(RUN_BASELINE)
         else:
-            selector = _selector(text)
+            selector = _selector(text, role)
+            if found.get(selector.name, selector) != selector:
+                raise BadInput(f"{role}: prompt {selector.name!r} is given two versions: name one", param=role)
             found[check_name(selector.name)] = selector
     return found
 
 
-def _selector(text: str) -> Selector:
+def _selector(text: str, role: str) -> Selector:
     kind, colon, _ = text.partition(":")
     if colon:
-        raise BadInput(
-            f"{text!r} begins with {kind + ':'!r}: a baseline is NAME@SEL, run:ID, git:REF or none", param="baseline"
-        )
+        forms = "NAME@SEL, run:ID, git:REF or none" if role == "baseline" else "a version, NAME@SEL"
+        raise BadInput(f"{text!r} begins with {kind + ':'!r}: a {role} is {forms}", param=role)
     return parse_selector(text)

@@ -10,7 +10,7 @@ from typing import Any
 from prompts.errors import BadInput
 from prompts.names import PRODUCTION, Variant
 from service import route_data, routing
-from service.errors import Conflict, NeedsEvidence, NotFound
+from service.errors import Conflict, NeedsEvidence, NotFound, no_route
 from service.identity import Principal
 from service.ids import new_id, now
 from service.revisions import check_revision
@@ -51,8 +51,11 @@ class RouteBook:
             return public(_current(session, prompt))
 
     def history(self, prompt: str) -> list[dict[str, Any]]:
+        """Every revision, newest first; none where the prompt has no route. Raises NotFound where there is no such prompt."""
         with self._database.read() as session:
             found = routes.history(session, prompt)
+            if not (found or prompts.exists(session, prompt)):
+                raise no_route(prompt, is_known=False)
         return [public(record) for record in found]
 
     def set(
@@ -289,7 +292,7 @@ def _check_sticky(session: Session, state: RouteState, names: tuple[str, ...]) -
 def _current(session: Session, prompt: str, *, for_update: bool = False) -> dict[str, Any]:
     found = routes.current(session, prompt, for_update=for_update)
     if found is None:
-        raise NotFound("route", prompt, "it has none yet: its `production` is served on its own model")
+        raise no_route(prompt, is_known=prompts.exists(session, prompt))
     return found
 
 

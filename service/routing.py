@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -195,6 +196,9 @@ def weighted_of(prompt: str, weights: Mapping[str, float], param: str) -> tuple[
     """Shares as a person gives them; raises BadInput, which names `param`."""
     variants = tuple(Weighted(parse_variant(text), float(percent)) for text, percent in weights.items())
     _refuse_foreign(prompt, [w.variant for w in variants], param)
+    if len({w.variant for w in variants}) < len(variants):  # `a@01+m` is `a@1+m`
+        twice = Counter(str(w.variant) for w in variants).most_common(1)[0][0]
+        raise BadInput(f"{twice!r} is named twice: give it one share", param=param)
     if not variants or any(not 0 <= w.percent <= 100 for w in variants):  # NaN is not, either
         raise BadInput("give each variant a share from 0 to 100 percent", param=param)
     total = sum(weighted.percent for weighted in variants)

@@ -17,6 +17,7 @@ from service.collecting import CollectRequest
 from service.context import Context
 from service.identity import Principal
 from service.reviewing import LONGEST_EXPECTED, MOST_LISTED, Status
+from service.said import Said
 
 AUTHOR = {"role": "author"}
 JSON_LINES = "application/jsonl"
@@ -32,7 +33,7 @@ class AcceptBody(pydantic.BaseModel, extra="forbid"):
 class RejectBody(pydantic.BaseModel, extra="forbid"):
     """Why, for whoever looks at it later."""
 
-    reason: str | None = pydantic.Field(None, max_length=2_000)
+    reason: Said | None = pydantic.Field(None, max_length=2_000)
 
 
 @post("/api/datasets", opt=AUTHOR)

@@ -23,7 +23,7 @@ from service.errors import NotFound
 from service.gates import GateRequest, RunRequest
 from service.identity import Principal
 from service.ids import new_id
-from service.jobs import Kind, job_id_of, run_id_of
+from service.jobs import Kind, run_id_of
 from service.questions import MatrixRequest
 from service.ratings import still_waiting
 from service.registry import Origin, Push
@@ -32,10 +32,10 @@ from service.run_rows import public_run
 from service.store import routes, runs
 from service.tuning.material import FinetuneSpec, fixed_recipe, model_source
 from suites.judging import WITHOUT_TUNING, check_alone
+from suites.outcomes import STATUSES
 from suites.policy import MOST_MINUTES
 
 AUTHOR = {"role": "author"}
-WHERE_RUNS_ARE = "`turnout run` says the id of a run, and GET /api/runs lists them"
 
 
 class FinetuneRequest(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -118,10 +118,7 @@ def get_run(context: NamedDependency[Context], run_id: FromPath[str]) -> dict[st
         record = runs.get(session, run_id)
     if record is not None:
         return public_run(record)
-    try:
-        job = context.jobs.show(job_id_of(run_id))
-    except NotFound as error:
-        raise NotFound("run", run_id, WHERE_RUNS_ARE) from error
+    job = context.jobs.making(run_id)
     return {"run_id": run_id, "status": job["status"], "error": job["error"], "job_id": job["job_id"]}
 
 
@@ -133,13 +130,25 @@ def get_run_cases(
     status: FromQuery[str | None] = None,
     waiting: FromQuery[bool] = False,
 ) -> list[dict[str, Any]]:
-    """Every case as it was judged, in the order of the suite; with `waiting` the answers that nobody has rated yet, each once."""
+    """Every case as it was judged, in the order of the suite; with `waiting` the answers that nobody has rated yet, each once.
+
+    `status` takes those of one or more statuses, with commas between them. A run that has not begun has none yet.
+    """
+    wanted = _statuses(status)
     with context.database.read() as session:
-        if runs.get(session, run_id) is None:
-            raise NotFound("run", run_id, WHERE_RUNS_ARE)
-        if waiting:
-            return list(still_waiting(session, run_id))
-        return list(runs.cases(session, run_id, tuple(status.split(",")) if status else ()))
+        if runs.get(session, run_id) is not None:
+            return list(still_waiting(session, run_id) if waiting else runs.cases(session, run_id, wanted))
+    context.jobs.making(run_id)
+    return []
+
+
+def _statuses(text: str | None) -> tuple[str, ...]:
+    """Raises BadInput for a status that no case has."""
+    given = tuple(text.split(",")) if text else ()
+    for one in given:
+        if one not in STATUSES:
+            raise BadInput(f"status {one[:40]!r}: give {', '.join(STATUSES)}, or several with commas", param="status")
+    return given
 
 
 @post("/api/matrices", opt=AUTHOR, status_code=202)
@@ -173,8 +182,15 @@ def start_gate(
 @get("/api/gates/{gate_id:str}", opt=AUTHOR)
 @in_thread
 def get_gate(context: NamedDependency[Context], gate_id: FromPath[str]) -> dict[str, Any]:
-    """A gate's verdict once it has one."""
-    job = context.jobs.show(gate_id)
+    """A gate's verdict once it has one. Raises NotFound, also for a job that is none."""
+    try:
+        job = context.jobs.show(gate_id)
+    except NotFound as error:
+        raise NotFound("gate", gate_id) from error
+    if job["kind"] != "gate":
+        raise NotFound(
+            "gate", gate_id, f"that is a job of kind {job['kind']!r}: GET /api/jobs/{job['job_id']} shows it"
+        )
     known = {"gate_id": gate_id, "status": job["status"], "error": job["error"]}
     return {**known, **(job["result"] or {"verdict": None})}
 

@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
+from service.api.strict_json import FORM
 from service.api.threads import in_thread
 from service.api.uploads import received
 from service.context import Context
@@ -22,7 +23,7 @@ MOST_LISTED = 10_000
 Limit = Annotated[int, QueryParameter(name="limit", ge=1, le=MOST_LISTED)]
 
 
-@post("/v1/files", opt=AUTHOR, status_code=200, request_max_body_size=None)  # the door bounds it
+@post("/v1/files", opt={**AUTHOR, "body": FORM}, status_code=200, request_max_body_size=None)  # the door bounds it
 async def create_file(
     request: Request[Any, Any, Any], context: NamedDependency[Context], principal: NamedDependency[Principal]
 ) -> dict[str, Any]:

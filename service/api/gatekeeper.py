@@ -7,6 +7,7 @@ An ASGI application around the whole service, so that no route can be added besi
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from litestar.connection import ASGIConnection
@@ -44,8 +45,10 @@ class Gatekeeper:
             return
         headers = dict(scope["headers"])
         path = scope["path"]
-        if not self._is_known(headers.get(b"host", b"")):
+        is_repeated = len(headers) < len(scope["headers"]) and _is_host_repeated(scope["headers"])
+        if is_repeated or not self._is_known(headers.get(b"host", b"")):
             message = "the Host header names no host of this service: add it to server.allowed_hosts"
+            message = "there are two Host headers: send one" if is_repeated else message
             body, media_type = shape(path, 421, message, "MisdirectedRequest")
             await _answer(send, 421, body, {"content-type": media_type})
             return
@@ -99,9 +102,15 @@ async def require_role(connection: ASGIConnection[Any, Any, Any, Any], handler: 
     principal.require(role, f"use {connection.scope['path']}")
 
 
+def _is_host_repeated(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a proxy and this service could each read another host (RFC 9112 §3.2)."""
+    return sum(name == b"host" for name, _ in headers) > 1
+
+
 def _host_name(host: str) -> str:
     if host.startswith("["):
-        return host[: host.find("]") + 1]
+        name, end, port = host.partition("]")
+        return name + end if port[:1] in ("", ":") else host
     return host.partition(":")[0].lower()
 
 

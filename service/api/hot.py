@@ -9,6 +9,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 
 from service.api import chat, embeddings, rendering, responses
 from service.api.direct import DirectRoute
+from service.api.gatekeeper import FILES
 
 _OBJECT = {"type": "object"}
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -57,6 +58,17 @@ _EMBEDDINGS = _body(
     dimensions={"type": "integer"},
 )
 
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "purpose": {"enum": ["fine-tune"]},
+        "expires_after[anchor]": {"enum": ["created_at"]},
+        "expires_after[seconds]": {"type": "integer"},
+    },
+    "required": ["file", "purpose"],
+}
+_UPLOAD = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}}
 HOT = (
     DirectRoute("POST", chat.PATH, "app", chat.chat_completions, _CHAT),
     DirectRoute("POST", responses.PATH, "app", responses.responses, _RESPONSES),
@@ -67,12 +79,13 @@ HOT = (
 
 
 class WholeDocument(JsonRenderPlugin):
-    """Litestar's document with the routes that it does not know."""
+    """Litestar's document with the routes, and the one body, that it does not know."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         paths = dict(openapi_schema.get("paths", {}))
         for route in HOT:
             paths[route.path] = {**paths.get(route.path, {}), route.method.lower(): _operation(route)}
+        paths[FILES] = {**paths[FILES], "post": {**paths[FILES]["post"], **_UPLOAD}}
         return super().render(request, {**openapi_schema, "paths": paths})
 
 

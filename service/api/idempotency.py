@@ -38,8 +38,7 @@ def once(
             keys.forget_answer(session, principal.id, key)  # what was refused may be asked again, mended
         raise
     with context.database.write() as session:
-        keys.set_answer(session, principal.id, key, answer)
-    return answer
+        return keys.settle_answer(session, principal.id, key, answer)
 
 
 def _reserve(context: Context, principal: Principal, key: str, digest: str) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
 
-from service.api.limits import RunLimit
+from service.api.limits import AfterNumber, RunLimit
 from service.api.threads import in_thread
 from service.context import Context
 from service.identity import Principal
-from service.jobs import ENDED, job_id_of
+from service.jobs import ENDED, Kind
 
 AUTHOR = {"role": "author"}
 POLL_S = 0.25
@@ -28,7 +28,7 @@ _UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 @get("/api/jobs", opt=AUTHOR)
 @in_thread
 def list_jobs(
-    context: NamedDependency[Context], limit: RunLimit = 50, kind: FromQuery[str | None] = None
+    context: NamedDependency[Context], limit: RunLimit = 50, kind: FromQuery[Kind | None] = None
 ) -> list[dict[str, Any]]:
     """Jobs, newest first; `limit` from 1 to 500."""
     return context.jobs.listing(limit, kind)
@@ -43,7 +43,7 @@ def get_job(context: NamedDependency[Context], job_id: FromPath[str]) -> dict[st
 
 @get("/api/jobs/{job_id:str}/events", opt=AUTHOR)
 async def job_events(
-    request: Request[Any, Any, Any], context: NamedDependency[Context], job_id: FromPath[str], after: FromQuery[int] = 0
+    request: Request[Any, Any, Any], context: NamedDependency[Context], job_id: FromPath[str], after: AfterNumber = 0
 ) -> Response[Any]:
     """Events numbered above `after`; as server-sent events until the job has ended where the client accepts them.
 
@@ -63,10 +63,11 @@ async def _events(request: Request[Any, Any, Any], context: Context, job_id: str
 
 @get("/api/runs/{run_id:str}/events", opt=AUTHOR)
 async def run_events(
-    request: Request[Any, Any, Any], context: NamedDependency[Context], run_id: FromPath[str], after: FromQuery[int] = 0
+    request: Request[Any, Any, Any], context: NamedDependency[Context], run_id: FromPath[str], after: AfterNumber = 0
 ) -> Response[Any]:
     """The events of the job that makes a run."""
-    return await _events(request, context, job_id_of(run_id), after)
+    job = await asyncio.to_thread(context.jobs.making, run_id)
+    return await _events(request, context, job["job_id"], after)
 
 
 @post("/api/jobs/{job_id:str}/cancel", opt=AUTHOR, status_code=200)

@@ -15,6 +15,7 @@ from service.errors import CannotRun
 from service.generations import RELOAD, ReadAnew
 from service.identity import Principal, create_key, limit_key, revoke_key
 from service.limits import MOST, key_limits
+from service.said import Said
 from service.store import keys
 
 ADMIN = {"role": "admin"}
@@ -32,7 +33,7 @@ class KeyBody(LimitsBody):
     """The role of a new key, a note on what it is for, and its limits."""
 
     role: str
-    note: str | None = pydantic.Field(None, max_length=200)
+    note: Said | None = pydantic.Field(None, max_length=200)
 
 
 @post("/api/keys", opt=ADMIN)

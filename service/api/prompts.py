@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import pydantic
 from litestar import Request, Response, delete, get, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from prompts.blame import blame
 from prompts.diff import diff, diff_rendered
@@ -22,6 +22,7 @@ from service.identity import Principal
 from service.prompt_page import page
 from service.registry import MAX_LISTED, MAX_VERSIONS, Origin, Push, Search, as_data
 from service.revisions import ANY_REVISION, NO_REVISION
+from service.said import Said, said
 from service.store.prompts import LabelRecord, VersionRecord
 
 AUTHOR = {"role": "author"}
@@ -31,11 +32,11 @@ MAX_QUERY_LENGTH = 200
 
 
 class _Origin(pydantic.BaseModel, extra="forbid"):
-    message: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
+    message: Said | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
     git_sha: str | None = pydantic.Field(None, max_length=64)
     git_branch: str | None = pydantic.Field(None, max_length=255)
     git_author: str | None = pydantic.Field(None, max_length=255)
-    git_subject: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
+    git_subject: Said | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
     git_dirty: tuple[str, ...] = ()
     moves_labels: bool = True
     draft: bool = False
@@ -57,13 +58,13 @@ class LabelBody(pydantic.BaseModel, extra="forbid"):
     """Where a label is to point."""
 
     version: int = pydantic.Field(ge=1, le=MAX_VERSION)
-    reason: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
+    reason: Said | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
 
 
 class ReasonBody(pydantic.BaseModel, extra="forbid"):
     """Why, for the history."""
 
-    reason: str | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
+    reason: Said | None = pydantic.Field(None, max_length=MAX_MESSAGE_LENGTH)
 
 
 class ExampleBody(pydantic.BaseModel, extra="forbid"):
@@ -78,6 +79,10 @@ Limit = Annotated[int, QueryParameter(name="limit", ge=1, le=MAX_LISTED)]
 HistoryLimit = Annotated[int, QueryParameter(name="limit", ge=1, le=MAX_VERSIONS)]
 Version = Annotated[int | None, QueryParameter(name="version", ge=1, le=MAX_VERSION)]
 LabelName = Annotated[str | None, QueryParameter(name="label")]
+IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="the ETag that was seen, or *")]
+IfNoneMatch = Annotated[
+    str | None, HeaderParameter(name="If-None-Match", description="*: only where there is none yet")
+]
 
 
 def selector(name: str, version: int | None, label: str | None) -> Selector:
@@ -152,7 +157,8 @@ def get_version(
     request: Request[Any, Any, Any], context: NamedDependency[Context], name: FromPath[str], number: FromPath[int]
 ) -> Response[Any]:
     """One version by its number."""
-    return _with_etag(request, context.registry.version(selector(name, min(number, MAX_VERSION), None)))
+    within = max(-MAX_VERSION, min(number, MAX_VERSION))  # what is beyond is no version either
+    return _with_etag(request, context.registry.version(selector(name, within, None)))
 
 
 @post("/api/prompts/{name:str}/versions", opt=AUTHOR)
@@ -170,7 +176,7 @@ def create_version(
     message = data.pop("message", None)
     if message is not None and not (isinstance(message, str) and len(message) <= MAX_MESSAGE_LENGTH):
         raise BadInput(f"message: expected text of at most {MAX_MESSAGE_LENGTH:,} characters", param="message")
-    origin = Origin(message, allow_secrets=taken_flag(data, "allow_secrets"))
+    origin = Origin(said(message) if message else None, allow_secrets=taken_flag(data, "allow_secrets"))
     written = context.registry.push(Push({name: data}, {}, origin), principal)[0]
     context.snapshot.refresh()
     return Response(written, status_code=201 if written["created"] else 200)
@@ -240,15 +246,16 @@ def get_label(context: NamedDependency[Context], name: FromPath[str], label: Fro
 @put("/api/prompts/{name:str}/labels/{label:str}", opt=AUTHOR)
 @in_thread
 def move_label(
-    request: Request[Any, Any, Any],
     context: NamedDependency[Context],
     principal: NamedDependency[Principal],
     name: FromPath[str],
     label: FromPath[str],
     data: JSONBody[LabelBody],
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response[dict[str, Any]]:
     """Point a label to a version; `If-Match` with the label's ETag makes it conditional, `If-None-Match: *` new."""
-    expected = _expected_revision(request)
+    expected = etag_revision(if_match, if_none_match)
     record = context.registry.move_label(
         check_name(name), label, data.version, principal, if_revision=expected, reason=data.reason
     )
@@ -263,31 +270,31 @@ def remove_label(
     principal: NamedDependency[Principal],
     name: FromPath[str],
     label: FromPath[str],
-    request: Request[Any, Any, Any],
     reason: FromQuery[str | None] = None,
+    if_match: IfMatch = None,
 ) -> None:
     """Take a label away: it is 404 at once. `If-Match` makes it conditional."""
-    expected = _expected_revision(request)
-    context.registry.remove_label(check_name(name), _known_label(label), principal, if_revision=expected, reason=reason)
+    expected, why = etag_revision(if_match), said(reason) if reason else None
+    context.registry.remove_label(check_name(name), _known_label(label), principal, if_revision=expected, reason=why)
     context.snapshot.refresh()
 
 
 @post("/api/prompts/{name:str}/labels/{label:str}/undo", opt=AUTHOR, status_code=200)
 @in_thread
 def undo_label(
-    request: Request[Any, Any, Any],
     context: NamedDependency[Context],
     principal: NamedDependency[Principal],
     name: FromPath[str],
     label: FromPath[str],
     data: JSONBody[ReasonBody | None] = None,
+    if_match: IfMatch = None,
 ) -> Response[dict[str, Any]]:
     """Take back a label's last move; `production` takes the route back with it. `If-Match` makes it conditional."""
     moved = context.registry.undo_label(
         check_name(name),
         check_label(label),
         principal,
-        if_revision=_expected_revision(request),
+        if_revision=etag_revision(if_match),
         reason=data.reason if data else None,
     )
     context.snapshot.refresh()
@@ -320,11 +327,7 @@ def _known_label(label: str) -> str:
     return label if label == LATEST else check_label(label)
 
 
-def _expected_revision(request: Request[Any, Any, Any]) -> int | None:
-    return etag_revision(request.headers.get("if-match"), request.headers.get("if-none-match"))
-
-
-def etag_revision(if_match: str | None, if_none_match: str | None) -> int | None:
+def etag_revision(if_match: str | None, if_none_match: str | None = None) -> int | None:
     """The revision that a conditional request expects: 0 for `If-None-Match: *`, None for an unconditional one."""
     if if_none_match == "*":
         return 0

@@ -21,6 +21,7 @@ from service.api.etags import etag_of, names
 from service.api.exchange import JSON, Exchange, Header, encode
 from service.api.fields import given, refuse_unknown
 from service.api.prompts import MAX_VERSION, selector
+from service.api.strict_query import given_twice
 from service.changes import Change, Listener
 from service.context import Context
 from service.identity import Principal
@@ -106,6 +107,8 @@ def _parsed(name: str, raw: bytes) -> Selector:
     for key, value in parse_qsl(raw.decode("latin-1"), keep_blank_values=True):
         if key not in ("version", "label"):
             raise BadInput(f"unknown query parameter {key[:80]!r}: give label, version", param=key[:80])
+        if key in query:
+            raise given_twice(key)
         if "\0" in value:
             raise BadInput(f"{key}: a query holds no NUL: remove it", param=key)
         query[key] = value

@@ -7,22 +7,24 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import pydantic
-from litestar import Request, Response, get, post, put
+from litestar import Response, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from prompts.errors import BadInput
 from prompts.names import check_name, parse_variant
-from service.api.prompts import etag_revision
+from service.api.prompts import IfMatch, IfNoneMatch, etag_revision
 from service.api.threads import in_thread
 from service.choosing import Ask
 from service.context import Context
+from service.errors import no_route
 from service.explaining import explain
 from service.identity import Principal
 from service.ids import ago
 from service.route_book import HowAsked
 from service.routing import checked_steps
-from service.store import rollouts
+from service.said import Said
+from service.store import prompts, rollouts
 from suites.rollouts import Rules
 from suites.statistics import mcnemar_p
 
@@ -50,7 +52,7 @@ class RouteBody(pydantic.BaseModel, extra="forbid"):
     """
 
     variants: dict[str, float] = pydantic.Field(min_length=1)
-    reason: str = pydantic.Field("", max_length=2000)
+    reason: Said = pydantic.Field("", max_length=2000)
     fallbacks: list[str] | None = None
     shadows: list[str] | None = None
     sticky: Literal["user", "session"] | VariablesBody | None = None
@@ -72,13 +74,13 @@ class RolloutBody(pydantic.BaseModel, extra="forbid"):
     candidate: str
     steps: list[int] = pydantic.Field([5, 25, 100], min_length=1, max_length=20)
     rules: Rules = Rules()
-    reason: str = pydantic.Field("", max_length=2000)
+    reason: Said = pydantic.Field("", max_length=2000)
 
 
 class ReasonBody(pydantic.BaseModel, extra="forbid"):
     """Why, for the history."""
 
-    reason: str | None = pydantic.Field(None, max_length=2000)
+    reason: Said | None = pydantic.Field(None, max_length=2000)
 
 
 @get("/api/routes/{name:str}", opt={"role": "author"})
@@ -98,14 +100,15 @@ def route_history(context: NamedDependency[Context], name: FromPath[str]) -> lis
 @put("/api/routes/{name:str}", opt=ADMIN)
 @in_thread
 def set_route(
-    request: Request[Any, Any, Any],
     context: NamedDependency[Context],
     principal: NamedDependency[Principal],
     name: FromPath[str],
     data: JSONBody[RouteBody],
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response[dict[str, Any]]:
     """Weights by hand, with a reason; `If-Match` with the route's ETag makes it conditional."""
-    expected = etag_revision(request.headers.get("if-match"), request.headers.get("if-none-match"))
+    expected = etag_revision(if_match, if_none_match)
     record = context.route_book.set(check_name(name), data.variants, principal, data.reason, expected, data.how())
     context.snapshot.refresh()
     return _route(record)
@@ -200,6 +203,8 @@ def get_shadows(context: NamedDependency[Context], name: FromPath[str], hours: H
     """How each shadow did beside who answered, over requests that both were asked in the last `hours`."""
     with context.database.read() as session:
         found = rollouts.beside(session, check_name(name), ago(hours * 3600))
+        if not (found or prompts.exists(session, name)):
+            raise no_route(name, is_known=False)
     return [{**asdict(one), "p_value": mcnemar_p(one.only_shadow_failed, one.only_answered_failed)} for one in found]
 
 
@@ -218,7 +223,7 @@ async def explain_route(
 def _object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, or more levels of it than Python reads
         raise BadInput(f"variables: not JSON: {error}", param="variables") from error
     if not isinstance(found, dict):
         raise BadInput("variables: give a JSON object of names and values", param="variables")

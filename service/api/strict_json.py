@@ -21,6 +21,7 @@ from litestar import Request
 from prompts.errors import BadInput
 from service.computing import compute
 
+FORM = "form"
 MAX_JSON_DEPTH = 100
 MAX_JSON_VALUES = 250_000
 _QUICK_BYTES = 64 * 1024  # more is looked at in a thread, while others are served
@@ -31,8 +32,11 @@ _SIGNS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
 
 
 async def refuse_ambiguous_json(request: Request[Any, Any, Any]) -> None:
-    """Before every request: raise BadInput where its body is no JSON, or could mean two things to two readers."""
-    if request.method in ("GET", "HEAD", "DELETE") or request.content_type[0].startswith("multipart/"):
+    """Before every request: raise BadInput where its body is no JSON, or could mean two things to two readers.
+
+    Whatever its Content-Type says: handlers read JSON under any name. Those that read a form themselves say so in their `opt`.
+    """
+    if request.method in ("GET", "HEAD", "DELETE") or request.scope["route_handler"].opt.get("body") == FORM:
         return
     body = await request.body()
     if len(body) > _QUICK_BYTES:

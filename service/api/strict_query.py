@@ -17,7 +17,8 @@ HELD = "/api/"
 def refuse_unknown_query(request: Request[Any, Any, Any]) -> None:
     """Raise BadInput for a path or query with a NUL, which no database keeps, and for a parameter that no handler takes.
 
-    OpenAI's paths take unknown parameters, as clients send those of newer versions.
+    So too for one that is given twice, of which only one would count. OpenAI's paths take unknown parameters, as clients
+    send those of newer versions.
     """
     if "\0" in request.scope["path"]:
         raise BadInput("the path holds a NUL (%00): no name here has one")
@@ -30,9 +31,16 @@ def refuse_unknown_query(request: Request[Any, Any, Any]) -> None:
         if is_held and name not in known:
             fix = f"give {', '.join(sorted(known))}" if known else "there are none here"
             raise BadInput(f"unknown query parameter {name[:80]!r}: {fix}", param=name[:80])
+        if is_held and len(given.getall(name)) > 1:
+            raise given_twice(name)
         if "\0" in name or any("\0" in value for value in given.getall(name)):
             shown = name[:80].replace("\0", "%00")
             raise BadInput(f"{shown}: a query holds no NUL: remove it", param=shown)
+
+
+def given_twice(name: str) -> BadInput:
+    """Of a parameter that no handler takes more than once."""
+    return BadInput(f"the query gives {name!r} twice: remove one", param=name)
 
 
 def known_query(handler: BaseRouteHandler) -> frozenset[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from prompts.names import Variant
-from service.errors import NotFound, StorageFailed
+from service.errors import StorageFailed, no_route
 from service.ids import now
 from service.rollouts import moves
 from service.rollouts.status import status_of
@@ -24,7 +24,7 @@ from service.rollouts.watching import Look, Step, began_at, watched
 from service.route_data import from_data
 from service.routing import Rollout, is_due
 from service.snapshot import Routed, Snapshot
-from service.store import routes
+from service.store import prompts, routes
 from service.store.database import Database
 from suites.rollouts import VerificationInput, decide_verification
 
@@ -178,8 +178,8 @@ class Rollouts:
         """How a prompt's rollout stands. Raises NotFound where the prompt has no route."""
         with self._database.read() as session:
             record = routes.current(session, prompt)
-        if record is None:
-            raise NotFound("route", prompt, "it has none yet: its `production` is served on its own model")
+            if record is None:
+                raise no_route(prompt, is_known=prompts.exists(session, prompt))
         kept = self._looks.get(prompt)
         look = kept[1] if kept is not None and kept[0] == record["revision"] else self._look_anew(record)
         verified = moves.find(self._database, prompt, record["revision"], "verified") is not None

@@ -62,8 +62,14 @@ def reserve(session: Session, record: dict[str, Any]) -> dict[str, Any]:
     return IDEMPOTENCY.one(session, record["principal"], record["key"])
 
 
-def set_answer(session: Session, principal: str, key: str, answer: dict[str, Any]) -> None:
+def settle_answer(session: Session, principal: str, key: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """Keep the answer unless one stands, of who asked at the same time; returns the one that stands."""
+    found = IDEMPOTENCY.get(session, principal, key, lock=True)
+    if found is not None and found["answer"]:
+        standing: dict[str, Any] = found["answer"]
+        return standing
     IDEMPOTENCY.set(session, principal, key, answer=answer)
+    return answer
 
 
 def forget_answer(session: Session, principal: str, key: str) -> None:

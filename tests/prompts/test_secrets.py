@@ -16,6 +16,7 @@ SECRETS = {  # put together here, so that no scanner takes this file for a leak
     "Google": "AIza" + RANDOM[:35],
     "Stripe": "sk_live_" + RANDOM[:24],
     "Hugging Face": "hf_" + RANDOM[:34],
+    "Turnout": "turnout_admin_" + (RANDOM + RANDOM)[:43],
     "JWT": "eyJ" + RANDOM[:20] + ".eyJ" + RANDOM[:20] + "." + RANDOM,
     "private key": "-----BEGIN " + "RSA PRIVATE KEY-----",
     "AWS, secret": "aws_secret_access_key = " + RANDOM + "wXyZ",

@@ -156,6 +156,30 @@ def test_the_document_of_the_api_has_the_routes_that_litestar_does_not_know(serv
     assert "/v1/models" in paths
 
 
+def test_the_document_of_the_api_says_how_one_brings_a_key_and_what_stands_in_headers_and_forms(
+    service: Service,
+) -> None:
+    document = service.call("GET", "/schema", "app").json()
+    paths = document["paths"]
+    label = paths["/api/prompts/{name}/labels/{label}"]
+    conditional = (label["put"], label["delete"], paths["/api/routes/{name}"]["put"])
+    form = paths["/v1/files"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+
+    assert document["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    assert document["security"] == [{"key": []}]
+    assert [paths[f"/health/{name}"]["get"]["security"] for name in ("live", "ready")] == [[{}], [{}]]
+    assert all("If-Match" in {one["name"] for one in operation["parameters"]} for operation in conditional)
+    assert form["required"] == ["file", "purpose"]
+
+
+@pytest.mark.parametrize("path", ["/schema/other", "/schema/openapi.yaml"])
+def test_what_is_no_document_below_the_schema_is_told_as_everywhere(service: Service, path: str) -> None:
+    answer = service.call("GET", path, "app")
+
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+    assert answer.json()["detail"] == f"no such path {path!r}: /schema lists those that are served"
+
+
 def direct(service: Service, handler: Any) -> tuple[int, bytes]:
     """What a route with this handler answers."""
     sent: list[Any] = []

@@ -93,6 +93,22 @@ def test_a_missed_threshold_fails_without_any_baseline(service: Service) -> None
     assert entry["thresholds"] == [{"name": "pass_rate", "bound": 0.9, "value": 0.0, "met": False}]
 
 
+def test_a_suite_that_is_named_twice_is_asked_once_and_loses_no_power(service: Service) -> None:
+    decided = gate(service, "regress", "regress@1", "regress", candidate="support.triage@2")
+
+    assert [entry["suite"] for entry in decided["suites"]] == ["regress"]
+    assert decided["suites"][0]["p_value"] == pytest.approx(2**-20)
+
+
+@pytest.mark.parametrize("role", ["candidate", "baseline"])
+def test_one_prompt_has_one_candidate_and_one_baseline(service: Service, role: str) -> None:
+    versions = ["support.triage@2", "support.triage@1"]
+    answer = service.call("POST", "/api/gates", "ci", json={"suites": ["regress"], role: versions})
+
+    assert (answer.status_code, answer.json()["param"]) == (400, role)
+    assert answer.json()["detail"] == f"{role}: prompt 'support.triage' is given two versions: name one"
+
+
 def test_a_must_pass_case_fails_alone(service: Service) -> None:
     """The margin of this suite forgives any loss."""
     decided = gate(service, "must", candidate="support.triage@2")

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.service.conftest import Service, case, make_settings, suite
+from service.api.idempotency import once
+from tests.service.conftest import AUTHOR, Service, case, make_settings, suite
 
 ONCE = "idempotency-key"
 
@@ -87,6 +88,20 @@ def test_the_same_key_many_times_at_once_starts_one_job(service: Service) -> Non
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["job_id"] for answer in answers}) == 1
     assert jobs_of(service) == before + 1
+
+
+def test_of_two_at_once_both_are_told_what_was_answered_first(service: Service) -> None:
+    given: list[dict[str, Any]] = []
+
+    def slowly(_: str | None) -> dict[str, Any]:
+        """The one that took the key first, and is overtaken while it starts the work."""
+        given.append(once(service.context, AUTHOR, "overtaken", {}, lambda _: {"status": "running"}))
+        return {"status": "queued"}
+
+    given.append(once(service.context, AUTHOR, "overtaken", {}, slowly))
+    given.append(once(service.context, AUTHOR, "overtaken", {}, slowly))
+
+    assert given == [{"status": "running"}] * 3
 
 
 def test_the_same_key_with_many_bodies_at_once_starts_the_work_of_one(service: Service) -> None:

@@ -241,6 +241,44 @@ def test_a_label_that_the_settings_protect_needs_a_gate_or_an_admins_reason(regi
     assert registry.history(NAME)["labels"] == {"stable": 2, "latest": 3}
 
 
+KEYS = ("sk-proj-" + "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zC", "turnout_ci_" + "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zCaB3dE5gH7jK")
+
+
+@pytest.mark.parametrize("reason", ["", " ", "\n\t "])
+def test_blanks_are_no_reason_to_move_or_remove_production(service: Service, reason: str) -> None:
+    service.push()
+    production = f"/api/prompts/{NAME}/labels/production"
+    moved = service.call("PUT", production, json={"version": 1, "reason": reason})
+    service.produce(1)
+    removed = service.call("DELETE", production, params={"reason": reason})
+
+    assert (moved.status_code, removed.status_code) == (403, 403)
+
+
+@pytest.mark.parametrize("key", KEYS, ids=["another's", "ours"])
+def test_a_secret_in_what_is_said_beside_a_change_is_neither_stored_nor_told(service: Service, key: str) -> None:
+    said = f"  a customer sent {key}  "
+    pushed = triage(message=said)
+    version = service.push(data=pushed)
+    service.call("PUT", f"/api/prompts/{NAME}/labels/production", json={"version": version, "reason": said})
+    service.call("PUT", f"/api/routes/{NAME}", json={"variants": {f"{NAME}@1+model-a": 100}, "reason": said})
+    service.call("POST", f"/api/routes/{NAME}/undo", json={"reason": said})
+    service.call("DELETE", f"/api/prompts/{NAME}/labels/production", params={"reason": said})
+    noted = service.call("POST", "/api/keys", json={"role": "app", "note": said}).json()["note"]
+    labels = service.call("GET", f"/api/prompts/{NAME}/labels/production/history").json()
+    kept = (
+        noted,
+        service.call("GET", f"/api/prompts/{NAME}?label=latest").json()["message"],
+        *(move["reason"] for move in labels),
+        *(move["reason"] for move in service.call("GET", f"/api/routes/{NAME}/history").json()),
+        service.call("GET", f"/api/evidence/{labels[-1]['evidence_id']}").json()["content"]["reason"],
+    )
+
+    kind = "OpenAI key" if key.startswith("sk-") else "Turnout key"
+    assert set(kept) == {f"a customer sent [secret: {kind}]"}
+    assert key not in service.call("GET", "/api/audit").text
+
+
 def test_undo_of_a_protected_label_is_an_admins_or_leads_to_a_version_that_passed(registry: Registry) -> None:
     add_gate(registry, 2)
     for version in (1, 2, 3):

@@ -233,6 +233,60 @@ def test_a_body_that_is_no_plain_json_is_400_and_says_why(
     message = found["error"]["message"] if path.startswith("/v1") else found["detail"]
     assert reason in message
     assert len(message) < 300
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/mixed; boundary=x", "text/plain", ""])
+@pytest.mark.parametrize("name", ["a key twice", "depth of lists", "NaN"])
+def test_a_body_is_held_to_the_same_whatever_its_content_type_says(service: Service, name: str, kind: str) -> None:
+    body, reason = BODIES[name]
+    answer = service.call("POST", VERSIONS.format("bodies"), "author", content=body, headers={"content-type": kind})
+
+    assert (answer.status_code, reason in answer.json()["detail"]) == (400, True)
+
+
+def test_a_form_is_no_way_to_keep_a_nul(service: Service) -> None:
+    body = json.dumps({**triage(), "message": "\0"})
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    answer = service.call("POST", VERSIONS.format("formed"), "author", content=body, headers=headers)
+
+    assert (answer.status_code, "holds a NUL" in answer.json()["detail"]) == (400, True)
+    assert service.call("GET", VERSIONS.format("formed"), "author").status_code == 404
+
+
+BEYOND = "99999999999999999999"  # any database's whole number
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"/api/jobs/job_none/events?after={BEYOND}", 400),
+        (f"/api/jobs/job_none/events?after=-{BEYOND}", 400),
+        (f"/api/runs/run_none/events?after={BEYOND}", 400),
+        (f"{VERSIONS.format('support.triage')}/{BEYOND}", 404),
+        (f"{VERSIONS.format('support.triage')}/-{BEYOND}", 404),
+        (f"/api/routes/support.triage/explain?variables={'[' * 5000}", 400),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_number_or_a_depth_that_nothing_can_hold_is_no_bug_of_ours(service: Service, path: str, status: int) -> None:
+    assert service.call("GET", path, "author").status_code == status
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name"),
+    [
+        ("GET", "/api/prompts/support.triage?version=1&version=2", "version"),
+        ("GET", "/api/prompts/support.triage?label=latest&label=staging", "label"),
+        ("POST", "/api/prompts/support.triage/render?version=1&version=2", "version"),
+        ("GET", "/api/prompts/support.triage/template?label=latest&label=staging", "label"),
+        ("GET", "/api/runs?suite=a&limit=1&suite=b", "suite"),
+    ],
+)
+def test_a_query_parameter_that_is_given_twice_is_refused(service: Service, method: str, path: str, name: str) -> None:
+    answer = service.call(method, path)
+
+    assert (answer.status_code, answer.json().get("param")) == (400, name)
+    assert answer.json()["detail"] == f"the query gives {name!r} twice: remove one"
     assert serves(service)
     assert service.call("GET", "/api/prompts/bodies").status_code == 404
 

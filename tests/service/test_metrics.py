@@ -172,6 +172,12 @@ class _Collected(Collector):
         return self._collect()
 
 
+def test_the_type_of_the_metrics_names_its_charset_once(service: Service) -> None:
+    told = service.call("GET", "/metrics", "ci").headers["content-type"]
+
+    assert told == "text/plain; version=0.0.4; charset=utf-8"
+
+
 def test_metrics_need_a_key_that_may_read_them(service: Service) -> None:
     assert [service.call("GET", "/metrics", role).status_code for role in (None, "app", "author", "ci")] == [
         401,

@@ -218,12 +218,33 @@ def test_health_tells_its_status_alone(service: Service) -> None:
     assert service.call("GET", "/health/ready", None).json() == {"status": "log"}
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8600", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8600", "[::1]evil.example", ""]
+)
 @pytest.mark.parametrize("path", ["/health/live", "/api/prompts", "/v1/models"])
 def test_a_request_for_another_host_is_refused_before_anything_else(service: Service, host: str, path: str) -> None:
     answer = service.call("GET", path, headers={"host": host})
 
     assert answer.status_code == 421
+
+
+@pytest.mark.parametrize(
+    "hosts", [("evil.example", "localhost"), ("localhost", "evil.example"), ("localhost", "localhost")]
+)
+def test_a_request_with_two_host_headers_is_refused(service: Service, hosts: tuple[str, str]) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    headers = [(b"host", host.encode()) for host in hosts]
+    scope = {"type": "http", "method": "GET", "path": "/health/live", "query_string": b"", "headers": headers}
+    service.wait(service.app(scope, receive, send))
+
+    assert sent[0]["status"] == 421
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8600", "localhost:1", "LOCALHOST", "[::1]:8600", "[::1]"])

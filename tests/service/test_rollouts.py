@@ -474,7 +474,7 @@ def test_a_route_without_a_rollout_has_none_and_a_prompt_without_a_route_is_not_
     scene.book.set(NAME, {OLD: 100}, ADMIN, "enough")
 
     assert scene.status["state"] == "none"
-    with pytest.raises(NotFound, match="it has none yet"):
+    with pytest.raises(NotFound, match=r"no prompt 'support\.other'"):
         scene.rollouts.status("support.other")
 
 

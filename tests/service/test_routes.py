@@ -48,6 +48,32 @@ def put(service: Service, variants: dict[str, float], status: int = 200, **more:
     return found
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"schedule": [{"at": "2099-01-01T00:00Z", "variants": {OLD: 50, f"{NAME}@01+model-a": 50}}]}]
+)
+def test_one_variant_has_one_share_however_it_is_written(routed: Service, more: dict[str, Any]) -> None:
+    twice = {OLD: 100} if more else {OLD: 50, f"{NAME}@01+model-a": 50}
+
+    assert put(routed, twice, 400, **more)["detail"] == f"{OLD!r} is named twice: give it one share"
+
+
+@pytest.mark.parametrize("what", ["", "/history", "/rollout", "/shadows", "/explain?user=jane"])
+def test_what_is_asked_of_the_route_of_no_prompt_is_told_so(service: Service, what: str) -> None:
+    service.push("unrouted")
+    unknown = service.call("GET", f"/api/routes/nobody{what}", "author")
+    unrouted = service.call("GET", f"/api/routes/unrouted{what}", "author")
+
+    assert (unknown.status_code, unknown.json()["detail"]) == (404, "no prompt 'nobody'")
+    assert unrouted.status_code == (200 if what in ("/history", "/shadows") else 404)
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "\t\n"])
+def test_blanks_are_no_reason(routed: Service, reason: str) -> None:
+    assert put(routed, {NEW: 100}, 403, reason=reason)["type"] == "urn:turnout:error:needs_evidence"
+    rollout = {"candidate": NEW, "reason": reason}
+    assert routed.call("POST", f"/api/routes/{NAME}/rollout", json=rollout).status_code == 403
+
+
 def complete(service: Service, role: str = "app", headers: dict[str, str] | None = None, **more: Any) -> Any:
     body = {"model": NAME, "variables": CHARGED, **more}
     return service.call("POST", "/v1/chat/completions", role, json=body, headers=headers or {})

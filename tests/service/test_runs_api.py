@@ -188,6 +188,59 @@ def test_what_does_not_exist_is_404(service: Service, path: str) -> None:
     assert service.call("GET", path).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("/api/runs/run_0/events", "no run 'run_0': `turnout run` says the id of a run, and GET /api/runs lists them"),
+        ("/api/runs/nope/cases", "no run 'nope': `turnout run` says the id of a run, and GET /api/runs lists them"),
+        ("/api/gates/job_0", "no gate 'job_0'"),
+    ],
+)
+def test_what_does_not_exist_is_named_as_it_was_asked_for(service: Service, path: str, detail: str) -> None:
+    assert service.call("GET", path).json()["detail"] == detail
+
+
+def test_a_run_that_has_not_begun_has_no_cases_yet(service: Service) -> None:
+    started = start(service)
+    answer = service.call("GET", f"/api/runs/{started['run_id']}/cases", "author")
+    service.call("POST", f"/api/jobs/{started['job_id']}/cancel")
+
+    assert (answer.status_code, answer.json()) == (200, [])
+
+
+def test_a_runs_id_with_more_behind_it_is_no_run(service: Service) -> None:
+    run = finish(service)["run_id"]
+
+    assert [service.call("GET", f"/api/runs/{run}_9{rest}").status_code for rest in ("", "/cases", "/events")] == [
+        404
+    ] * 3
+
+
+def test_a_status_that_no_case_has_is_refused_with_those_that_there_are(service: Service) -> None:
+    run = finish(service)["run_id"]
+    answer = service.call("GET", f"/api/runs/{run}/cases?status=failed,broken", "author")
+
+    assert (answer.status_code, answer.json()["param"]) == (400, "status")
+    assert answer.json()["detail"] == "status 'broken': give passed, failed, errored, skipped, or several with commas"
+
+
+def test_jobs_are_listed_of_a_kind_that_there_is(service: Service) -> None:
+    listed = service.call("GET", "/api/jobs?kind=run", "author").json()
+    unknown = service.call("GET", "/api/jobs?kind=training", "author")
+
+    assert {job["kind"] for job in listed} == {"run"}
+    assert (unknown.status_code, unknown.json()["param"]) == (400, "kind")
+
+
+def test_a_job_that_is_no_gate_is_not_shown_as_one(service: Service) -> None:
+    run = finish(service)["run_id"]
+    job = run.replace("run_", "job_")
+    answer = service.call("GET", f"/api/gates/{job}", "author")
+
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == f"no gate '{job}': that is a job of kind 'run': GET /api/jobs/{job} shows it"
+
+
 def test_runs_are_listed_newest_first(service: Service) -> None:
     first, second = finish(service), finish(service)
 

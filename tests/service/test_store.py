@@ -646,7 +646,7 @@ def test_an_idempotent_answer_is_kept_for_its_principal_and_key_alone(kind: str,
     record = {"principal": "k1", "key": "once", "body_digest": "sha256:1", "answer": {}, "at": AT}
     with database.write() as session:
         assert keys.reserve(session, record) == record
-        keys.set_answer(session, "k1", "once", {"job_id": "job_1"})
+        keys.settle_answer(session, "k1", "once", {"job_id": "job_1"})
 
     with database.write() as session:
         other = {**record, "body_digest": "sha256:2"}
