@@ -35,11 +35,11 @@ def _special(tokenizer: Any) -> dict[int, str]:
 def encode_prompt(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> list[int]:
     """Token ids of `messages` up to where the assistant's answer begins.
 
-    Raises BadInput where the model has no chat template, refuses the roles, a content is not text, or a special
-    token stands in a message outside of its content.
+    Raises BadInput where the model has no chat template, refuses the roles, a content is not text, a special token
+    stands in a message outside of its content, or the template leaves calls of tools out.
     """
-    contents = [_text(message) for message in messages]
     frame = _frame(tokenizer, messages)
+    contents = [_text(message) for message in messages]
     if not any(text in content for content in contents for text in frame.special):
         whole = _encode(tokenizer, _render(tokenizer, messages, contents))
         if frame.count(whole) == frame.has:
@@ -86,6 +86,7 @@ def _known_frame(tokenizer: Any, _template: str, fields: str) -> _Frame:
 def _new_frame(tokenizer: Any, fields: Sequence[Mapping[str, Any]]) -> _Frame:
     special = _special(tokenizer)
     _refuse_special_fields(fields, special.values())
+    _refuse_calls_unread(fields, template_of(tokenizer))
     counted = frozenset(special.keys() - {tokenizer.unk_token_id})  # which stands for letters that the tokenizer lacks
     frame = _Frame(tuple(special.values()), counted, 0)
     return replace(frame, has=frame.count(_encode(tokenizer, _render(tokenizer, fields, _sentinels(fields)))))
@@ -139,6 +140,18 @@ def _refuse_special_fields(messages: Sequence[Mapping[str, Any]], special: Itera
             if found is not None:
                 raise BadInput(
                     f"messages[{index}].{key} holds the model's special token {found!r}: remove it",
+                    param=f"messages[{index}].{key}",
+                )
+
+
+def _refuse_calls_unread(messages: Sequence[Mapping[str, Any]], template: str) -> None:
+    """The model would read a conversation in which nobody called anything."""
+    for index, message in enumerate(messages):
+        for key in ("tool_calls", "function_call"):
+            if message.get(key) and key not in template:
+                raise BadInput(
+                    f"messages[{index}].{key}: this model's chat template knows no calls of tools; write what was called"
+                    " into the content, or ask a model that can",
                     param=f"messages[{index}].{key}",
                 )
 

@@ -48,6 +48,7 @@ def pull_models(
     """Fetch local models' weights, check them, and convert them once; one that broke off is gone on with."""
     from service.cli.output import bar, err, print_json
     from service.engine import weights
+    from service.engine.about import about
     from service.settings import load_settings
 
     settings = load_settings()
@@ -61,6 +62,7 @@ def pull_models(
                 lambda note, share, tell=advance: tell(round(share * 100), 100, note),  # type: ignore[misc]
                 again=True,
             )
+        about(folder)  # raises where files of weights are cut short, as a folder of one's own may be
         pulled.append({"alias": alias, "source": str(source), "folder": str(folder)})
         err().print(f"{alias} is in {folder}", markup=False)
     if as_json:
@@ -137,7 +139,10 @@ def _source(settings: Settings, alias: str) -> Source:
     spec = settings.model(alias)
     if not isinstance(spec, LocalSpec):
         raise BadInput(f"{alias!r} is served by {spec.engine}: it has no weights on this machine")
-    return Source.parse(spec.source, spec.chat_template)
+    try:
+        return Source.parse(spec.source, spec.chat_template)
+    except BadInput as error:
+        raise BadInput(f"models.{alias}: {error}", param="source") from error
 
 
 def _tell_freed(what: str, freed: int, as_json: bool) -> int:

@@ -250,9 +250,11 @@ class Generator:
         ids = self._model.encode(ask.messages)
         room = self._model.context - len(ids)
         if room < (ask.max_tokens or 1):
+            asked = f"max_tokens is {ask.max_tokens}" if ask.max_tokens else "an answer takes at least one"
+            fix = "shorten the messages" if room < 1 else "shorten the messages or lower max_tokens"
             raise ContextOverflow(
-                f"the messages are {len(ids)} tokens and max_tokens is {ask.max_tokens or 1}: together more than the"
-                f" model's context of {self._model.context}; shorten the messages or lower max_tokens",
+                f"the messages are {len(ids)} tokens and {asked}: together more than the model's context of"
+                f" {self._model.context}; {fix}",
                 param="messages" if room < 1 else "max_tokens",
             )
         return Request(

@@ -15,7 +15,8 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from copy import copy
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,6 +43,7 @@ _LIMITS = LLParserLimits(
     max_grammar_size=100_000,
     verbose_errors=False,
 )
+_WITHIN = re.compile(r"%json\s*")  # before a JSON Schema in a grammar of Lark's form
 # Blanks between the parts of a JSON text: as models write it, on one line or indented, and never without end.
 _JSON: JsonCompileOptions = {"whitespace_flexible": True, "whitespace_pattern": r"[ ]|\n[ ]{0,24}"}
 
@@ -149,13 +151,23 @@ _NAMES = {"json": "JSON Schema", "regex": "regular expression", "grammar": "gram
 
 
 def _grammar(spec: GuideSpec) -> str:
+    why = next(filter(None, map(unheld, _schemas(spec))), None)
+    if why is not None:
+        raise _refused(spec, why)
+    if spec.kind != "json":
+        return str(grammar_from("regex" if spec.kind == "regex" else "cfg", spec.text))
+    schema = json.loads(spec.text)
+    return LLMatcher.grammar_from_json_schema(json.dumps({} if schema is True else schema), overrides=_JSON)
+
+
+def _schemas(spec: GuideSpec) -> Iterator[Any]:
+    """The JSON Schema that `spec` is, or those within a grammar."""
     if spec.kind == "json":
-        schema = json.loads(spec.text)
-        why = unheld(schema)
-        if why is not None:
-            raise _refused(spec, why)
-        return LLMatcher.grammar_from_json_schema(json.dumps({} if schema is True else schema), overrides=_JSON)
-    return str(grammar_from("regex" if spec.kind == "regex" else "cfg", spec.text))
+        yield json.loads(spec.text)
+    elif spec.kind == "grammar":
+        for found in _WITHIN.finditer(spec.text):
+            with suppress(ValueError, RecursionError):  # what is no JSON is a literal's text, or refused as such
+                yield json.JSONDecoder().raw_decode(spec.text, found.end())[0]
 
 
 # What llguidance says that nobody who asks can act on, and what is told in its place.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
-_MOST_INTEGER = 2**63 - 1  # greater bounds are cut to this
+_MOST_INTEGER = 2**63 - 1  # bounds are read as doubles, and greater ones cut to this
 _LOWER, _UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 # Where a schema holds others: one, a list of them, or some by names. A `$ref` leads to one of these of the same document.
 _ONE = ("items", "additionalProperties", "additionalItems", "contains", "not", "if", "then", "else", "propertyNames")
@@ -35,17 +35,22 @@ def _faults(schema: Mapping[str, Any]) -> Iterator[str]:
     bounds = {name: schema[name] for name in (*_LOWER, *_UPPER) if _is_number(schema.get(name))}
     types = schema.get("type")
     if types == "integer" or (isinstance(types, list) and "integer" in types):
-        yield from (
-            f"{name} {bound} of an integer is beyond 64 bits"
-            for name, bound in bounds.items()
-            if abs(bound) > _MOST_INTEGER
-        )
+        yield from _inexact(bounds)
     if types != "integer":
         yield from _open_ends(bounds)
     named, least = schema.get("properties"), schema.get("minProperties")
     of_any_name = (least if _is_number(least) else 0) - (len(named) if isinstance(named, dict) else 0)
     if of_any_name > 1:
         yield f"minProperties {least} asks for {of_any_name} properties of any name, which could be the same one twice"
+
+
+def _inexact(bounds: Mapping[str, float]) -> Iterator[str]:
+    """Bounds of integers that would be others: an answer could pass them, and some of the lowest end the process."""
+    for name, bound in bounds.items():
+        if not abs(bound) <= _MOST_INTEGER:  # nor is NaN
+            yield f"{name} {bound} of an integer is beyond 64 bits"
+        elif min(int(float(bound)), _MOST_INTEGER) != int(bound):
+            yield f"{name} {bound} of an integer is no double: it would be rounded to {float(bound):.0f}"
 
 
 def _open_ends(bounds: Mapping[str, float]) -> Iterator[str]:

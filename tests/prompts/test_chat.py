@@ -113,6 +113,20 @@ def test_a_special_token_outside_of_a_content_is_refused(tokenizer, message):
         encode_prompt(tokenizer, [{"role": "user", "content": "a"}, message])
 
 
+@pytest.mark.parametrize("content", [None, "", "let me look"])
+@pytest.mark.parametrize("key", ["tool_calls", "function_call"])
+def test_calls_of_tools_that_the_chat_template_would_leave_out_are_refused_by_name(
+    tokenizer, own_template, content, key
+):
+    messages = [*turns(("user", "a")), {"role": "assistant", "content": content, key: [{"id": "1"}]}]
+    with pytest.raises(BadInput, match=rf"messages\[1\]\.{key}: this model's chat template knows no calls") as caught:
+        encode_prompt(tokenizer, messages)
+    assert caught.value.param == f"messages[1].{key}"
+    own_template("{% for m in messages %}<|im_start|>{{ m.content }}{{ m." + key + " }}{% endfor %}")
+    if content is not None:
+        assert "'id': '1'" in tokenizer.decode(encode_prompt(tokenizer, messages))
+
+
 def test_parts_of_text_are_one_text_and_other_parts_are_refused(tokenizer):
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert encode_prompt(tokenizer, turns(("user", parts))) == encode_prompt(tokenizer, turns(("user", "ab")))

@@ -124,6 +124,21 @@ def test_a_pull_of_several_names_their_folders(own: Path, project: Made, capsys:
     assert [row["folder"] for row in json.loads(capsys.readouterr().out)] == [str(own)] * 2
 
 
+def test_a_pull_of_a_folder_whose_weights_are_cut_short_says_so(own: Path, project: Made, capsys: Any) -> None:
+    project("models:\n  own: {engine: local, source: 'path:own'}\n")
+    weights = own / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert run(["models", "pull"]) == 2
+    assert str(weights) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["pull"], ["prune"], ["rm", "odd"]])
+def test_a_source_that_is_none_is_named_by_its_alias(command: list[str], project: Made, capsys: Any) -> None:
+    project("models:\n  odd: {engine: local, source: 'pypi:requests'}\n")
+    assert run(["models", *command]) == 2
+    assert "models.odd: model source 'pypi:requests' is none of" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_remote_model_has_nothing_to_pull_or_remove(project: Made, capsys: Any) -> None:
     project("models:\n  far: {engine: vllm, base_url: 'http://127.0.0.1:9/v1'}\n")
     assert run(["models", "pull", "far"]) == 2

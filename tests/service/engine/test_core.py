@@ -223,7 +223,11 @@ def test_a_canary_that_does_not_match_is_refused(generator: Any, adapters_dir: P
 def test_a_prompt_longer_than_the_context_is_refused_not_cut(generator: Any) -> None:
     with pytest.raises(ContextOverflow, match="context of 2048"):
         generator.submit(ask("x" * 2100)).result(60)
-    with pytest.raises(ContextOverflow, match="max_tokens"):
+    with pytest.raises(
+        ContextOverflow, match=r"tokens and an answer takes at least one: .* 2048; shorten the messages$"
+    ):
+        generator.submit(ask("x" * 2100, max_tokens=None)).result(60)
+    with pytest.raises(ContextOverflow, match=r"max_tokens is 2000: .* or lower max_tokens$"):
         generator.submit(ask("x", max_tokens=2000)).result(60)
 
 

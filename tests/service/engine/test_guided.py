@@ -226,6 +226,10 @@ def test_log_probabilities_of_a_choice_are_of_all_its_tokens(generator: Any) -> 
         ),
         (GuideSpec("regex", r"[^\s\S]"), "regular expression cannot guide an answer: no text fits it; change it$"),
         (GuideSpec("grammar", "start: foo"), 'grammar .* unknown name: "foo"'),
+        (
+            GuideSpec("grammar", f'start: "%json" | %json {{"type": "integer", "minimum": {1 - 2**63}, "maximum": 0}}'),
+            "grammar cannot guide an answer: minimum -9223372036854775807 of an integer is no double",
+        ),
     ],
 )
 def test_what_cannot_guide_is_refused_with_its_reason(generator: Any, spec: GuideSpec, said: str) -> None:
@@ -241,6 +245,10 @@ def test_what_cannot_guide_is_refused_with_its_reason(generator: Any, spec: Guid
         ({"type": ["number", "null"], "minimum": -1.5, "exclusiveMaximum": -1},
          "exclusiveMaximum -1 beside minimum -1.5 does not keep -1 out"),
         ({"type": "integer", "maximum": 2**64}, "maximum 18446744073709551616 of an integer is beyond 64 bits"),
+        ({"type": ["integer", "null"], "exclusiveMaximum": 2**53 + 1},
+         "exclusiveMaximum 9007199254740993 of an integer is no double: it would be rounded to 9007199254740992"),
+        ({"type": "integer", "minimum": 1 - 2**63, "maximum": 3 - 2**63},  # of which llguidance overflows the stack
+         "minimum -9223372036854775807 of an integer is no double: it would be rounded to -9223372036854775808"),
         ({"patternProperties": {"^[ab]$": {"type": "null"}}, "additionalProperties": False, "minProperties": 2},
          "minProperties 2 asks for 2 properties of any name, which could be the same one twice"),
     ],
@@ -261,6 +269,7 @@ def test_a_schema_that_would_not_be_held_to_is_refused_by_name_wherever_it_stand
         {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
         {"type": "number", "exclusiveMinimum": 0.25, "maximum": 0.5},
         {"type": "integer", "exclusiveMinimum": 0, "maximum": 2**63 - 1},
+        {"type": "integer", "minimum": -(2**60), "maximum": 2**53 + 2},
         {"type": "object", "properties": {"b": {"type": "null"}}, "required": ["b"], "minProperties": 2},
         {"const": {"minProperties": 3, "type": "integer", "maximum": 2**70}},
         {"type": "object", "properties": {"minProperties": {"const": 3}}, "required": ["minProperties"]},

