@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 200  # columns for tables that nobody's window limits
 DIGEST_SHOWN = 19  # characters of a digest in a table: `sha256:` and twelve
-_RAW_IN_JSON = re.compile(r"[\x7f-\x9f]")  # control characters that JSON needs not escape
+# control characters that JSON needs not escape, and bytes that are not UTF-8, of names of files, say
+_RAW_IN_JSON = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
 
 
 class Advance(Protocol):
