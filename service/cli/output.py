@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Protocol
 
 from service.printable import printable
@@ -42,8 +43,9 @@ documents = _Documents()
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on stdout."""
-    text = json.dumps(data, indent=2, ensure_ascii=False)
+    """One JSON document on stdout, in JSON's own escapes where that cannot take every character."""
+    takes_all = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    text = json.dumps(data, indent=2, ensure_ascii=not takes_all)
     sys.stdout.write(_RAW_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
     documents.printed += 1
 
@@ -54,7 +56,12 @@ def print_text(text: str) -> None:
 
 
 def out() -> Console:
-    """The console of results. rich honours NO_COLOR and plain pipes by itself."""
+    """The console of results. rich honours NO_COLOR and plain pipes by itself.
+
+    What the encoding of a terminal or a pipe has not stands there as an escape: no verdict is lost for a dash in a table.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     return _console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 

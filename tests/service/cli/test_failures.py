@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable
 
 import pytest
 
+from service.cli.main import run
 from service.cli.output import print_json
 from service.cli.work import _Count
 from service.evaluation import Watcher
@@ -160,3 +163,21 @@ def test_the_name_of_a_file_that_is_not_utf8_leaves_json_readable(workspace: Pro
     code, out, _ = workspace.run("check", "--json")
     assert (code, out.isascii()) == (2, True)
     assert json.loads(out)["faults"][0]["path"] == "prompts/caf\udce9.prompt.yml"
+
+
+def test_where_the_pipe_is_not_utf8_results_are_shown_with_escapes(
+    workspace: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.write_all()
+    shown = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    code = run(["render", "support.triage", "-v", "ticket=caf\u00e9 \U0001f600", "--local"])
+    shown.flush()
+    assert (code, rb"caf\xe9 \U0001f600" in shown.buffer.getvalue()) == (0, True)  # type: ignore[attr-defined]
+
+    shown = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    code = run(["render", "support.triage", "-v", "ticket=caf\u00e9 \U0001f600", "--local", "--json"])
+    shown.flush()
+    content = json.loads(shown.buffer.getvalue())["messages"][1]["content"]  # type: ignore[attr-defined]
+    assert (code, content) == (0, "caf\u00e9 \U0001f600")
