@@ -173,11 +173,11 @@ def test_where_the_pipe_is_not_utf8_results_are_shown_with_escapes(
     monkeypatch.setattr(sys, "stdout", shown)
     code = run(["render", "support.triage", "-v", "ticket=caf\u00e9 \U0001f600", "--local"])
     shown.flush()
-    assert (code, rb"caf\xe9 \U0001f600" in shown.buffer.getvalue()) == (0, True)  # type: ignore[attr-defined]
+    assert (code, rb"caf\xe9 \U0001f600" in shown.buffer.getvalue()) == (0, True)
 
     shown = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr(sys, "stdout", shown)
     code = run(["render", "support.triage", "-v", "ticket=caf\u00e9 \U0001f600", "--local", "--json"])
     shown.flush()
-    content = json.loads(shown.buffer.getvalue())["messages"][1]["content"]  # type: ignore[attr-defined]
+    content = json.loads(shown.buffer.getvalue())["messages"][1]["content"]
     assert (code, content) == (0, "caf\u00e9 \U0001f600")
