@@ -31,7 +31,6 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 _FUNCTION = re.compile(r"(?P<file>.+\.(?:[cm]?js|py)):(?P<function>[A-Za-z_$][\w$]*)")
 _PYTHON_TYPES = ("python", "not-python")
 LINES = "tests_jsonl"  # in place of `tests`, where many cases are sent
-_UNKEPT = re.compile("[\0\ud800-\udfff]")
 _GLOB = re.compile(r"[*?\[]")
 _ALL_LISTED = "name a file that ends in .jsonl, .json, .yaml, .yml, .csv or .parquet"
 
@@ -117,6 +116,9 @@ def read_suite(
         raise BadFile([document.fault("a suite is keys and values", fix="start with `prompt:` and `tests:`")])
     rows, is_complete = reader.suite_rows(document)
     suite, places, faults = assembled(document, rows, reader.faults, declared, is_complete=is_complete)
+    if suite is not None and not suite.tests and not faults:
+        message, fix = "a suite needs tests, and its files hold none", "write a case into one of them"
+        faults.append(document.fault(message, "tests", fix=fix, rule="missing-key"))
     if suite is None:
         return None, tuple(faults)
     found = ResolvedSuite(name, path, suite, document, places, tuple(reader.sources), is_whole=not faults)
@@ -158,23 +160,13 @@ def _lines_of(text: str) -> Iterator[str]:
 
 
 def _own_rows(rows: Iterable[Row], faults: list[Fault]) -> Iterator[Row]:
-    """Rows without what only files may hold: references to others, and characters that no database keeps."""
+    """Rows without what only files may hold: references to others."""
     for document, keys in rows:
         texts = [text for _, text in walk_texts(document.data)]
         if isinstance(document.data, str) or any(text.startswith(FILE) for text in texts):
             faults.append(document.fault("file:// is read by the command line alone", fix="send what the file holds"))
-        elif any(_UNKEPT.search(text) for text in (*texts, *map(str, _names(document.data)))):
-            faults.append(document.fault("holds a NUL, or half a character", fix="remove it"))
         else:
             yield document, keys
-
-
-def _names(value: Any) -> Iterator[Any]:
-    """The keys of all mappings within `value`."""
-    if isinstance(value, dict):
-        yield from value
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _names(item)
 
 
 class _Reader:
@@ -269,12 +261,14 @@ class _Reader:
                 yield self.filled(*row)
                 continue
             for single in self.matching(*row, reference):
-                path = (self.folder / single.removeprefix(FILE)).resolve()
+                path = self.found(*row, single)
+                if path is None:
+                    continue
                 if path in read:
                     self.faults.append(_twice(*row, single, *read[path]))
                     continue
                 read[path] = (reference, row[0].line(*row[1]))
-                for document, keys in self.rows_of(*row, single):
+                for document, keys in self.rows_at(*row, path):
                     yield self.filled(document, keys)
 
     def matching(self, document: Document, keys: Keys, reference: str) -> list[str]:
@@ -294,8 +288,20 @@ class _Reader:
 
     def rows_of(self, document: Document, keys: Keys, reference: str) -> Iterator[Row]:
         """The rows of the file behind `reference`; none, and the faults kept, where it cannot be read."""
+        path = self.found(document, keys, reference)
+        return iter(()) if path is None else self.rows_at(document, keys, path)
+
+    def found(self, document: Document, keys: Keys, reference: str) -> Path | None:
+        """The file behind `reference`; None, and the fault kept, where there is none to read."""
         try:
-            path = self.inside(document, keys, reference)
+            return self.inside(document, keys, reference)
+        except BadFile as error:
+            self.faults.extend(error.faults)
+            return None
+
+    def rows_at(self, document: Document, keys: Keys, path: Path) -> Iterator[Row]:
+        """The rows of a file; none more, and the faults kept, where it cannot be read."""
+        try:
             yield from self.read_rows(document, keys, path)
         except BadFile as error:
             self.faults.extend(error.faults)

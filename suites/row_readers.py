@@ -11,7 +11,7 @@ from prompts.errors import BadFile, Fault
 from prompts.yaml_source import Document, load_yaml
 from suites.csv_cases import csv_rows
 from suites.rows import Row
-from suites.values import MAX_DEPTH, too_deep
+from suites.values import MAX_DEPTH, names_of, too_deep, walk_texts
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 JSON_LINES = (".jsonl", ".ndjson")  # suffixes of files that are read line by line, however long they are
@@ -83,6 +83,8 @@ def _after_comma(text: str, position: int) -> int:
 
 
 def _json_fault(path: str, line: int, error: Exception) -> Fault:
+    if isinstance(error, _Unkept):
+        return Fault(path, line, str(error), "remove it")
     if not isinstance(error, json.JSONDecodeError):
         return Fault(path, line, f"not valid JSON: {error}", "mend the JSON here", rule="json")
     return Fault(path, max(line, error.lineno), f"not valid JSON: {error.msg}", "mend the JSON here", rule="json")
@@ -100,7 +102,7 @@ def line_rows(lines: Iterable[str], path: str, faults: list[Fault]) -> Iterator[
 
 
 class _PlainJson(json.JSONDecoder):
-    """JSON without duplicate keys, NaN, or nesting that what reads it later could not follow."""
+    """JSON without duplicate keys, NaN, nesting that what reads it later could not follow, or what no database keeps."""
 
     def __init__(self) -> None:
         super().__init__(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
@@ -109,7 +111,19 @@ class _PlainJson(json.JSONDecoder):
         value, end = super().raw_decode(text, idx)
         if _opening(text, idx, end) > MAX_DEPTH and too_deep(value):
             raise ValueError(f"it nests deeper than {MAX_DEPTH} levels")
+        if _MAYBE_UNKEPT.search(text, idx, end) and _holds_unkept(value):
+            raise _Unkept("holds a NUL, or half a character")
         return value, end
+
+
+class _Unkept(ValueError):
+    """Of JSON that is valid and holds what no database keeps."""
+
+
+def _holds_unkept(value: Any) -> bool:
+    """Whether a text or a key within `value` holds a NUL, or a surrogate without its other half."""
+    texts = (text for _, text in walk_texts(value))
+    return any(_UNKEPT.search(text) for text in (*texts, *map(str, names_of(value))))
 
 
 def _opening(text: str, start: int, end: int) -> int:
@@ -131,6 +145,8 @@ def _no_constant(word: str) -> None:
 
 _JSON = _PlainJson()
 _SPACE = re.compile(r"[ \t\r\n]*")
+_UNKEPT = re.compile("[\0\ud800-\udfff]")
+_MAYBE_UNKEPT = re.compile("[\0\ud800-\udfff]|" r"\\u(?:0000|[dD][89a-fA-F])")  # as it is, or as JSON spells it
 
 RowReader = Callable[[str, str, list[Fault]], Iterable[Row]]
 ROW_READERS: dict[str, RowReader] = {

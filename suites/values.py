@@ -60,6 +60,14 @@ def walk_texts(value: Any, at: Keys = ()) -> Iterator[tuple[Keys, str]]:
             yield from walk_texts(item, (*at, index))
 
 
+def names_of(value: Any) -> Iterator[Any]:
+    """The keys of all mappings within `value`."""
+    if isinstance(value, dict):
+        yield from value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from names_of(item)
+
+
 def too_deep(value: Any) -> bool:
     """Whether lists and mappings within `value` nest beyond `MAX_DEPTH`. Does not recurse itself."""
     level = [value]

@@ -345,8 +345,8 @@ def _further_faults(
     """
     with one_budget():
         faults += _template_faults(parsed, document, is_whole="messages" not in lost)
-    if not lost & {"placeholders", "messages"}:
-        faults += _placeholder_faults(parsed, document)
+    if isinstance(document.data.get("placeholders", {}), dict):
+        faults += _placeholder_faults(parsed, document, is_whole="messages" not in lost)
     for found in parameter_faults(parsed.model_parameters):
         place = ("modelParameters", found.name)
         faults.append(document.fault(f"modelParameters.{found.message}", *place, fix=found.fix, rule="parameter"))
@@ -422,14 +422,16 @@ def _choice_faults(parsed: PromptFile, document: Document) -> Iterator[Fault]:
         yield document.fault(message, "toolChoice", fix=fix, rule="tool-choice")
 
 
-def _placeholder_faults(parsed: PromptFile, document: Document) -> Iterator[Fault]:
+def _placeholder_faults(parsed: PromptFile, document: Document, *, is_whole: bool) -> Iterator[Fault]:
+    """Placeholders without a declaration, and where all messages can be read, those that none of them has."""
+    declared = document.data.get("placeholders", {})  # also those whose declaration has a fault
     used = {entry.placeholder for entry in parsed.messages if isinstance(entry, PlaceholderSlot)}
     for index, entry in enumerate(parsed.messages):
-        if isinstance(entry, PlaceholderSlot) and entry.placeholder not in parsed.placeholders:
+        if isinstance(entry, PlaceholderSlot) and entry.placeholder not in declared:
             message = f"`placeholders` does not declare {entry.placeholder!r}"
             fix = f"declare it: `placeholders: {{{entry.placeholder}: {{}}}}`"
             yield document.fault(message, "messages", index, "placeholder", fix=fix, rule="undeclared-placeholder")
-    for name in sorted(parsed.placeholders.keys() - used):
+    for name in sorted(parsed.placeholders.keys() - used) if is_whole else ():
         fix = f"add `- placeholder: {name}` to `messages`, or remove it"
         yield document.fault(
             f"placeholder {name!r} is never used", "placeholders", name, fix=fix, rule="unused-placeholder"

@@ -41,7 +41,7 @@ class Changes:
 
         places = self.places()
         left = [
-            CaseResult(case.id, index, 0, "skipped", error=self.stopped or "not asked")
+            CaseResult(case.id, index, 0, "skipped", error=case.skip or self.stopped or "not asked")
             for index, case in enumerate(() if self.of_some else self.cases)
             if case.id not in places
         ]

@@ -126,14 +126,21 @@ def read_answer(response: httpx.Response) -> Any:
     if response.status_code < 400:
         if response.headers.get("content-type", "").startswith(_TEXTS):
             return response.text
-        return response.json() if response.content else None
+        try:
+            return response.json() if response.content else None
+        except ValueError as error:
+            raise _not_ours(response) from error
     try:
         problem = response.json()
     except ValueError:
         problem = {}
     if not isinstance(problem, dict) or "status" not in problem:
-        raise CannotRun(f"{response.request.url} answered {response.status_code}: is it a Turnout service?")
+        raise _not_ours(response)
     raise _error_of(response.status_code, problem)
+
+
+def _not_ours(response: httpx.Response) -> CannotRun:
+    return CannotRun(f"{response.request.url} answered {response.status_code}: is it a Turnout service?")
 
 
 def _error_of(status: int, problem: dict[str, Any]) -> TurnoutError:

@@ -106,12 +106,21 @@ def run(arguments: list[str]) -> int:
         show_error(message)
         return _failed(message, exits.COULD_NOT_RUN, as_json)
     except Exception as error:
-        message = f"a fault of Turnout itself: {type(error).__name__}: {error}"
+        not_text = _not_utf8(arguments) if isinstance(error, UnicodeEncodeError) else ""
+        message = not_text or f"a fault of Turnout itself: {type(error).__name__}: {error}"
         show_error(message)
         if os.environ.get("TURNOUT_DEBUG"):
             raise
-        return _failed(message, exits.COULD_NOT_RUN, as_json)
+        return _failed(message, exits.BAD_USAGE if not_text else exits.COULD_NOT_RUN, as_json)
     return code if isinstance(code, int) else exits.PASSED
+
+
+def _not_utf8(arguments: list[str]) -> str:
+    """What to say of arguments that are no text, such as a message in Latin-1; "" where all are. A path may be none."""
+    from service.cli.selecting import is_text
+
+    bad = [repr(argument) for argument in arguments if not is_text(argument)]
+    return f"{', '.join(bad)}: not UTF-8: give it as UTF-8 text" if bad else ""
 
 
 def _failed(message: str, exit_code: int, as_json: bool) -> int:

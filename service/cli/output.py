@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Protocol
 
 from service.printable import printable
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 200  # columns for tables that nobody's window limits
 DIGEST_SHOWN = 19  # characters of a digest in a table: `sha256:` and twelve
-_RAW_IN_JSON = re.compile(r"[\x7f-\x9f]")  # control characters that JSON needs not escape
+# control characters that JSON needs not escape, and bytes that are not UTF-8, of names of files, say
+_RAW_IN_JSON = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
 
 
 class Advance(Protocol):
@@ -41,8 +43,9 @@ documents = _Documents()
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on stdout."""
-    text = json.dumps(data, indent=2, ensure_ascii=False)
+    """One JSON document on stdout, in JSON's own escapes where that cannot take every character."""
+    takes_all = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    text = json.dumps(data, indent=2, ensure_ascii=not takes_all)
     sys.stdout.write(_RAW_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
     documents.printed += 1
 
@@ -53,7 +56,12 @@ def print_text(text: str) -> None:
 
 
 def out() -> Console:
-    """The console of results. rich honours NO_COLOR and plain pipes by itself."""
+    """The console of results. rich honours NO_COLOR and plain pipes by itself.
+
+    What the encoding of a terminal or a pipe has not stands there as an escape: no verdict is lost for a dash in a table.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     return _console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 

@@ -216,9 +216,12 @@ def below_repository(path: Path) -> str:
 
 
 def git(root: Path, *arguments: str, check: bool = True) -> str | None:
-    """Output of a git command in `root`; None (or BadInput with `check`) where it fails or git is not there."""
+    """Output of a git command in `root`; None (or BadInput with `check`) where it fails or git is not there.
+
+    What is not UTF-8 in it is as in the names of files: `os.fsencode` gives its bytes back.
+    """
     found = git_bytes(root, *arguments, check=check)
-    return None if found is None else io.TextIOWrapper(io.BytesIO(found)).read()
+    return None if found is None else io.TextIOWrapper(io.BytesIO(found), "utf-8", "surrogateescape").read()
 
 
 def git_bytes(root: Path, *arguments: str, check: bool = False) -> bytes | None:
@@ -248,13 +251,18 @@ def git_origin(root: Path) -> dict[str, Any]:
     branch = git(root, "rev-parse", "--abbrev-ref", "HEAD", check=False)
     if commit is None or branch is None:
         return {}
-    sha, author, subject = commit.rstrip("\n").split("\0")
+    sha, author, subject = _legible(commit).rstrip("\n").split("\0")
     default = git(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD", check=False)
     is_default = (
         branch.strip() == default.strip().removeprefix("origin/") if default else branch.strip() in ("main", "master")
     )
     said = {"git_author": author[:255], "git_subject": subject[:2000], "git_dirty": _dirty_prompts(root)}
-    return {"git_sha": sha, "git_branch": branch.strip(), "moves_labels": is_default, **said}
+    return {"git_sha": sha, "git_branch": _legible(branch).strip(), "moves_labels": is_default, **said}
+
+
+def _legible(text: str) -> str:
+    """A text of git's with a `?` for each byte that is not UTF-8, as old commits have them: it is kept and sent."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _dirty_prompts(root: Path) -> list[str]:

@@ -292,11 +292,14 @@ def _left_out(told: Reported) -> list[str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a report as it is, its ends of lines too. Raises CannotRun where the file cannot be written."""
+    """Write a report as it is, its ends of lines too; what is not UTF-8 in the names of files by escapes.
+
+    Raises CannotRun where the file cannot be written.
+    """
     from service.errors import CannotRun
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8", newline="")
+        path.write_text(text, "utf-8", "backslashreplace", newline="")
     except OSError as error:
         raise CannotRun(f"{path} cannot be written: {error.strerror}: name a file that can") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,6 +84,7 @@ def run(
     from suites.filters import Filter
     from suites.judging import check_alone
 
+    _refuse_no_text({"--tag": tag, "--case": case})
     one_each = {parse_selector(text).name: text for text in prompt or ()}
     options = ForeignOptions(tuple(provider or ()), strict)
     versioned = tuple(one_each.values())
@@ -121,6 +122,17 @@ def run(
             show_left_out(left_out)
     unasked = [INCONCLUSIVE for plan in plans if plan.unasked]
     return of_several([*could_write, *unasked, *(OF_VERDICT[result["verdict"]] for result in results)])
+
+
+def _refuse_no_text(given: Mapping[str, list[str] | None]) -> None:
+    """Refuse an empty text, or one that is not UTF-8, of options by which cases are chosen."""
+    from prompts.errors import BadInput
+    from service.cli.selecting import is_text
+
+    for option, texts in given.items():
+        for text in texts or ():
+            if not text or not is_text(text):
+                raise BadInput(f"{option} {text!r}: write a text, as UTF-8, or leave {option} out", param=option)
 
 
 def _written(

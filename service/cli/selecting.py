@@ -17,7 +17,7 @@ def pairs(given: list[str], option: str = "-v") -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals:
             raise BadInput(f"{option} {text}: write key=value", param=option)
-        if not value.isascii() and value.encode("utf-8", "replace").decode() != value:
+        if not is_text(value):
             raise BadInput(f"{option} {name}: the value is not UTF-8: give it as UTF-8 text", param=option)
         if name in pairs:
             raise BadInput(
@@ -25,6 +25,11 @@ def pairs(given: list[str], option: str = "-v") -> dict[str, str]:
             )
         pairs[name] = value
     return pairs
+
+
+def is_text(value: str) -> bool:
+    """Whether what was given on the command line is UTF-8: Python holds other bytes as half characters."""
+    return value.isascii() or value.encode("utf-8", "replace").decode() == value
 
 
 def typed(given: dict[str, str], schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -424,3 +424,50 @@ def test_a_file_that_a_pattern_names_already_is_told_with_the_pattern(project):
     [fault] = faults_of(project, body, c__jsonl=case("a"), d__jsonl=case("b"))
     told = "triage.suite.yml:4: file://./c.jsonl: its cases are there twice, also by file://*.jsonl at line 3"
     assert told in fault
+
+
+@pytest.mark.parametrize(
+    "files", [{"a__jsonl": ""}, {"a__json": "[]"}, {"a__yaml": "[]\n"}, {"a__csv": "t,__expected\n"}]
+)
+def test_a_suite_whose_files_hold_no_case_is_refused(project, files):
+    (name,) = files
+    (fault,) = faults_of(project, f"tests: file://{name.replace('__', '.')}\n", **files)
+    assert fault.startswith("suites/support/triage.suite.yml:2: a suite needs tests, and its files hold none")
+
+
+def test_one_file_without_cases_is_none_beside_another(project):
+    assert (
+        len(load(project, "tests: [file://a.jsonl, file://b.jsonl]\n", a__jsonl="", b__jsonl=case("b")).suite.tests)
+        == 1
+    )
+
+
+@pytest.mark.parametrize("escape", [r"\u0000", r"\ud800", r"\uDFFFx"])
+@pytest.mark.parametrize("file", ["a.jsonl", "a.json"])
+def test_what_no_database_keeps_is_a_fault_of_its_line(project, escape, file):
+    row = case("HERE").replace("HERE", escape)
+    content = row if file == "a.jsonl" else f"[{row}]"
+    faults = faults_of(project, f"tests: file://{file}\n", **{file.replace(".", "__"): content})
+    assert faults[0] == f"suites/support/{file}:1: holds a NUL, or half a character (remove it)"
+    assert faults_of(project, "tests: file://a.jsonl\n", a__jsonl=case("b").replace('"t"', f'"{escape}"')) == [
+        "suites/support/a.jsonl:1: holds a NUL, or half a character (remove it)"
+    ]
+
+
+def test_a_character_that_json_spells_in_two_halves_is_read(project):
+    found = load(project, "tests: file://a.jsonl\n", a__jsonl=case("HERE").replace("HERE", r"\ud83d\ude00"))
+    assert found.suite.tests[0].vars == {"t": "\U0001f600"}
+
+
+def test_a_link_to_itself_is_a_file_that_is_not_there(project):
+    (project / "suites" / "support" / "a.jsonl").symlink_to("a.jsonl")
+    (fault,) = faults_of(project, "tests: [file://a.jsonl]\n")
+    assert "file://a.jsonl: there is no such file" in fault
+
+
+def test_two_references_out_of_the_project_are_both_told_as_that(project):
+    faults = faults_of(project, "tests:\n  - file:///etc/hostname\n  - file:///etc/../etc/hostname\n")
+    assert [fault.partition(" (")[0].partition(".yml:")[2] for fault in faults] == [
+        "3: file:///etc/hostname: lies outside the project",
+        "4: file:///etc/../etc/hostname: lies outside the project",
+    ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from service.errors import CannotRun
 from service.gates import GateRequest
 from tests.service.cli.projects import PROMPT, SUITE, Project
 
+ROOT = Path(__file__).parents[3]
 OTHER = "prompt: support.triage\nthresholds: {pass_rate: 0.5}\ntests: [file://../more/cases.jsonl]\n"
 CASES = '{"vars": {"ticket": "charged"}, "assert": [{"type": "equals", "value": "billing"}]}\n'
 
@@ -183,3 +187,32 @@ def test_a_service_that_goes_away_leaves_the_job_s_id_and_what_to_do(monkeypatch
     with pytest.raises(CannotRun, match=r"no service .*job job_7 is kept.*`turnout job job_7 --watch`"):
         RemoteWork(remote).gate(GateRequest(suites=("s",)), lambda done, total: None)
     assert not issubclass(CannotRun, BadInput)
+
+
+def test_a_prompt_that_was_no_utf8_then_is_a_bad_file(repository: Project) -> None:
+    path = repository.folder / "prompts/support/triage.prompt.yml"
+    now = path.read_bytes()
+    path.write_bytes(now.replace(b"Route", b"Rout\xe9"))
+    commit(repository)
+    path.write_bytes(now)
+    message = repository.json("gate", "--baseline", "git:HEAD", "--local", exit_code=2)["error"]["message"]
+    assert "support.triage:5: the file holds half a character" in message
+
+
+def test_what_git_keeps_is_read_as_utf8_whatever_the_locale_is(repository: Project) -> None:
+    repository.write("prompts/support/triage.prompt.yml", PROMPT.replace("Route", "Rout\u00e9"))
+    commit(repository)
+    told = "git(Path(sys.argv[1]), 'show', 'HEAD:./prompts/support/triage.prompt.yml')"
+    code = f"import sys; from pathlib import Path; from service.cli.project import git; print(ascii({told}))"
+    ask = [sys.executable, "-c", code, str(repository.folder)]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(ask, env=environment, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert r"Rout\xe9 the ticket" in done.stdout
+
+
+def test_a_file_whose_name_is_not_utf8_stops_no_gate(repository: Project) -> None:
+    repository.write("more/caf\udce9.txt", "x")
+    report = repository.folder / "gate.json"
+    told = repository.json("gate", "--affected", "--against", "main", "--local", "--json-file", str(report))
+    assert told["affected"]["changed"] == ["more/caf\udce9.txt"]
+    assert json.loads(report.read_text("utf-8"))["affected"]["changed"] == ["more/caf\udce9.txt"]

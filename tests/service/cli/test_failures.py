@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable
 
 import pytest
 
+from service.cli.main import run
 from service.cli.output import print_json
 from service.cli.work import _Count
 from service.evaluation import Watcher
@@ -126,3 +129,55 @@ def test_a_run_that_waits_for_its_model_says_so_on_stderr(capsys: pytest.Capture
     count.waits("waiting for an overloaded model, 118 s more at most: HTTP 429: [busy]")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "waiting for an overloaded model, 118 s more at most: HTTP 429: [busy]\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("push", "--message", "caf\udce9"),
+        ("key", "create", "--role", "app", "--note", "caf\udce9"),
+        ("list", "caf\udce9"),
+        ("evidence", "caf\udce9"),
+        ("run", "--tag", "caf\udce9"),
+        ("run", "--case", "caf\udce9"),
+    ],
+)
+def test_an_argument_that_is_not_utf8_is_bad_usage(workspace: Project, arguments: tuple[str, ...]) -> None:
+    workspace.write_all()
+    error = workspace.json(*arguments, "--local", exit_code=2)["error"]
+    assert "'caf\\udce9'" in error["message"]
+    assert "UTF-8" in error["message"]
+    assert workspace.json("list", "--local") == []
+
+
+@pytest.mark.parametrize("option", ["--tag", "--case"])
+def test_an_option_that_chooses_cases_by_nothing_is_bad_usage(workspace: Project, option: str) -> None:
+    workspace.write_all()
+    message = workspace.json("run", option, "", "--local", exit_code=2)["error"]["message"]
+    assert message == f"{option} '': write a text, as UTF-8, or leave {option} out"
+
+
+def test_the_name_of_a_file_that_is_not_utf8_leaves_json_readable(workspace: Project) -> None:
+    workspace.write_all()
+    (workspace.folder / "prompts" / "caf\udce9.prompt.yml").write_text("model: m\n")
+    code, out, _ = workspace.run("check", "--json")
+    assert (code, out.isascii()) == (2, True)
+    assert json.loads(out)["faults"][0]["path"] == "prompts/caf\udce9.prompt.yml"
+
+
+def test_where_the_pipe_is_not_utf8_results_are_shown_with_escapes(
+    workspace: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.write_all()
+    shown = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    code = run(["render", "support.triage", "-v", "ticket=caf\u00e9 \U0001f600", "--local"])
+    shown.flush()
+    assert (code, rb"caf\xe9 \U0001f600" in shown.buffer.getvalue()) == (0, True)
+
+    shown = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    code = run(["render", "support.triage", "-v", "ticket=caf\u00e9 \U0001f600", "--local", "--json"])
+    shown.flush()
+    content = json.loads(shown.buffer.getvalue())["messages"][1]["content"]
+    assert (code, content) == (0, "caf\u00e9 \U0001f600")

@@ -102,3 +102,23 @@ def test_a_prompt_that_is_too_large_is_not_looked_at_any_further(workspace: Proj
     workspace.write("prompts/a.prompt.yml", PROMPT + "#" * 1024)
     [fault] = workspace.json("check", exit_code=2)["faults"]
     assert "a prompt may have 1,024" in fault["message"]
+
+
+def test_a_fault_of_one_placeholder_hides_no_other_that_is_not_declared(workspace: Project) -> None:
+    text = """\
+model: model-a
+placeholders: {history: {bad: 1}, my-list: {}}
+messages: [{placeholder: gone}, {placeholder: my-list}, {role: usr, content: hello}]
+"""
+    assert told(workspace, text) == [
+        "2 error placeholder 'history' is never used",
+        "2 error placeholders.my-list: 'my-list' is no name of a variable",
+        "2 error unknown key 'placeholders.history.bad'",
+        "3 error `placeholders` does not declare 'gone'",
+        "3 error messages.2.role: expected one of system, developer, user, assistant or tool, found 'usr'",
+    ]
+
+
+def test_placeholders_that_cannot_be_read_are_not_told_to_be_missing(workspace: Project) -> None:
+    text = "model: model-a\nplaceholders: [history]\nmessages: [{placeholder: history}, {role: user, content: hello}]\n"
+    assert told(workspace, text) == ["2 error placeholders: expected keys and values, found ['history']"]

@@ -155,6 +155,15 @@ def test_errored_and_skipped_cases_are_neither_failed_nor_passed(project: Projec
     assert f"Next: <code>turnout gate {FILE} --rerun-failed --local</code>" in comment
 
 
+def test_junit_says_why_the_suite_skips_a_case(project: Project) -> None:
+    project.write(FILE, suite(says("a", "a"), "{vars: {t: b}, skip: waits for the new tariff}"))
+    _, _, root = written(project, exit_code=3)
+    [case] = [case for case in root.iter("testcase") if case.get("name") == "case 2: b"]
+    skipped = case.find("skipped")
+    assert skipped is not None
+    assert skipped.get("message") == "waits for the new tariff"
+
+
 def test_a_gate_that_passes_says_how_it_is_verified(project: Project) -> None:
     project.write("prompts/say.prompt.yml", PROMPT)
     answer, comment, root = written(project, exit_code=0)

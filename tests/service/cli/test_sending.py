@@ -11,7 +11,7 @@ import pytest
 from prompts.errors import BadInput
 from service.cli.client import Remote
 from service.cli.work import RemoteWork
-from service.errors import Unauthenticated
+from service.errors import CannotRun, Unauthenticated
 from service.settings import Settings
 from suites.case import Suite
 from suites.files import suite_of_data
@@ -82,3 +82,15 @@ def test_no_key_is_told_with_where_it_comes_from(
     with pytest.raises(Unauthenticated) as raised:
         remote.call("GET", "/api/suites")
     assert str(raised.value).startswith(told)
+
+
+def test_a_page_in_place_of_an_answer_is_told_to_be_no_service_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TURNOUT_URL", "http://t.test")
+    remote = Remote(Settings(home=tmp_path, project=tmp_path))
+    page = httpx.MockTransport(lambda _: httpx.Response(200, html="<h1>Sign in</h1>"))
+    remote._client = httpx.Client(base_url=remote.url, transport=page)
+    with pytest.raises(CannotRun) as raised:
+        remote.call("GET", "/api/suites")
+    assert str(raised.value) == "http://t.test/api/suites answered 200: is it a Turnout service?"
