@@ -47,8 +47,8 @@ class Gatekeeper:
         path = scope["path"]
         is_repeated = len(headers) < len(scope["headers"]) and _is_host_repeated(scope["headers"])
         if is_repeated or not self._is_known(headers.get(b"host", b"")):
-            message = "the Host header names no host of this service: add it to server.allowed_hosts"
-            message = "there are two Host headers: send one" if is_repeated else message
+            unknown = "the Host header names no host of this service: add it to server.allowed_hosts"
+            message = "there are two Host headers: send one" if is_repeated else unknown
             body, media_type = shape(path, 421, message, "MisdirectedRequest")
             await _answer(send, 421, body, {"content-type": media_type})
             return
@@ -64,6 +64,8 @@ class Gatekeeper:
                 receive = bounded_file(headers, receive, self._max_file_bytes)
             elif not is_small(headers, self._limits):
                 receive = bounded(headers, receive, self._limits, may_be_large=principal.may("author"))
+        elif scope["method"] == "HEAD":  # some balancers ask so; the server keeps the body back
+            scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
     def _is_known(self, host: bytes) -> bool:

@@ -1,10 +1,14 @@
-"""What llguidance takes of a JSON Schema without holding an answer to it: refused by name, in place of an answer that misses it."""
+"""What llguidance takes of a JSON Schema without holding an answer to it, or at any cost: refused by name.
+
+An answer that misses its schema, or that nobody can wait for, would be the alternative.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
+MOST_PATTERN = 16_384  # characters: llguidance takes a second for the worst of them, and for longer ones its square
 _MOST_INTEGER = 2**63 - 1  # bounds are read as doubles, and greater ones cut to this
 _LOWER, _UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 # Where a schema holds others: one, a list of them, or some by names. A `$ref` leads to one of these of the same document.
@@ -14,7 +18,7 @@ _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentS
 
 
 def unheld(schema: Any) -> str | None:
-    """Why an answer could miss `schema` though it was guided by it; None where none can."""
+    """Why an answer could miss `schema` though it was guided by it, or would take too long; None where none can."""
     return next((why for one in _schemas(schema) for why in _faults(one)), None)
 
 
@@ -32,6 +36,12 @@ def _schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _faults(schema: Mapping[str, Any]) -> Iterator[str]:
+    if "x-guidance" in schema:
+        yield "x-guidance, by which llguidance may leave parts of a schema out, is not taken"
+    named = schema.get("patternProperties")
+    for pattern in (schema.get("pattern"), *(named if isinstance(named, dict) else ())):
+        if isinstance(pattern, str) and len(pattern) > MOST_PATTERN:
+            yield f"a pattern has {len(pattern):,} characters, allowed are {MOST_PATTERN:,}"
     bounds = {name: schema[name] for name in (*_LOWER, *_UPPER) if _is_number(schema.get(name))}
     types = schema.get("type")
     if types == "integer" or (isinstance(types, list) and "integer" in types):

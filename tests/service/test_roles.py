@@ -211,6 +211,12 @@ def test_a_handler_that_does_not_say_whom_it_is_for_is_refused_to_everyone(servi
     assert {role: service.wait(asked(role)) for role in (None, *ROLES)} == {None: 401} | dict.fromkeys(ROLES, 403)
 
 
+def test_a_balancer_may_ask_for_health_by_head(service: Service) -> None:
+    assert service.call("HEAD", "/health/ready", None).status_code == 200
+    assert service.call("HEAD", "/health/nope", None).status_code == 404
+    assert service.call("HEAD", "/api/prompts", None).status_code == 401
+
+
 def test_health_tells_its_status_alone(service: Service) -> None:
     assert service.call("GET", "/health/live", None).json() == {"status": "ok"}
     assert service.call("GET", "/health/ready", None).json() == {"status": "ok"}

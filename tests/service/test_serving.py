@@ -81,6 +81,8 @@ def test_serve_with_json_says_once_where_it_is_up_and_logs_to_stderr(tmp_path: P
     with command(tmp_path, "serve", "--port", "0", "--json", TURNOUT_SERVER_WORKERS="0") as process:
         up = document(process)
         assert httpx.get(f"{up['url']}/health/ready").status_code == 200
+        asked_by_head = httpx.head(f"{up['url']}/health/ready")
+        assert (asked_by_head.status_code, asked_by_head.headers["content-length"]) == (200, "15")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
 

@@ -251,6 +251,8 @@ def test_what_cannot_guide_is_refused_with_its_reason(generator: Any, spec: Guid
          "minimum -9223372036854775807 of an integer is no double: it would be rounded to -9223372036854775808"),
         ({"patternProperties": {"^[ab]$": {"type": "null"}}, "additionalProperties": False, "minProperties": 2},
          "minProperties 2 asks for 2 properties of any name, which could be the same one twice"),
+        ({"type": "string", "x-guidance": {"lenient": True}}, "x-guidance, by which llguidance may leave parts of a schema out, is not taken"),
+        ({"type": "string", "pattern": "a" * 16_385}, "a pattern has 16,385 characters, allowed are 16,384"),
     ],
 )  # fmt: skip
 def test_a_schema_that_would_not_be_held_to_is_refused_by_name_wherever_it_stands(
@@ -305,6 +307,11 @@ def test_hostile_patterns_are_bounded(generator: Any) -> None:
     hostile = [
         GuideSpec("regex", "(a{1,1000}){1,1000}"),
         GuideSpec("regex", ".*a.{60}b.{60}"),
+        GuideSpec("regex", "((a{1000}){1000}){1000}"),
+        GuideSpec("regex", "a?" * 30_000),
+        GuideSpec("grammar", f"start: /{'a?' * 30_000}/"),
+        GuideSpec("json", json.dumps({"type": "string", "pattern": "a?" * 30_000})),
+        GuideSpec("json", json.dumps({"patternProperties": {"a?" * 30_000: {}}})),
         GuideSpec("grammar", 'start: start start | "a" | '),
         GuideSpec("json", json.dumps({"type": "array", "minItems": 10**7, "items": {"type": "null"}})),
     ]
@@ -313,6 +320,12 @@ def test_hostile_patterns_are_bounded(generator: Any) -> None:
         error = future.exception(60)
         assert error is None or "cannot guide an answer" in str(error)
     assert time.process_time() - started < 10
+
+
+def test_a_long_pattern_of_alternatives_guides(generator: Any) -> None:
+    words = [f"label-{number:04}" for number in range(1_400)]
+    (answer,) = answers(generator, ask(GuideSpec("regex", "|".join(words))))
+    assert answer.text in words
 
 
 @pytest.mark.parametrize("as_text", [False, True])
