@@ -251,7 +251,8 @@ def test_what_cannot_guide_is_refused_with_its_reason(generator: Any, spec: Guid
          "minimum -9223372036854775807 of an integer is no double: it would be rounded to -9223372036854775808"),
         ({"patternProperties": {"^[ab]$": {"type": "null"}}, "additionalProperties": False, "minProperties": 2},
          "minProperties 2 asks for 2 properties of any name, which could be the same one twice"),
-        ({"type": "string", "x-guidance": {"lenient": True}}, "x-guidance, by which llguidance may leave parts of a schema out, is not taken"),
+        ({"type": "string", "x-guidance": {"lenient": True}},
+         "x-guidance, by which llguidance may leave parts of a schema out, is not taken"),
         ({"type": "string", "pattern": "a" * 16_385}, "a pattern has 16,385 characters, allowed are 16,384"),
     ],
 )  # fmt: skip
