@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prompts.errors import BadFile, BadInput, Fault, RenderError, shown_faults
+from prompts.errors import BadFile, BadInput, Fault, RenderError, TurnoutError, shown_faults
 from prompts.formats.prompt_yml import PromptSource, readable_part, suite_part
 from prompts.lint import lint_prompt
 from prompts.prompt import Entry, MessageTemplate, PromptContent, compile_prompt
@@ -277,6 +277,7 @@ class _Examined:
             yield from _given_fault("placeholder", optional, case.placeholders, place, source.name)
             yield from _message_faults(content, case.placeholders, place)
             yield from _value_faults(checks, case.vars, place)
+        yield from _training_faults(found, content)
 
     def _price_faults(self, found: ResolvedSuite, source: PromptSource) -> Iterator[Fault]:
         """Bounds on costs where nobody knows what a model costs that will be asked: the prompt's, or those asked in its place."""
@@ -332,6 +333,27 @@ def _value_faults(checks: Mapping[str, VariableCheck], given: Mapping[str, Any],
                 _NO_MATRIX if isinstance(value, list) else "give a value that the prompt's schema allows, or change it"
             )
             yield Fault(place.path, place.line, str(error), fix, rule="variable")
+
+
+def _training_faults(found: ResolvedSuite, content: PromptContent) -> Iterator[Fault]:
+    """What the report of a fine-tune would say of training examples that the prompt itself refuses, each message once."""
+    given = found.suite.training.examples
+    if not given:
+        return
+    from finetune.data import Example, malformed
+
+    try:
+        prompt = compile_prompt(content)
+    except TurnoutError:
+        return  # told with the prompt
+    numbers: dict[str, list[int]] = {}
+    for one in malformed([Example(example.vars, example.expected) for example in given], prompt):
+        numbers.setdefault(one.message, []).append(one.index + 1)
+    for message, those in numbers.items():
+        more = f" and {len(those) - 1:,} more" if len(those) > 1 else ""
+        told = f"training example {those[0]:,}{more}: {message}"
+        fix = "mend the example, or take it out"
+        yield found.document.fault(told, "training", "examples", fix=fix, level="warning", rule="training-example")
 
 
 def _message_faults(content: PromptContent, given: Mapping[str, Any], place: Place) -> Iterator[Fault]:

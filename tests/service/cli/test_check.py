@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -105,6 +106,26 @@ def test_a_case_is_held_to_the_variables_that_an_include_brings(project: Project
     project.write("prompts/support/triage.prompt.yml", PROMPT.replace("Route the", "{% include 'tone' %} Route the"))
 
     assert findings(project, exit_code=2) == [("triage", line, "error", "missing-variable") for line in (4, 5)]
+
+
+def test_training_examples_that_the_prompt_refuses_are_told_once_for_each_kind(project: Project) -> None:
+    schema = "{type: object, properties: {queue: {enum: [billing, technical]}}, required: [queue]}"
+    answers = f"responseFormat: json_schema\njsonSchema: {{name: q, schema: {schema}}}\n"
+    project.write("prompts/support/triage.prompt.yml", PROMPT + answers)
+    rows = [({"ticket": "one"}, "billing"), ({"zz": "two"}, "billing"), ({"zz": "three"}, "billing"),
+            ({"ticket": 4}, "billing"), ({"ticket": "five"}, "bilingg")]  # fmt: skip
+    lines = [json.dumps({"vars": given, "expected": json.dumps({"queue": queue})}) for given, queue in rows]
+    project.write("suites/support/train.jsonl", "\n".join(lines))
+    project.write("suites/support/triage.suite.yml", SUITE + "training: {examples: 'file://train.jsonl'}\n")
+
+    faults = [fault for fault in project.json("check", exit_code=0)["faults"] if fault["rule"] == "training-example"]
+
+    assert {(fault["level"], fault["line"]) for fault in faults} == {("warning", len((SUITE + "x").splitlines()))}
+    assert [fault["message"] for fault in faults] == [
+        "training example 2 and 1 more: unexpected variable 'zz': the prompt declares ticket",
+        "training example 4: variable 'ticket': expected a string, found int",
+        "training example 5: $.queue: 'bilingg' is not a known label: did you mean 'billing'?",
+    ]
 
 
 def test_a_case_gives_the_placeholders_that_its_prompt_needs(project: Project) -> None:
