@@ -69,6 +69,9 @@ class ResponseWriter:
         """The answer was broken off by `error`, OpenAI's object of it."""
         told = {"code": error["code"], "message": error["message"]}
         yield self._event("error", **told, param=error["param"])
+        for item in self._items:
+            if item["status"] == "in_progress":
+                item["status"] = "incomplete"
         response = {**self._head, "status": "failed", "output": self._items, "error": told | {"code": "server_error"}}
         yield self._event("response.failed", response=response)
 

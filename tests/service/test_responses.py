@@ -237,6 +237,7 @@ def test_what_breaks_a_stream_off_ends_it_as_failed(server: Scripted, client: An
     assert (error.type, error.code) == ("error", "model_unavailable")
     assert failed.type == "response.failed"
     assert failed.response.error is not None
+    assert [item.status for item in failed.response.output] == ["incomplete"]
     assert server.row(failed.response.id)["status"] == "ModelUnavailable"
 
 
