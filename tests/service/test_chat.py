@@ -110,14 +110,13 @@ def test_a_structured_output_is_parsed_by_the_client(server: Scripted, client: A
 
 def test_chunks_are_passed_on_one_by_one_as_they_come(server: Scripted, client: Any) -> None:
     server.script(answers("one two three", words_s=0.15))
-    started, times, texts = time.monotonic(), [], []
+    times, texts = [], []
     for chunk in client.chat.completions.create(model="up", messages=ASKED, stream=True):
-        times.append(time.monotonic() - started)
+        times.append(time.monotonic())
         texts.append(chunk.choices[0].delta.content)
 
     assert "".join(text or "" for text in texts) == "onetwothree"
-    assert times[0] < 0.15
-    assert times[-1] > 0.55
+    assert times[-1] - times[0] > 0.3  # had they been gathered, all would have come at the end
     assert server.asked[0]["stream"] is True
 
 

@@ -59,7 +59,6 @@ def database(tmp_path: Path) -> Iterator[Failing]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WAIT_S", "AGAIN_S"):
         monkeypatch.setattr(request_log, name, 0.02)
-    monkeypatch.setattr(request_log, "SLOW_S", 0.3)
 
 
 def ids_of(database: Database) -> list[str]:
