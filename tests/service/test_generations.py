@@ -116,17 +116,22 @@ def test_an_answer_under_way_ends_on_the_old_settings_and_the_next_is_on_the_new
     asyncio.run(run())
 
 
+def of_one(tmp_path: Path) -> tuple[list[Slow], Source, Generations]:
+    """What an application has made of its settings, of which each answers at once, these settings' source, and it itself."""
+    made: list[Slow] = []
+
+    def make(settings: Settings, before: Context | None) -> Any:
+        made.append(Slow("first"))
+        made[-1].let_go.set()
+        return build_context(settings, before=before), made[-1]
+
+    source = Source(make_settings(tmp_path))
+    return made, source, Generations(source.settings, source, make)
+
+
 def test_bad_settings_change_nothing(tmp_path: Path) -> None:
     async def run() -> None:
-        made: list[Slow] = []
-
-        def make(settings: Settings, before: Context | None) -> Any:
-            made.append(Slow("first"))
-            made[-1].let_go.set()
-            return build_context(settings, before=before), made[-1]
-
-        source = Source(make_settings(tmp_path))
-        application = Generations(source.settings, source, make)
+        made, source, application = of_one(tmp_path)
         running = await live(application)
         source.error = BadFile([Fault("turnout.yaml", 3, "unknown key 'modells'", "remove it")])
         with pytest.raises(BadFile, match="unknown key 'modells'"):
@@ -146,15 +151,7 @@ def test_bad_settings_change_nothing(tmp_path: Path) -> None:
 
 def test_a_model_that_a_route_sends_traffic_to_is_not_taken_away(tmp_path: Path) -> None:
     async def run() -> None:
-        made: list[Slow] = []
-
-        def make(settings: Settings, before: Context | None) -> Any:
-            made.append(Slow("first"))
-            made[-1].let_go.set()
-            return build_context(settings, before=before), made[-1]
-
-        source = Source(make_settings(tmp_path))
-        application = Generations(source.settings, source, make)
+        _, source, application = of_one(tmp_path)
         running = await live(application)
         context = application.context
         context.database.migrate()
