@@ -40,13 +40,18 @@ def _importing() -> Iterator[None]:
     gc.set_threshold(*before)
 
 
-def main(arguments: list[str]) -> int:
-    started_s = time.monotonic()
-    given = _read(arguments)
+def settle_environment() -> None:
+    """What torch and transformers read when they are imported."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else idle threads of torch spin, and starve their neighbours
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # rows are encoded one by one
     os.environ["HF_HUB_OFFLINE"] = "1"  # whatever a job needs is in its base folder
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KEPT_PRODUCTS))
+
+
+def main(arguments: list[str]) -> int:
+    started_s = time.monotonic()
+    given = _read(arguments)
+    settle_environment()
     guard = Guard()
     guard.watch()
     if given.export:
@@ -58,7 +63,7 @@ def main(arguments: list[str]) -> int:
     except BadInput as error:
         print(json.dumps({"type": "refused", "reasons": [str(error)]}), file=sys.stderr)  # noqa: T201  no events yet
         return _REFUSED
-    with _importing():  # here: torch reads the environment when it is imported, and takes seconds
+    with _importing():  # here: torch takes seconds
         from finetune import measure, ranks, train
     if given.rank:
         be_rank = measure.be_rank if given.trial else train.be_rank

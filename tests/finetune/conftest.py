@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +10,8 @@ from typing import Any
 import pytest
 
 from finetune.plan import JobSpec, Recipe, Row, write_spec
+from tests.finetune.forking import Job
 from tests.tiny_model import make_tiny_model
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -54,23 +50,18 @@ def make_spec(tiny_model: Path, tmp_path: Path) -> Callable[..., JobSpec]:
     return make
 
 
-def start_job(spec: JobSpec, **options: Any) -> subprocess.Popen[bytes]:
-    """Start a job as a worker does: in its own folder, its standard input a pipe that the parent keeps."""
+def start_job(spec: JobSpec, before: Callable[[], None] | None = None) -> Job:
+    """Start a job as a worker does: in its own folder, its standard input a pipe that the parent keeps.
+
+    `before` is called in its process first.
+    """
     write_spec(spec, spec.output_dir / "spec.json")
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "finetune", str(spec.output_dir / "spec.json")],
-        cwd=spec.output_dir,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        **options,
-    )
+    return Job(spec.output_dir, [str(spec.output_dir / "spec.json")], before)
 
 
-def run_job(spec: JobSpec, **options: Any) -> int:
-    with start_job(spec, **options) as process:
-        return process.wait(120)
+def run_job(spec: JobSpec, before: Callable[[], None] | None = None) -> int:
+    with start_job(spec, before) as job:
+        return job.wait(120)
 
 
 def events_of(spec: JobSpec) -> list[dict[str, Any]]:

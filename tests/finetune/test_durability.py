@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from finetune.plan import JobSpec, Recipe, Search
-from tests.finetune.conftest import ROOT, events_of, make_rows, run_job, start_job
+from tests.finetune.conftest import events_of, make_rows, run_job, start_job
+from tests.finetune.forking import ROOT
 from tests.finetune.test_job import long_job, wait_for
 
 pytestmark = [

@@ -17,18 +17,23 @@ import pytest
 
 from finetune import adapter
 from finetune.plan import JobSpec, Recipe
-from tests.finetune.conftest import ROOT, events_of, make_rows, run_job, start_job
+from tests.finetune.conftest import events_of, make_rows, run_job, start_job
+from tests.finetune.forking import ROOT, Job
 
 pytestmark = pytest.mark.integration
 MakeSpec = Callable[..., JobSpec]
 
 
-def wait_for(spec: JobSpec, process: subprocess.Popen[bytes], kind: str, count: int = 1) -> None:
+def wait_for(spec: JobSpec, process: Job, kind: str, count: int = 1) -> None:
     deadline_s = time.monotonic() + 180
     while sum(event["type"] == kind for event in events_of(spec)) < count:
         assert process.poll() is None, f"ended with {process.returncode} before {count} × {kind}"
         assert time.monotonic() < deadline_s
         time.sleep(0.005)
+
+
+def leave_no_room() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # any larger file: no room, as on a full disk
 
 
 def long_job(make_spec: MakeSpec, name: str) -> JobSpec:
@@ -136,7 +141,6 @@ def test_a_job_ends_when_its_parent_is_gone(make_spec: MakeSpec):
     spec = long_job(make_spec, "orphan")
     with start_job(spec) as process:
         wait_for(spec, process, "step", 5)
-        assert process.stdin is not None
         process.stdin.close()
         assert process.wait(10) == 130
 
@@ -167,11 +171,8 @@ def test_a_base_that_lacks_weights_is_refused_with_their_names(make_spec: MakeSp
 
 
 def test_a_full_disk_fails_with_the_bytes_needed_and_leaves_nothing_half_written(make_spec: MakeSpec):
-    def no_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # any larger file: no room, as on a full disk
-
     spec = make_spec("full", checkpoint_every_steps=5, dev=())
-    assert run_job(spec, preexec_fn=no_room) == 4
+    assert run_job(spec, leave_no_room) == 4
     failed = events_of(spec)[-1]
     assert failed["type"] == "failed"
     assert failed["bytes_needed"] > 20_000

@@ -13,24 +13,21 @@ from typing import Any
 import pytest
 
 from finetune.plan import JobSpec, Measured, write_spec
-from tests.finetune.conftest import ROOT, events_of, make_rows
+from tests.finetune.conftest import events_of, make_rows
+from tests.finetune.forking import ROOT, Job
 
 pytestmark = pytest.mark.integration
 MakeSpec = Callable[..., JobSpec]
 MIB = 2**20
 
 
-def try_job(spec: JobSpec) -> subprocess.CompletedProcess[bytes]:
+def test_a_trial_writes_what_steps_take_and_trains_nothing(make_spec: MakeSpec):
+    spec = make_spec()
     path = spec.output_dir.parent / "spec.json"
     write_spec(spec, path)
     command = [sys.executable, "-P", "-m", "finetune", "--trial", str(path)]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
-
-
-def test_a_trial_writes_what_steps_take_and_trains_nothing(make_spec: MakeSpec):
-    spec = make_spec()
-    done = try_job(spec)
+    done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     found = Measured.model_validate_json((spec.output_dir.parent / "measured.json").read_bytes())
     assert (found.device, found.precision, found.fits, found.reason) == ("cpu", "float32", True, "")
@@ -45,7 +42,9 @@ def test_a_trial_writes_what_steps_take_and_trains_nothing(make_spec: MakeSpec):
 
 def test_rows_that_must_not_be_trained_on_are_refused_before_any_step(make_spec: MakeSpec):
     spec = make_spec(train=make_rows(3, " "))
-    assert try_job(spec).returncode == 2
+    write_spec(spec, spec.output_dir.parent / "spec.json")
+    with Job(spec.output_dir.parent, ["--trial", str(spec.output_dir.parent / "spec.json")]) as job:
+        assert job.wait(120) == 2
     assert events_of(spec)[-1]["type"] == "refused"
     assert "train row 0: no labelled tokens" in events_of(spec)[-1]["reasons"][0]
     assert not (spec.output_dir.parent / "measured.json").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from finetune import adapter
 from finetune.encoding import EncodedRow
 from finetune.plan import JobSpec, Recipe
 from tests.finetune.conftest import events_of, make_rows, run_job, start_job
+from tests.finetune.forking import Job
 from tests.finetune.test_durability import NAMES, searching
 from tests.finetune.test_job import wait_for
 from tests.finetune.test_lora import load_double
@@ -41,7 +41,7 @@ def weights(spec: JobSpec) -> dict[str, Any]:
     return safetensors.torch.load_file(spec.output_dir / "adapter" / adapter.WEIGHTS)
 
 
-def children_of(process: subprocess.Popen[bytes]) -> list[int]:
+def children_of(process: Job) -> list[int]:
     found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
     return sorted({int(pid) for pid in found} | {int(pid) for task in tasks for pid in task.read_text().split()})
