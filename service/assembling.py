@@ -90,9 +90,12 @@ class Assembly:
         return {**about, "report": self.report(about["prompt"], examples).model_dump(mode="json")}
 
     def listing(self, prompt: str | None, limit: int) -> list[dict[str, Any]]:
-        """Datasets with their lineage, newest first."""
+        """Datasets with their lineage, newest first. Raises NotFound for a prompt that there is not."""
         with self._database.read() as session:
-            return [_shown(about) for about in stored.listing(session, prompt, limit)]
+            found = [_shown(about) for about in stored.listing(session, prompt, limit)]
+            if not found:
+                prompts.refuse_unknown(session, prompt)
+            return found
 
     def examples(self, name: str) -> list[Example]:
         """A dataset's examples in their order. Raises NotFound or BadInput."""

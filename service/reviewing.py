@@ -16,7 +16,7 @@ from service.collecting import since_of
 from service.errors import Conflict, NotFound
 from service.identity import Principal
 from service.ids import now
-from service.store import candidates, keys
+from service.store import candidates, keys, prompts
 from service.store.database import Database
 from service.store.session import Session
 
@@ -47,12 +47,18 @@ class Reviews:
     def listing(
         self, prompt: str | None = None, status: Status | None = None, limit: int = 100, after: str | None = None
     ) -> list[dict[str, Any]]:
-        """Candidates, oldest first, those behind the candidate `after`. Raises NotFound where there is none of that id."""
+        """Candidates, oldest first, those behind the candidate `after`.
+
+        Raises NotFound where there is none of that id, and for a prompt that there is not.
+        """
         with self._database.read() as session:
             if after is not None and candidates.get(session, after) is None:
                 raise NotFound("example", after)
             prompt = check_name(prompt) if prompt is not None else None
-            return candidates.listing(session, prompt, status, min(limit, MOST_LISTED), after)
+            found = candidates.listing(session, prompt, status, min(limit, MOST_LISTED), after)
+            if not found:
+                prompts.refuse_unknown(session, prompt)
+            return found
 
     def accept(self, candidate_id: str, actor: Principal, expected: str | None = None) -> dict[str, Any]:
         """Take a candidate as an example, with another answer where `expected` is given.

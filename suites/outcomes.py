@@ -105,6 +105,14 @@ def statuses_of(data: Mapping[str, str]) -> Mapping[str, str]:
     return {case_id: STATUSES[_LETTERS.index(letter)] for case_id, letter in pairs if letter != _NOT_ASKED}
 
 
+def status_at(data: Mapping[str, str], place: int, case_id: str) -> str | None:
+    """What one case came to over all its repeats, from what is stored of its run; None where it was not asked."""
+    if data.keys() != {"statuses"}:
+        return statuses_of(data).get(case_id)
+    letter = data["statuses"][place : place + 1] or _NOT_ASKED
+    return None if letter == _NOT_ASKED else STATUSES[_LETTERS.index(letter)]
+
+
 def paired_statuses(first: Mapping[str, str], other: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Both statuses of each case that two runs of one suite version have, from what is stored of these."""
     if first.keys() == other.keys() == {"statuses"}:

@@ -16,7 +16,7 @@ from service.errors import Conflict, NotFound
 from service.identity import Principal
 from service.ids import ago, now
 from service.settings import Settings
-from service.store import adapters, keys, routes
+from service.store import adapters, keys, prompts, routes
 from service.store.database import Database
 from service.store.session import Session
 
@@ -33,9 +33,14 @@ class Adapters:
         self._settings = settings
 
     def listing(self, prompt: str | None = None) -> list[dict[str, Any]]:
-        """Adapters, newest first, with their manifests, their size and who names them; evidence aside."""
+        """Adapters, newest first, with their manifests, their size and who names them; evidence aside.
+
+        Raises NotFound for a prompt that there is not.
+        """
         with self._database.read() as session:
             records, named = routes.adapters(session, prompt), naming.named(session)
+            if not records:
+                prompts.refuse_unknown(session, prompt)
         return [self._listed(record, named.get(record["name"], [])) for record in records]
 
     def _listed(self, record: dict[str, Any], named_by: list[str]) -> dict[str, Any]:

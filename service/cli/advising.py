@@ -68,6 +68,7 @@ def advise(
 ) -> int:
     """Prompt, examples in the prompt, or a fine-tune: what pays for this suite, measured before anything is trained in earnest."""
     from service.cli.calling import client
+    from service.cli.selecting import id_in_path
 
     asked = {"base": base, "dataset": dataset, "against": against, "minutes": minutes, "shots": _counts(shots)}
     asked |= {"price_per_hour": price_per_hour, "watts": watts, "look": look, "dry_run": dry_run}
@@ -76,7 +77,10 @@ def advise(
     if of is None:
         return _show(*_ask(suite or "", prompt, examples, asked, shown), shown)
     service = client(local)
-    found = service.call("GET", f"/api/advice/{of}")
+    wanted = id_in_path(
+        "advice", of, "an id is such as adv_4f1c9a0b7d2e, or that of its job; `turnout jobs` lists these"
+    )
+    found = service.call("GET", f"/api/advice/{wanted}")
     if resume and found["status"] != "succeeded":
         found = _go_on(service, found, shown)
     return _show(service, found, shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from suites.detail import shortened, title_of
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from suites.results import CaseResult
     from suites.verdicts import GateDecision
 
+BAD = ("failed", "errored")
 CasesOf = Callable[[str], "Sequence[Case]"]  # of a suite by its name, in their order
 
 
@@ -23,6 +24,8 @@ class Changes:
     """One suite of a gate: the results of both sides, and its cases.
 
     `stopped` says why the candidate's run ended early, `of_some` whether only some of the cases were to be asked.
+    `outcomes` are what the candidate's cases came to over all their repeats, by id: with `pass_k` a case passes though
+    some of its repeats do not.
     """
 
     after: Sequence[CaseResult]
@@ -30,6 +33,7 @@ class Changes:
     cases: Sequence[Case] = ()
     stopped: str = ""
     of_some: bool = False
+    outcomes: Mapping[str, str] = field(default_factory=dict)
 
     def places(self) -> dict[str, int]:
         """The number in the suite of each case that was asked, from 1."""
@@ -46,6 +50,17 @@ class Changes:
             if case.id not in places
         ]
         return sorted([*self.after, *left], key=lambda result: (result.index, result.repeat))
+
+    def bad(self) -> list[str]:
+        """The cases that did not pass, in the order of the suite."""
+        return list(dict.fromkeys(each.case_id for each in self.candidates() if self._came_to(each) in BAD))
+
+    def excused(self) -> set[str]:
+        """The cases that passed though some of their repeats did not."""
+        return {each.case_id for each in self.after if each.status in BAD and self._came_to(each) == "passed"}
+
+    def _came_to(self, result: CaseResult) -> str:
+        return self.outcomes.get(result.case_id, result.status)
 
     def titles(self) -> dict[str, str]:
         """How reports call each case."""
@@ -130,6 +145,14 @@ def answer_of(result: CaseResult) -> AnswerView:
         cost_usd=result.cost_usd,
         metrics=result.metrics,
     )
+
+
+def outcomes_of(statuses: Mapping[str, str], results: Sequence[CaseResult]) -> dict[str, str]:
+    """What the cases of a run came to by their ids, from what is stored of it."""
+    from suites.outcomes import status_at
+
+    found = ((result.case_id, status_at(statuses, result.index, result.case_id)) for result in results)
+    return {case_id: status for case_id, status in found if status is not None}
 
 
 def in_order(decision: GateDecision, places: Mapping[str, int]) -> GateDecision:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -40,8 +40,7 @@ def command_line(only: str | None = None) -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    if only is not None:
-        made.callback()(_no_options)  # a command alone would be called without its name
+    made.callback()(_of_turnout)  # without one a command alone would be called without its name
     for name, command in COMMANDS.items():
         if only in (None, name):
             made.command(name)(_found(command))
@@ -57,5 +56,18 @@ def _found(path: str) -> Any:
     return getattr(importlib.import_module(f"service.cli.{module}"), name)
 
 
-def _no_options() -> None:
-    """`turnout` itself takes none."""
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from service.release import release
+
+        typer.echo(f"turnout {release()}")
+        raise typer.Exit
+
+
+def _of_turnout(
+    _: Annotated[
+        bool,
+        typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show which release this is."),
+    ] = False,
+) -> None:
+    """What `turnout` itself takes; its help stands above."""

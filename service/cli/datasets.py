@@ -78,12 +78,18 @@ def list_datasets(
     return 0
 
 
+def _known(digest: str) -> str:
+    from service.cli.selecting import id_in_path
+
+    return id_in_path("dataset", digest, "give its digest or the beginning of it; `turnout dataset list` shows them")
+
+
 @dataset.command("show")
 def show(digest: Digest, as_json: Json = False, local: Local = False) -> int:
     """A dataset: where its examples came from, and the report on them."""
     from service.cli.output import print_json
 
-    found = call(local, "GET", f"/api/datasets/{digest}")
+    found = call(local, "GET", f"/api/datasets/{_known(digest)}")
     if as_json:
         print_json(found)
     else:
@@ -98,7 +104,7 @@ def export(digest: Digest, as_json: Json = False, local: Local = False) -> int:
 
     from service.cli.output import print_json, print_text
 
-    lines = call(local, "GET", f"/api/datasets/{digest}/examples")
+    lines = call(local, "GET", f"/api/datasets/{_known(digest)}/examples")
     if as_json:
         print_json([json.loads(line) for line in lines.split("\n") if line])
     else:

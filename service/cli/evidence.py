@@ -45,12 +45,13 @@ def evidence(evidence_id: str, verify: Verify = False, as_json: Json = False, lo
 
 def _record(work: Work, evidence_id: str) -> dict[str, Any]:
     """Raises NotFound, saying where ids of evidence come from."""
+    from service.cli.selecting import id_in_path
     from service.errors import NotFound
 
+    hint = "a gate says the id of its evidence (ev_…), and `turnout route NAME` that of a promotion"
     try:
-        return work.evidence(evidence_id)
+        return work.evidence(id_in_path("evidence", evidence_id, hint))
     except NotFound as error:
-        hint = "a gate says the id of its evidence (ev_…), and `turnout route NAME` that of a promotion"
         raise NotFound("evidence", evidence_id, hint) from error
 
 

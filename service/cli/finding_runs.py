@@ -84,11 +84,13 @@ class Finder:
     def _by_id(self, text: str) -> Found | None:
         """The run of this id; None where the text means a version."""
         from prompts.errors import BadInput
+        from service.cli.selecting import id_in_path
 
         run_id = text.removeprefix(RUN)
         if run_id == text and ("@" in text or text.startswith(GIT) or "_" not in text):
             return None
-        run = self.work.run_of(run_id)
+        fix = "an id is such as run_4f1c9a0b7d2e; `turnout run` says that of its own"
+        run = self.work.run_of(id_in_path("run", run_id, fix))
         if "passed" not in run:
             raise BadInput(
                 f"{run_id} is {run['status']} and has no figures yet: compare it when it has ended", param="a"
@@ -196,9 +198,10 @@ def _names(suites: list[str]) -> str:
 
 def suite_named(text: str) -> str:
     """The name of a suite that is given by its file or by its name; a version of it is dropped."""
+    from prompts.names import check_name
     from service.settings import load_settings, project_of
     from suites.files import suite_name
 
     if Path(text).is_file():
         return suite_name(Path(text), load_settings(start=project_of([Path(text)])).project)
-    return text.partition("@")[0]
+    return check_name(text.partition("@")[0])

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.cli.changes import CasesOf, Changes, in_order
+from service.cli.changes import CasesOf, Changes, in_order, outcomes_of
 from service.cli.showing import decisions_of, named
 
 if TYPE_CHECKING:
@@ -85,11 +85,7 @@ class Reported:
     @cached_property
     def failed(self) -> dict[str, list[str]]:
         """The cases of each suite that did not pass, in its order."""
-        bad = ("failed", "errored")
-        return {
-            suite: list(dict.fromkeys(row.case_id for row in rows if row.candidate.status in bad))
-            for suite, rows in self.rows.items()
-        }
+        return {suite: changes.bad() for suite, changes in self.changes.items()}
 
     def views(self) -> dict[tuple[str, str], CaseView]:
         """The cases that a comment shows."""
@@ -151,8 +147,12 @@ def write_run_reports(
     cases_of: CasesOf,
     called: Mapping[str, Named],
     reproduce: str,
+    statuses: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Write runs to what was asked for: each as a verdict without a baseline. Raises CannotRun as `write_reports`."""
+    """Write runs to what was asked for: each as a verdict without a baseline. Raises CannotRun as `write_reports`.
+
+    `statuses` are what the cases of each run came to, by its id.
+    """
     if files.json_file is not None:
         data = results[0] if len(results) == 1 else results
         write_text(files.json_file, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
@@ -165,7 +165,8 @@ def write_run_reports(
         name = str(result["suite"]).partition("@")[0]
         of_some = bool(result.get("filter"))
         found = _results(work, result["run_id"])
-        changes[entry["suite"]] = Changes(found, (), cases_of(name), result["stopped"], of_some)
+        outcomes = outcomes_of(statuses[result["run_id"]], found)
+        changes[entry["suite"]] = Changes(found, (), cases_of(name), result["stopped"], of_some, outcomes)
     named_ = {
         entry["suite"]: called.get(str(result["suite"]).partition("@")[0], Named(entry["suite"]))
         for entry, result in zip(entries, results, strict=True)
@@ -220,7 +221,10 @@ def _changes(work: Work, entry: dict[str, Any], cases_of: CasesOf) -> Changes:
     given = work.evidence(entry["evidence_id"])["content"]["given"]
     sides = [side["run_id"] if side else None for side in (given["candidate"], given["baseline"])]
     after, before = (_results(work, run) if run else [] for run in sides)
-    return Changes(after, before, cases_of(entry["suite"]), given["candidate"]["stopped"])
+    candidate = given["candidate"]
+    return Changes(
+        after, before, cases_of(entry["suite"]), candidate["stopped"], outcomes=candidate.get("outcomes", {})
+    )
 
 
 def _results(work: Work, run_id: str) -> list[Any]:
@@ -249,7 +253,8 @@ def _as_junit(told: Reported) -> str:
     titles = {(suite, case_id): title for suite, each in of_suites for case_id, title in each.titles().items()}
     sources = {suite: called.file for suite, called in told.named.items() if called.file}
     results = {suite: each.candidates() for suite, each in of_suites}
-    return render_junit(told.decisions, results, titles, sources, _places(told, results))
+    excused = {(suite, case_id) for suite, each in of_suites for case_id in each.excused()}
+    return render_junit(told.decisions, results, titles, sources, _places(told, results), excused)
 
 
 def _places(told: Reported, results: Mapping[str, Sequence[CaseResult]]) -> dict[tuple[str, str], Place]:

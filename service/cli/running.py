@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -48,6 +47,7 @@ First = Annotated[int | None, typer.Option("--first", min=1, help="Only the firs
 Sample = Annotated[int | None, typer.Option("--sample", min=1, help="Only so many cases, drawn by --seed.")]
 Seed = Annotated[int, typer.Option("--seed", help="Which sample is drawn.")]
 MOST_SHOWN = 5  # cases that did not pass
+Statuses = Mapping[str, Mapping[str, str]]  # what the cases of each run came to, by its id
 
 
 @ended_by_sigterm
@@ -113,11 +113,13 @@ def run(
     named: dict[str, Any] = {"--prompt": prompt, "--model": model, "--provider": provider, "--tag": tag, "--case": case}
     named |= {"--first": first, "--sample": sample, "--seed": seed if sample else None, "--local": local}
     files = Files(junit, markdown, json_file, html, csv)
-    could_write = _written(work, plans, shown, files, command_line("run", suites or (), named), local=local)
+    again = command_line("run", suites or (), named)
+    statuses = {result["run_id"]: result["case_status"] for result in results}
+    could_write = _written(work, plans, shown, files, again, statuses, local=local)
     if as_json:
         print_json(shown[0] if len(shown) == 1 else shown)
     else:
-        _show_runs(work, shown)
+        _show_runs(work, shown, statuses)
         if left_out:
             show_left_out(left_out)
     unasked = [INCONCLUSIVE for plan in plans if plan.unasked]
@@ -136,7 +138,14 @@ def _refuse_no_text(given: Mapping[str, list[str] | None]) -> None:
 
 
 def _written(
-    work: Work, plans: list[Plan], shown: list[dict[str, Any]], files: Files, again: str, *, local: bool
+    work: Work,
+    plans: list[Plan],
+    shown: list[dict[str, Any]],
+    files: Files,
+    again: str,
+    statuses: Statuses,
+    *,
+    local: bool,
 ) -> list[int]:
     """Write the reports; the exit code where a file cannot be written, which hides no result."""
     from service.cli.exits import COULD_NOT_RUN
@@ -149,7 +158,7 @@ def _written(
     asked = {plan.suite.partition("@")[0]: plan for plan in plans}
     called = {name: plan.called(local=local) for name, plan in asked.items()}
     try:
-        write_run_reports(work, shown, files, lambda name: asked[name].cases(work), called, again)
+        write_run_reports(work, shown, files, lambda name: asked[name].cases(work), called, again, statuses)
     except CannotRun as error:
         show_error(str(error))
         return [COULD_NOT_RUN]
@@ -220,7 +229,7 @@ def _difference(first: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return {"paired": paired, "broken": broken, "mended": mended, "difference": difference, "p_value": p_value}
 
 
-def _show_runs(work: Work, results: list[dict[str, Any]]) -> None:
+def _show_runs(work: Work, results: list[dict[str, Any]], statuses: Statuses) -> None:
     from rich.text import Text
 
     from service.cli.output import err, out, table
@@ -245,7 +254,7 @@ def _show_runs(work: Work, results: list[dict[str, Any]]) -> None:
             style = "green" if result["verdict"] == "pass" else "red"
             out().print(Text(f"{result['suite']}: {reason}", style=style))
         if result["failed"] or result["errored"]:
-            _show_bad_cases(work, result)
+            _show_bad_cases(work, result, statuses[result["run_id"]])
 
 
 def waiting_in_words(work: Work, result: dict[str, Any]) -> str:
@@ -296,13 +305,21 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def _show_bad_cases(work: Work, result: dict[str, Any]) -> None:
-    """The first cases that did not pass, each with its reason."""
+def _show_bad_cases(work: Work, result: dict[str, Any], came_to: Mapping[str, str]) -> None:
+    """The first cases that did not pass, each with the reason of its first repeat that did not."""
     from rich.text import Text
 
+    from service.cli.changes import BAD
     from service.cli.output import err
+    from suites.outcomes import status_at
 
-    for case in islice(work.cases(result["run_id"], ("failed", "errored")), MOST_SHOWN):
+    shown: dict[str, dict[str, Any]] = {}
+    for case in work.cases(result["run_id"], BAD):
+        if status_at(came_to, case["index"], case["case_id"]) in BAD:
+            shown.setdefault(case["case_id"], case)
+        if len(shown) == MOST_SHOWN:
+            break
+    for case in shown.values():
         why = case["error"] or "; ".join(o["reason"] for o in case["outcomes"] if o["status"] != "passed")
         err().print(Text(f"  case {case['index'] + 1} {case['status']}: {why[:200]}"))
     left = result["failed"] + result["errored"] - MOST_SHOWN

@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from service.cli.client import Client
 
 
+_BETWEEN = str.maketrans("", "", "_-:")  # what stands in ids beside letters and digits
+
+
 def pairs(given: list[str], option: str = "-v") -> dict[str, str]:
     """`key=value` texts as given with `option`; raises BadInput where one is not."""
     from prompts.errors import BadInput
@@ -25,6 +28,17 @@ def pairs(given: list[str], option: str = "-v") -> dict[str, str]:
             )
         pairs[name] = value
     return pairs
+
+
+def id_in_path(what: str, text: str, fix: str) -> str:
+    """An id as it may stand in a path. Raises BadInput for what is none: with a slash or a dot it would be another path."""
+    from prompts.errors import BadInput
+
+    if not is_text(text):
+        raise BadInput(f"{what} {text[:80]!r}: not UTF-8: give it as UTF-8 text", param="id")
+    if not text.translate(_BETWEEN).isalnum():
+        raise BadInput(f"{what} {text[:80]!r}: {fix}", param="id")
+    return text
 
 
 def is_text(value: str) -> bool:

@@ -1,4 +1,7 @@
-"""A gate's answer on the terminal: what was decided, and the cases that changed with both answers beside each other."""
+"""A gate's answer on the terminal: what was decided, and the cases that changed with both answers beside each other.
+
+Where no case broke and the gate does not pass, the cases that did not pass stand there: without a baseline they say why.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from service.cli.changes import CasesOf, Changes, about_case
+from service.cli.changes import BAD, CasesOf, Changes, about_case
 
 if TYPE_CHECKING:
     from service.cli.work import Work
@@ -58,13 +61,15 @@ def _sides_in_words(entry: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class _Look:
-    """What the terminal needs of one suite's runs: the results of cases that changed, and how cases are called.
+    """What the terminal needs of one suite's runs: the results of cases that are shown, and how cases are called.
 
-    `numbers` are the places in the suite, from 1, with what they ask, of the cases that changed or did not pass.
+    `numbers` are the places in the suite, from 1, with what they ask, of the cases that changed or did not pass; `bad`
+    are the cases that did not pass, where these are shown.
     """
 
     changes: Changes
     numbers: Mapping[str, str]
+    bad: Sequence[str] = ()
 
     def first(self, case_ids: Sequence[str]) -> list[str]:
         """These cases in the order of the suite."""
@@ -73,21 +78,33 @@ class _Look:
 
 
 def _look(work: Work, entry: dict[str, Any], cases_of: CasesOf) -> _Look:
-    """Nothing is read where the answer names no case. Of long runs only what changed is kept."""
-    changed = {*entry["newly_broken"], *entry["newly_mended"]}
-    if not changed and not any(_CASE.search(reason) for reason in entry["reasons"]):
+    """Nothing is read where there is no case to tell of. Of long runs only what is shown is kept."""
+    shown = {*entry["newly_broken"], *entry["newly_mended"]}
+    tells_bad = _tells_bad(entry)
+    if not shown and not tells_bad and not any(_CASE.search(reason) for reason in entry["reasons"]):
         return _Look(Changes(()), {})
     given = work.evidence(entry["evidence_id"])["content"]["given"]
     cases = cases_of(entry["suite"])
+    came_to = given["candidate"].get("outcomes", {}) if tells_bad else {}
+    bad = [case_id for case_id, status in came_to.items() if status in BAD]
+    left = {*bad}
     after, numbers = [], {}
     for row in work.cases(given["candidate"]["run_id"]) if given["candidate"]["run_id"] else ():
-        if row["status"] != "passed" or row["case_id"] in changed:
+        if row["status"] != "passed" or row["case_id"] in shown:
             numbers[row["case_id"]] = f"{row['index'] + 1}{about_case(cases, row)}"
-        if row["case_id"] in changed:
+        if row["case_id"] in left and len(bad) - len(left) < MOST_SHOWN:
+            left.remove(row["case_id"])
+            shown.add(row["case_id"])
+        if row["case_id"] in shown:
             after.append(row)
     before_id = given["baseline"]["run_id"] if given["baseline"] else None
-    before = [row for row in work.cases(before_id) if row["case_id"] in changed] if before_id else []
-    return _Look(Changes(_results(after), _results(before), cases), numbers)
+    before = [row for row in work.cases(before_id) if row["case_id"] in shown] if before_id else []
+    return _Look(Changes(_results(after), _results(before), cases), numbers, bad)
+
+
+def _tells_bad(entry: dict[str, Any]) -> bool:
+    """Whether what did not pass is shown: as in a comment, where nothing broke and the gate does not pass."""
+    return entry["verdict"] != "pass" and not entry["newly_broken"] and entry["pass_rate"] not in (None, 1.0)
 
 
 def _results(rows: Sequence[dict[str, Any]]) -> list[CaseResult]:
@@ -100,11 +117,12 @@ def _show_changes(entry: dict[str, Any], look: _Look) -> None:
     from service.cli.output import out
     from suites.report.terminal import print_changes
 
-    for kind in ("newly_broken", "newly_mended"):
-        case_ids = look.first(entry[kind])
+    kinds = {"newly broken": entry["newly_broken"], "newly mended": entry["newly_mended"], "did not pass": look.bad}
+    for kind, found in kinds.items():
+        case_ids = look.first(found)
         views = look.changes.views(case_ids[:MOST_SHOWN])
         shown = [views[case_id] for case_id in case_ids[:MOST_SHOWN] if case_id in views]
-        title = f"{entry['suite']}: {kind.replace('_', ' ')}: {len(case_ids)}"
+        title = f"{entry['suite']}: {kind}: {len(case_ids)}"
         print_changes(out(), title, shown, len(case_ids) - len(shown))
 
 

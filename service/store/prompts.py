@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.errors import NotFound
 from service.store.records import read_json, without
 from service.store.session import Session, like, listed
 from service.store.tables import LABEL, LABEL_MOVE, PROMPT, PROMPT_SUMMARY, PROMPT_TAG, PROMPT_VERSION
@@ -91,6 +92,12 @@ def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def exists(session: Session, name: str) -> bool:
     return PROMPT.get(session, name) is not None
+
+
+def refuse_unknown(session: Session, name: str | None) -> None:
+    """Raise NotFound for a prompt that there is not: a list of what it has would be empty, and hide a slip of the pen."""
+    if name is not None and not exists(session, name):
+        raise NotFound("prompt", name, "GET /api/prompts lists those that there are")
 
 
 def by_digests(session: Session, digests: Mapping[str, str]) -> dict[str, VersionRecord]:

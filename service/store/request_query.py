@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from prompts.errors import BadInput, ModelError, TurnoutError
-from service.errors import NotFound
+from service.store import prompts
 from service.store.session import Session
-from service.store.tables import PROMPT, REQUEST
+from service.store.tables import REQUEST
 
 FAILED = "failed"
 _NO_ERRORS = ("ok", "cancelled", FAILED)
@@ -59,8 +59,8 @@ def newest(session: Session, question: Question, limit: int) -> list[dict[str, A
 def _refuse_unknown(session: Session, question: Question) -> None:
     """What some row has is known, whatever it is: a log may tell of errors that this version has no more."""
     prompt, status = question.prompt, question.status
-    if prompt is not None and PROMPT.get(session, prompt) is None and not _is_in_log(session, "prompt", prompt):
-        raise NotFound("prompt", prompt, "GET /api/prompts lists those that there are")
+    if prompt is not None and not _is_in_log(session, "prompt", prompt):
+        prompts.refuse_unknown(session, prompt)
     if status in (None, *_NO_ERRORS, *_names(TurnoutError)) or _is_in_log(session, "status", str(status)):
         return
     usual = ", ".join(sorted(_names(ModelError)))

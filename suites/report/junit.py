@@ -10,7 +10,7 @@ and name: so all of them have a text, and no two of a suite the same name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from xml.etree import ElementTree as ET
 
 from suites.results import CaseResult
@@ -19,6 +19,7 @@ from suites.verdicts import GateDecision
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ATTACHMENT = re.compile(r"\[\[(?=ATTACHMENT\|)", re.IGNORECASE)  # which GitLab and Jenkins make a link of
+_KINDS = {"failed": "failure", "errored": "error"}  # of what did not pass
 MAX_TEXT_CHARACTERS = 4000
 MAX_NAME_CHARACTERS = 200
 
@@ -29,10 +30,12 @@ def render_junit(
     titles: Mapping[tuple[str, str], str] | None = None,
     files: Mapping[str, str] | None = None,
     places: Mapping[tuple[str, str], Place] | None = None,
+    excused: Collection[tuple[str, str]] = (),
 ) -> str:
     """The document. `results` are the candidate's, by suite; `titles` name cases by suite and id, `files` the suites'.
 
     `places` say in which file and line a case stands, by suite and id; cases without one have the suite's file.
+    `excused` are cases that passed though some of their repeats did not: no repeat of theirs is a failure.
     """
     root = ET.Element("testsuites", name="turnout")
     for decision in decisions:
@@ -42,7 +45,7 @@ def render_junit(
         _properties(suite, decision)
         _gate(suite, decision)
         for result in (results or {}).get(decision.suite, ()):
-            _case(suite, decision, result, titles or {})
+            _case(suite, decision, result, titles or {}, is_excused=(decision.suite, result.case_id) in excused)
             _stand(suite[-1], (places or {}).get((decision.suite, result.case_id)))
         for case in suite.iter("testcase"):
             if "file" not in case.attrib and suite.get("file"):
@@ -86,21 +89,38 @@ def _gate(suite: ET.Element, decision: GateDecision) -> None:
     ET.SubElement(case, "system-out").text = reasons
 
 
-def _case(suite: ET.Element, decision: GateDecision, result: CaseResult, titles: Mapping[tuple[str, str], str]) -> None:
+def _case(
+    suite: ET.Element,
+    decision: GateDecision,
+    result: CaseResult,
+    titles: Mapping[tuple[str, str], str],
+    *,
+    is_excused: bool,
+) -> None:
     name = titles.get((decision.suite, result.case_id)) or result.case_id
     repeat = f" #{result.repeat + 1}" if result.repeat else ""
     seconds = f"{(result.latency_ms or 0.0) / 1000:.3f}"
     shown = xml_text(name, MAX_NAME_CHARACTERS) + repeat
     case = ET.SubElement(suite, "testcase", name=shown, classname=xml_text(decision.suite), time=seconds)
-    if result.status == "failed":
-        reasons = [outcome.reason for outcome in result.outcomes if outcome.status != "passed"]
-        _say(case, "failure", reasons or ["the score is below the case's threshold"], "failed")
-    elif result.status == "errored":
-        _say(case, "error", [result.error or "errored"], "errored")
+    said = result.output
+    if result.status in _KINDS:
+        reasons = _reasons(result)
+        if is_excused:
+            told = f"this repeat {result.status}, and the case passed: {'; '.join(reasons)}"
+            said = f"{told}\n{said or ''}".rstrip()
+        else:
+            _say(case, _KINDS[result.status], reasons, result.status)
     elif result.status == "skipped":
         _say(case, "skipped", [result.error or "not asked"])
-    if result.output is not None:
-        ET.SubElement(case, "system-out").text = xml_text(result.output)
+    if said is not None:
+        ET.SubElement(case, "system-out").text = xml_text(said)
+
+
+def _reasons(result: CaseResult) -> list[str]:
+    if result.status == "errored":
+        return [result.error or "errored"]
+    found = [outcome.reason for outcome in result.outcomes if outcome.status != "passed"]
+    return found or ["the score is below the case's threshold"]
 
 
 def _stand(case: ET.Element, place: Place | None) -> None:

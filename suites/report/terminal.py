@@ -20,7 +20,7 @@ _STYLES: dict[Verdict, str] = {"pass": "green", "fail": "red", "inconclusive": "
 
 def print_gate(console: Console, decisions: Sequence[GateDecision]) -> None:
     """One gate: a row for each suite, its thresholds, every reason in words, and the cases that were left out."""
-    table = Table("suite", "verdict", "pass rate", "95%", "baseline", "broken", "mended", "paired", "p")
+    table = folding("suite", "verdict", "pass rate", "95%", "baseline", "broken", "mended", "paired", "p")
     for decision in decisions:
         cells = [percent(decision.pass_rate), interval(decision.ci95), percent(decision.baseline_pass_rate)]
         counts = (len(decision.newly_broken), len(decision.newly_mended), decision.paired)
@@ -37,6 +37,11 @@ def print_gate(console: Console, decisions: Sequence[GateDecision]) -> None:
             console.print(Text(f"{decision.suite}: left out, {name}: {case.in_words()}", style="yellow"))
         if len(decision.quarantined) > MAX_QUARANTINED:
             console.print(Text(f"  … and {len(decision.quarantined) - MAX_QUARANTINED} more", style="yellow"))
+
+
+def folding(*heads: str) -> Table:
+    """A table that loses nothing on a narrow terminal: what does not fit goes on in the next line of its cell."""
+    return Table(*(Column(head, overflow="fold") for head in heads))
 
 
 def print_changes(
@@ -78,7 +83,7 @@ def _cut(text: str | None, limit: int) -> str:
 def _print_thresholds(console: Console, decisions: Sequence[GateDecision]) -> None:
     rows = [(decision.suite, row) for decision in decisions for row in decision.thresholds]
     if rows:
-        table = Table("suite", "threshold", "bound", "value", "")
+        table = folding("suite", "threshold", "bound", "value", "")
         for suite, row in rows:
             met = Text("met" if row.met else "missed", style="green" if row.met else "red")
             table.add_row(Text(suite), Text(row.name), f"{row.bound:g}", row.shown, met)

@@ -194,6 +194,16 @@ def test_datasets_are_listed_by_prompt_newest_first(service: Service, create: Cr
     assert len(service.call("GET", "/api/datasets?limit=1", "author").json()) == 1
 
 
+@pytest.mark.parametrize("what", ["datasets", "examples", "adapters"])
+def test_a_prompt_that_there_is_not_has_no_empty_list(service: Service, what: str) -> None:
+    service.push("other.prompt")
+    answer = service.call("GET", f"/api/{what}?prompt=other.promt", "author")
+
+    assert answer.status_code == 404
+    assert "no prompt 'other.promt'" in answer.json()["detail"]
+    assert service.call("GET", f"/api/{what}?prompt=other.prompt", "author").json() == []
+
+
 @pytest.mark.parametrize(
     ("body", "status", "told"),
     [

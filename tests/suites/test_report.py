@@ -112,10 +112,18 @@ def test_any_text_is_safe_in_xml(text):
     ET.fromstring(ET.tostring(element, encoding="unicode"))  # noqa: S314 - made here
 
 
-def printed(show, *args):
+def printed(show, *args, width=160):
     stream = io.StringIO()
-    show(Console(file=stream, width=160, no_color=True), *args)
+    show(Console(file=stream, width=width, no_color=True), *args)
     return stream.getvalue()
+
+
+def test_nothing_of_a_gate_is_cut_on_a_narrow_terminal():
+    names = ("support.ticket-triage-de", "support.ticket-triage-en")
+    decisions = [decision(pass_rate=0.9).model_copy(update={"suite": name, "reasons": ()}) for name in names]
+    text = printed(print_gate, decisions, width=60)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 60
 
 
 def test_a_gate_on_a_terminal_names_its_figures():

@@ -19,6 +19,7 @@ from unittest import mock
 import pytest
 
 from service.cli.main import run
+from service.release import release
 from tests.interrupts import heed_interrupts
 
 ROOT = Path(__file__).parents[3]
@@ -508,3 +509,9 @@ def test_json_stands_alone_on_stdout_and_all_else_on_stderr(project: Project) ->
     for arguments in (("doctor",), ("models",), ("jobs", "--local"), ("audit", "--local"), ("key", "list", "--local")):
         done = project.shell(*arguments, "--json")
         assert isinstance(json.loads(done.stdout), list), arguments
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_release_is_told(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([option]) == 0
+    assert capsys.readouterr().out == f"turnout {release()}\n"

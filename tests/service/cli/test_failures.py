@@ -181,3 +181,22 @@ def test_where_the_pipe_is_not_utf8_results_are_shown_with_escapes(
     shown.flush()
     content = json.loads(shown.buffer.getvalue())["messages"][1]["content"]
     assert (code, content) == (0, "caf\u00e9 \U0001f600")
+
+
+@pytest.mark.parametrize("name", ["", "../keys"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "trend", "evidence", "job", "dataset show", "dataset export", "review accept", "key revoke", "key limit",
+        "judge waiting", "advise --of", "compare run_1",
+    ],
+)  # fmt: skip
+def test_what_is_no_id_is_refused_by_name_and_never_asked_of_another_path(
+    command: str, name: str, workspace: Project
+) -> None:
+    given = f"run:{name}" if command.startswith("compare") else name
+    arguments = ["compare", given, "run_1"] if command.startswith("compare") else [*command.split(), given]
+    code, _, err = workspace.run(*arguments, "--local")
+    assert code == 2
+    assert repr(name) in err
+    assert "no such path" not in err

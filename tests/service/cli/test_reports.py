@@ -23,6 +23,7 @@ models:
 """
 PROMPT = "model: m\nvariables: {t: {type: string}}\nmessages: [{role: user, content: '{{ t }}'}]\n"
 FILE = "suites/say.suite.yml"
+ALL = "thresholds: {pass_rate: 1}\n"
 FIELD = '<xs:attribute name="%s"/>'
 FIELDS = {
     "testsuites": ("name", "time", "tests", "failures", "disabled", "errors"),
@@ -276,3 +277,48 @@ def test_faults_are_told_to_code_scanning_from_the_repository_on(project: Projec
     assert project.run("check", "--sarif", str(project.folder))[0] == 4
     project.run("check", "--sarif", str(sarif))
     assert json.loads(sarif.read_text("utf-8"))["runs"][0]["results"] == []
+
+
+def test_a_gate_without_a_baseline_tells_on_the_terminal_what_did_not_pass(workspace: Project) -> None:
+    rows = [f"{{vars: {{t: no {n}}}, assert: [{{type: equals, value: yes {n}}}]}}" for n in range(11)]
+    workspace.write("turnout.yaml", CONFIG)
+    workspace.write("prompts/say.prompt.yml", PROMPT)
+    workspace.write(FILE, suite("{vars: {t: fine}, assert: [{type: equals, value: fine}]}", *rows, head=ALL))
+    code, out, _ = workspace.run("gate", FILE, "--local")
+    assert code == 1
+    assert "say: did not pass: 11" in out
+    assert "case 2: no 0" in out
+    assert "equals: yes 9" in out
+    assert "case 12" not in out
+    assert "… and 1 more: --html FILE and --csv FILE have all of them" in out
+    assert "case 1: fine" not in out
+
+
+def test_a_gate_that_passes_tells_no_case_that_did_not(workspace: Project) -> None:
+    rows = (f"{{vars: {{t: a{n}}}, assert: [{{type: equals, value: a{m}}}]}}" for n, m in ((0, 0), (1, 2)))
+    workspace.write("turnout.yaml", CONFIG)
+    workspace.write("prompts/say.prompt.yml", PROMPT)
+    workspace.write(FILE, suite(*rows, head="thresholds: {pass_rate: 0.5}\n"))
+    code, out, _ = workspace.run("gate", FILE, "--local")
+    assert code == 0
+    assert "did not pass" not in out
+
+
+def test_a_case_that_passed_by_pass_k_is_none_that_did_not_pass(workspace: Project) -> None:
+    workspace.write("turnout.yaml", "models:\n  m: {engine: fake, answers: {now: [yes, no]}, default: no}\n")
+    workspace.write("prompts/say.prompt.yml", PROMPT.replace("variables", "modelParameters: {seed: 0}\nvariables"))
+    rows = (f"{{vars: {{t: {t}}}, assert: [{{type: equals, value: 'yes'}}]}}" for t in ("now", "never"))
+    workspace.write(FILE, suite(*rows, head=f"{ALL}repeat: 4\npass_k: 2\n"))
+    files = ("--junit", "r.xml", "--markdown", "r.md")
+    for command, told in (("gate", "say: did not pass: 1"), ("run", "  case 2 failed: ")):
+        code, out, err = workspace.run(command, FILE, "--local", *files)
+        assert code == 1
+        assert told in out + err
+        assert "case 1" not in out + err
+        assert "case 2 failed" not in err.replace("  case 2 failed: ", "", 1)
+        assert "Did not pass: 1" in (workspace.folder / "r.md").read_text("utf-8")
+        root = ET.fromstring((workspace.folder / "r.xml").read_text("utf-8"))  # noqa: S314 - made here
+        failed = [case.get("name") for case in root.iter("testcase") if case.find("failure") is not None]
+        assert failed == ["gate", *(f"case 2: never{repeat}" for repeat in ("", " #2", " #3", " #4"))]
+        excused = root.find(".//testcase[@name='case 1: now #2']/system-out")
+        assert excused.text == "this repeat failed, and the case passed: expected: equal to 'yes'; got 'no'\nno"

