@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -267,10 +266,12 @@ class RequestLog:
     async def _replay_on(self) -> None:
         looks = itertools.count()
         while self._spool is not None:
-            with contextlib.suppress(StorageFailed):  # told when the database went away
+            try:
                 if next(looks) % LOOKS_A_TURN == 0:
                     await self._spool_lane.start(self._spool.open)
                 await self._replay(self._spool)
+            except StorageFailed as error:  # the database is away, or a file of the spool cannot be read
+                self._tell_away(error)
             await asyncio.sleep(AGAIN_S)
 
     async def _replay(self, spool: Spool) -> None:

@@ -166,6 +166,31 @@ def test_what_is_on_the_disk_at_the_end_is_written_by_the_next_process(database:
     assert ids_of(database) == ids(1, 2)
 
 
+def test_what_lies_on_the_disk_and_cannot_be_read_is_told_and_written_once_it_can(
+    database: Failing, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = Spool(tmp_path / "spool", LARGE)
+    left.append([Entry(outcome(1, route_revision=1))])
+    left.close()
+    (segment,) = (tmp_path / "spool").rglob("*.jsonl")
+    aside = segment.rename(tmp_path / "aside")
+    segment.mkdir()  # what cannot be read, whoever the service runs as
+    log = RequestLog(database, Spool(tmp_path / "spool", LARGE))
+
+    async def scene() -> None:
+        async with running(log):
+            await until(lambda: log.standing().is_away)
+            segment.rmdir()
+            aside.rename(segment)
+            await until(lambda: not log.standing().is_away)
+
+    run(scene())
+
+    assert ids_of(database) == ids(1)
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("the request log waits") == 1
+
+
 def test_bodies_are_on_the_disk_without_secrets_and_come_back(database: Failing, tmp_path: Path) -> None:
     key = "sk-proj-" + "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA1b"
     log = RequestLog(database, Spool(tmp_path / "spool", LARGE))
