@@ -104,7 +104,7 @@ class Snapshot:
                 principals={digest: principal_of(*found) for digest, found in keys.valid(session).items()},
                 labels=_labels(session),
                 newest=dict(prompts.names(session)),
-                routes={record["prompt"]: _routed(record) for record in routes.all_current(session)},
+                routes=_routes(session, {} if was_away else self.view.routes),
                 tuned={record["name"]: _tuned(record) for record in tuned.listing(session)},
             )
             missing = _served(view) - self._compiled.keys() if self._is_eager else ()
@@ -309,6 +309,16 @@ def _labels(session: Any) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for label in prompts.labels(session):
         found.setdefault(label.name, {})[label.label] = label.version
+    return found
+
+
+def _routes(session: Any, known: Mapping[str, Routed]) -> dict[str, Routed]:
+    """Every prompt's route; a revision never changes, so that those which are `known` are not read out anew."""
+    found: dict[str, Routed] = {}
+    for record in routes.all_current(session):
+        prompt, which = record["prompt"], (record["revision"], record["salt"])
+        before = known.get(prompt)
+        found[prompt] = before if before and (before.revision, before.salt) == which else _routed(record)
     return found
 
 

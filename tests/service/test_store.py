@@ -576,6 +576,27 @@ def test_a_route_is_appended_to_and_its_salt_stays(kind: str, database: Database
         assert routes.by_evidence(session, "a", "ev_1") == route(1)
 
 
+def test_all_routes_are_read_with_one_question(kind: str, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [{**route(1), "prompt": prompt} for prompt in ("a", "b", "c")]
+    with database.write() as session:
+        for one in made:
+            routes.append(session, one, f"salt-{one['prompt']}")
+    asked: list[str] = []
+
+    with database.read() as session:
+        execute = type(session).execute
+
+        def counted(self: Any, sql: str, *more: Any, **named: Any) -> Any:
+            asked.append(sql)
+            return execute(self, sql, *more, **named)
+
+        monkeypatch.setattr(type(session), "execute", counted)
+        found = routes.all_current(session)
+
+    assert sorted(found, key=lambda one: one["prompt"]) == [{**one, "salt": f"salt-{one['prompt']}"} for one in made]
+    assert len(asked) == 1
+
+
 def test_a_revision_of_a_route_cannot_be_written_twice(kind: str, database: Database) -> None:
     with database.write() as session:
         routes.append(session, route(1), "salt")
