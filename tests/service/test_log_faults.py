@@ -311,6 +311,32 @@ def test_whether_anything_takes_rows_is_known(database: Failing, tmp_path: Path)
     run(scene())
 
 
+def test_what_a_log_cannot_write_at_its_end_is_written_by_the_one_that_takes_its_place(database: Failing) -> None:
+    body = Body("a", "a@1+m", {"x": "y"}, None, None, "said")
+    first = RequestLog(database)
+    second = RequestLog(database, before=first)
+    third = RequestLog(database, before=second)
+    first.heir, second.heir = second, third
+
+    async def scene() -> None:
+        add(first, 1)
+        await first.flush()
+        database.is_away = True
+        add(first, 2, body=body)
+        add(third, 3)
+        await first.aclose()
+        assert (first.waiting, second.waiting, third.waiting) == (0, 0, 2)
+        database.is_away = False
+        await third.flush()
+
+    run(scene())
+
+    assert ids_of(database) == ids(1, 2, 3)
+    assert third.standing().written == 3  # a counter never goes down
+    with database.read() as session:
+        assert session.value("SELECT output FROM request_body WHERE id = 'chatcmpl-2'") == "said"
+
+
 def test_without_a_spool_rows_wait_in_memory(database: Failing) -> None:
     log = RequestLog(database)
     database.is_away = True
