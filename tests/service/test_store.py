@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError as PostgresIntegrityError
 from sqlmodel import SQLModel
 
 from prompts.errors import BadInput
-from service.errors import Conflict, StorageFailed
+from service.errors import CannotRun, Conflict, StorageFailed
 from service.identity import Principal, create_key, limit_key, revoke_key
 from service.jobs import Jobs
 from service.limits import KeyLimits
@@ -67,6 +67,17 @@ def test_an_empty_database_is_brought_to_every_table(kind: str, empty_url: str) 
     database.close()
 
     assert {model.__tablename__ for model in defined()} == tables_of(database) - {"alembic_version"}
+
+
+def test_a_database_of_a_newer_version_is_left_as_it_is_and_told(kind: str, database: Database) -> None:
+    with database.write() as session:
+        session.run("UPDATE alembic_version SET version_num = '9000'")
+
+    with pytest.raises(CannotRun, match=r"a newer Turnout \(9000; this one knows 0\d+\)"):
+        database.migrate()
+
+    with database.read() as session:
+        assert session.value("SELECT version_num FROM alembic_version") == "9000"
 
 
 def test_the_revision_starts_at_one_row(kind: str, database: Database) -> None:
