@@ -324,9 +324,16 @@ def _lock_path(run_dir: Path, worker_id: str) -> Path:
 
 
 def _hold_lock(run_dir: Path, worker_id: str) -> int:
-    """A lock that the system frees when this process ends, however it ends: how others know that it is dead."""
-    run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(_lock_path(run_dir, worker_id), os.O_RDWR | os.O_CREAT, 0o600)
+    """A lock that the system frees when this process ends, however it ends: how others know that it is dead.
+
+    Raises CannotRun where the home takes no file.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(_lock_path(run_dir, worker_id), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        fix = "free some space, and see that it can be written, or set TURNOUT_HOME to a folder that can"
+        raise CannotRun(f"{run_dir}: {error.strerror}; {fix}") from error
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
 

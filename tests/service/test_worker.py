@@ -183,3 +183,15 @@ def test_a_worker_whose_database_is_away_says_so_in_one_line(tmp_path: Path) -> 
     said = ended.stdout + ended.stderr
     assert (ended.returncode, "Traceback" in said) == (4, False), said
     assert "unable to open database file" in said
+
+
+def test_a_worker_whose_home_takes_no_file_says_so_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("no folder")
+    ended = subprocess.run(
+        [sys.executable, "-m", "service.worker"], env={**os.environ, "TURNOUT_HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    said = ended.stdout + ended.stderr
+    assert (ended.returncode, "Traceback" in said) == (4, False), said
+    assert f"{tmp_path / 'run'}: File exists" in said
