@@ -68,7 +68,12 @@ def build_context(settings: Settings, *, is_service: bool = True, before: Contex
     pool = ModelPool(settings, before.pool if before else None)
     registry = Registry(database, settings)
     snapshot = Snapshot(database, is_eager=is_service, home=settings.home if is_service else None)
-    request_log = RequestLog(database, _spool(settings), is_durable=settings.recording.durable)
+    request_log = RequestLog(
+        database,
+        _spool(settings),
+        is_durable=settings.recording.durable,
+        before=before.request_log if before else None,
+    )
     meter = before.meter if before else RequestMeter()
     request_log.watch(meter.add)
     tracing = tracing_of(settings) if is_service else None

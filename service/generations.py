@@ -145,6 +145,7 @@ class Generations:
             new = Generation(*await asyncio.to_thread(self._make, settings, self._current.context))
             await new.start()
             old, self._current, self._settings = self._current, new, settings
+            old.context.request_log.heir = new.context.request_log
             self.number += 1
             task = asyncio.create_task(_retire(old, settings.server.drain_s))
             self._retiring.add(task)

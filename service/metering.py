@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from service.outcome import Outcome
 
-MOST_SERIES = 500  # of prompt, variant and role together; what comes beyond is counted as `other`
+MOST_SERIES = 500  # of prompt, variant and role together; what comes beyond is counted as `other`, by its role
 OTHER = "other"
 BOUNDS_MS = (5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0, 30_000.0, 60_000.0)
 LABELS = ("prompt", "variant", "role")
@@ -70,7 +70,10 @@ class RequestMeter:
 
     def __init__(self) -> None:
         self._series: dict[tuple[str | None, str, bool], Series] = {}
-        self._other = Series()
+        self._other = {
+            True: Series(),
+            False: Series(),
+        }  # what was served, and what shadows were asked: never one figure
 
     def add(self, outcome: Outcome) -> None:
         key = (outcome.prompt, outcome.variant, outcome.shadow_of is None)
@@ -81,7 +84,7 @@ class RequestMeter:
 
     def _begin(self, key: tuple[str | None, str, bool]) -> Series:
         if len(self._series) >= MOST_SERIES:
-            return self._other
+            return self._other[key[2]]
         return self._series.setdefault(key, Series())
 
     def text(self) -> str:
@@ -93,11 +96,11 @@ class RequestMeter:
         return "".join((*_requests(series), *_tokens(series), *_sums(series), *_histograms(series)))
 
     def _labelled(self) -> list[tuple[str, Series]]:
-        found = [
+        others = {(OTHER, OTHER, is_served): series for is_served, series in self._other.items() if series.statuses}
+        return [
             (_labels(prompt or "", variant, "served" if is_served else "shadow"), series)
-            for (prompt, variant, is_served), series in list(self._series.items())
+            for (prompt, variant, is_served), series in (*list(self._series.items()), *others.items())
         ]
-        return [*found, (_labels(OTHER, OTHER, OTHER), self._other)] if self._other.statuses else found
 
 
 def _labels(*values: str) -> str:

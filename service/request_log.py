@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -51,6 +51,18 @@ class _Stored:
         return asyncio.shield(self.group).__await__()
 
 
+class _Counts:
+    """Rows since the start of the process: `written`, `spooled`, and those lost by reason; may be added to from any thread."""
+
+    def __init__(self) -> None:
+        self.of: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, **more: int) -> None:
+        with self._lock:
+            self.of.update(more)
+
+
 class RequestLog:
     """Takes outcomes from the loop's thread, in memory and on disk without ever growing beyond bounds.
 
@@ -58,9 +70,18 @@ class RequestLog:
     than the database takes them, before memory is full. Rows are lost for one of these reasons, and
     counted: `memory` (neither the database nor the spool takes rows, and the newest `MOST_WAITING` are kept), `refused`
     (the database refuses what is in a row) and `unreadable` (a line of the spool is torn or spoilt).
+
+    Of the log `before`, where one is replaced, the counters go on. That one's `heir` takes what it could not write at its end.
     """
 
-    def __init__(self, database: Database, spool: Spool | None = None, *, is_durable: bool = False) -> None:
+    def __init__(
+        self,
+        database: Database,
+        spool: Spool | None = None,
+        *,
+        is_durable: bool = False,
+        before: RequestLog | None = None,
+    ) -> None:
         self._database = database
         self._spool = spool
         self._is_durable = is_durable
@@ -73,11 +94,14 @@ class RequestLog:
         self._is_away = False
         self._is_full = False
         self.is_stuck = False  # neither the database nor the spool takes rows: they wait in memory
-        self._written = 0
-        self._lost: Counter[str] = Counter()
-        self._spooled = 0
+        self.heir: RequestLog | None = None
+        self._counts: _Counts = before._counts if before else _Counts()
         self._watchers: tuple[Callable[[Outcome], None], ...] = ()
         self.bodies = Bodies()
+        if before is not None:
+            self.bodies.dropped = before.bodies.dropped
+        if before is not None and before._spool is not None and spool is not None:
+            spool.unreadable = before._spool.unreadable
 
     # ---------------------------------------------------------------------------- taking
 
@@ -127,17 +151,33 @@ class RequestLog:
     def standing(self) -> Standing:
         unreadable = self._spool.unreadable if self._spool else 0
         spooled_bytes = self._spool.bytes if self._spool else 0
-        lost = {reason: self._lost[reason] for reason in ("memory", "refused")} | {"unreadable": unreadable}
-        return Standing(self.waiting, spooled_bytes, self._spooled, self._written, lost, self._is_away)
+        counts = self._counts
+        lost = {reason: counts.of[reason] for reason in ("memory", "refused")} | {"unreadable": unreadable}
+        return Standing(self.waiting, spooled_bytes, counts.of["spooled"], counts.of["written"], lost, self._is_away)
 
     def _drop_oldest(self) -> None:
         oldest = next(iter(self._waiting))
         del self._waiting[oldest]
         self.bodies.discard(oldest)
-        self._lost["memory"] += 1
+        self._counts.add(memory=1)
         if not self._is_full:
             self._is_full = True
             log.error("the request log drops rows: neither the database nor the spool takes any", waiting=MOST_WAITING)
+
+    def inherit(self, ended: RequestLog) -> None:
+        """Take over what a log has in memory that has ended, as older than what came here."""
+        if self.heir is not None:  # this one has been replaced since
+            self.heir.inherit(ended)
+            return
+        rows, ended._waiting = ended._waiting, {}
+        for completion_id in rows:
+            body = ended.bodies.get(completion_id)
+            if body is not None:
+                self.bodies.add(completion_id, body)
+        self._waiting = {**rows, **self._waiting}
+        while len(self._waiting) > MOST_WAITING:
+            self._drop_oldest()
+        self._wake.set()
 
     # ---------------------------------------------------------------------------- writing
 
@@ -159,12 +199,15 @@ class RequestLog:
             await self._replay(self._spool)
 
     async def aclose(self) -> None:
-        """The last flush, for some seconds at most; what it could not write is told."""
+        """The last flush, for some seconds at most; what it could not write goes to the heir, or is told."""
         try:
             await asyncio.wait_for(self.flush(), SLOW_S * 2)
         except (TimeoutError, StorageFailed) as error:
-            log.warning("the database does not have the whole request log", lost=self.waiting,
-                        on_disk_bytes=self.standing().spooled_bytes, reason=str(error))  # fmt: skip
+            if self.heir is not None:
+                self.heir.inherit(self)
+            else:
+                log.warning("the database does not have the whole request log", lost=self.waiting,
+                            on_disk_bytes=self.standing().spooled_bytes, reason=str(error))  # fmt: skip
         finally:
             self._database_lane.close()
             self._spool_lane.close()
@@ -220,7 +263,7 @@ class RequestLog:
         self._writing = {}
         if self._is_full and not self._waiting:
             self._is_full = False
-            log.info("the request log takes every row again", lost=self._lost["memory"])
+            log.info("the request log takes every row again", lost=self._counts.of["memory"])
 
     def _entry(self, outcome: Outcome) -> tuple[Outcome, Body | None]:
         return outcome, self.bodies.get(outcome.id)
@@ -238,7 +281,7 @@ class RequestLog:
             except StorageFailed as error:
                 self._tell_away(error)
         await self._spool_lane.start(lambda: self._append(rows))
-        self._spooled += len(rows)
+        self._counts.add(spooled=len(rows))
 
     async def _write(self, rows: Sequence[tuple[Outcome, Body | None]]) -> None:
         """Into the database. A write that hangs is left behind: should it come through, doing it again changes nothing."""
@@ -259,18 +302,19 @@ class RequestLog:
     def _count(self, entries: Sequence[Entry]) -> None:
         """In the database's thread: write, and count."""
         written = log_writing.write(self._database, entries)
-        self._lost["refused"] += written.refused
-        self._written += written.rows
+        self._counts.add(refused=written.refused, written=written.rows)
 
     # ---------------------------------------------------------------------------- the spool, when the database is back
 
     async def _replay_on(self) -> None:
         looks = itertools.count()
         while self._spool is not None:
-            with contextlib.suppress(StorageFailed):  # told when the database went away
+            try:
                 if next(looks) % LOOKS_A_TURN == 0:
                     await self._spool_lane.start(self._spool.open)
                 await self._replay(self._spool)
+            except StorageFailed as error:  # the database is away, or a file of the spool cannot be read
+                self._tell_away(error)
             await asyncio.sleep(AGAIN_S)
 
     async def _replay(self, spool: Spool) -> None:

@@ -75,7 +75,7 @@ class Serveds:
     def of(self, choice: Choice) -> Served:
         key = (choice.model, choice.variant, choice.route_revision, choice.tuned)
         found = self._held.get(key)
-        if found is None:
+        if found is None or found.choice.prompt is not choice.prompt:  # read anew from a database that was restored
             if len(self._held) >= MOST_HELD:
                 self._held.clear()
             found = self._held[key] = make_served(self._settings, choice)

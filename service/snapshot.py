@@ -88,19 +88,23 @@ class Snapshot:
         self.view = View()
         self.is_stale = False
         self.is_from_disk = False
+        self._was_away = False  # since the last refresh; a database that hangs is still the same one
 
     def refresh(self) -> None:
         """Read everything anew where something has changed. Raises StorageFailed."""
         with self._lock, self._database.read() as session:
             revision = keys.revision(session)
-            if revision == self.view.revision and not self.is_from_disk:
+            was_away = self._was_away or self.is_from_disk or revision < self.view.revision
+            if revision == self.view.revision and not was_away:
                 return
+            if was_away:
+                self._forget_what_is_not_in(session)
             view = View(
                 revision=revision,
                 principals={digest: principal_of(*found) for digest, found in keys.valid(session).items()},
                 labels=_labels(session),
                 newest=dict(prompts.names(session)),
-                routes={record["prompt"]: _routed(record) for record in routes.all_current(session)},
+                routes=_routes(session, {} if was_away else self.view.routes),
                 tuned={record["name"]: _tuned(record) for record in tuned.listing(session)},
             )
             missing = _served(view) - self._compiled.keys() if self._is_eager else ()
@@ -108,8 +112,15 @@ class Snapshot:
                 self._keep(record)
             moved = changed(self.view, view)
             self.view = view
-            self.is_from_disk = False
+            self._was_away = self.is_from_disk = False
             self.changes.publish(Change(revision, moved))
+
+    def _forget_what_is_not_in(self, session: Any) -> None:
+        """A database that was away may be back as a copy of before, in which the numbers of later versions are given anew."""
+        digests = prompts.digests(session, self._compiled.keys())
+        for which, compiled in list(self._compiled.items()):
+            if digests.get(which) != compiled.digest:
+                del self._compiled[which]
 
     async def watch(self, prepare: Callable[[], None] | None = None) -> None:
         """Refresh whenever the database's revision moves, until cancelled; outlasts a database that is away.
@@ -125,6 +136,7 @@ class Snapshot:
                     log.info("the database is back")
                 self.is_stale = False
             except Exception as error:  # noqa: BLE001 - whatever is wrong with the database, serving goes on
+                self._was_away = True
                 self._tell_stale(f"{type(error).__name__}: {error}")
 
     async def _look(self, prepare: Callable[[], None] | None) -> None:
@@ -297,6 +309,16 @@ def _labels(session: Any) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for label in prompts.labels(session):
         found.setdefault(label.name, {})[label.label] = label.version
+    return found
+
+
+def _routes(session: Any, known: Mapping[str, Routed]) -> dict[str, Routed]:
+    """Every prompt's route; a revision never changes, so that those which are `known` are not read out anew."""
+    found: dict[str, Routed] = {}
+    for record in routes.all_current(session):
+        prompt, which = record["prompt"], (record["revision"], record["salt"])
+        before = known.get(prompt)
+        found[prompt] = before if before and (before.revision, before.salt) == which else _routed(record)
     return found
 
 

@@ -116,24 +116,40 @@ class Spool:
     # ---------------------------------------------------------------------------- while the lock is held
 
     def _adopt(self) -> None:
-        """Take the first free folder for what we write, and what lies in every folder that no process holds."""
+        """Take the first free folder for what we write, and what lies in every folder that no process holds.
+
+        A folder that cannot be used, such as that of a command that another user once ran, keeps nobody from the others.
+        Raises OSError where none can be.
+        """
         found: list[Path] = []
+        refused: OSError | None = None
         for number in range(_MOST_PROCESSES):
             folder = self._root / str(number)
             if number in self._locks or (self._folder is not None and not folder.is_dir()):
                 continue
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = _locked(folder / _LOCK)
-            if descriptor is None:
+            try:
+                left = self._take(number, folder)
+            except OSError as error:
+                refused = refused or error
                 continue
-            self._locks[number] = descriptor
-            left = sorted(folder.glob("*.jsonl"))
-            found += left
-            self.bytes += sum(path.stat().st_size for path in left)
-            if self._folder is None:
+            found += left or []
+            if left is not None and self._folder is None:
                 self._folder = folder
                 self._number = max((int(path.stem) for path in left), default=0)
         self._segments.extendleft(reversed(found))  # older than what we write
+        if self._folder is None and refused is not None:
+            raise refused
+
+    def _take(self, number: int, folder: Path) -> list[Path] | None:
+        """What lies in a folder, which is ours from now on; None where another process holds it."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = _locked(folder / _LOCK)
+        if descriptor is None:
+            return None
+        self._locks[number] = descriptor
+        left = sorted(folder.glob("*.jsonl"))
+        self.bytes += sum(path.stat().st_size for path in left)
+        return left
 
     def _write(self, data: bytes) -> None:
         if self._file is None or self._written + len(data) > SEGMENT_BYTES:
@@ -183,12 +199,13 @@ class Spool:
             return self._segments[0]
 
     def _remove(self, segment: Path) -> None:
-        with self._lock:
-            self._segments.remove(segment)
-            self._replayed.pop(segment, None)
+        with self._lock, self._told():
             with contextlib.suppress(FileNotFoundError):
-                self.bytes -= segment.stat().st_size
+                size = segment.stat().st_size
                 segment.unlink()
+                self.bytes -= size
+            self._segments.remove(segment)  # only now: one that could not be removed is tried again
+            self._replayed.pop(segment, None)
 
     def _read(self, segment: Path) -> Iterator[list[bytes]]:
         """The lines of a segment that are to be replayed, some at a time."""

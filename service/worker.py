@@ -7,12 +7,14 @@ way to stop, at once, whether it was asked to, lost its claim, or lost its paren
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import secrets
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,6 +53,7 @@ from suites.verdicts import worst
 IDLE_S = 0.2
 HEARTBEAT_S = 1.0
 STALE_S = 30.0
+SWEEP_AFTER_S = 86_400.0  # a lock younger than that may be one that is about to be held
 SCHEDULE_S = 10.0
 JOBS_AT_ONCE = 2
 INTERRUPTED = 130
@@ -75,6 +78,7 @@ class Worker:
         self.jobs = Jobs(self.database)
         self._durable: Any = None
         self._lock = _hold_lock(self.settings.run_dir, self.worker_id)
+        _sweep_locks(self.settings.run_dir)
 
     async def work(self, when_up: Callable[[str], None] | None = None) -> None:
         """Claim and do jobs until the process is stopped, or until the only one is done.
@@ -324,20 +328,39 @@ def _lock_path(run_dir: Path, worker_id: str) -> Path:
 
 
 def _hold_lock(run_dir: Path, worker_id: str) -> int:
-    """A lock that the system frees when this process ends, however it ends: how others know that it is dead."""
-    run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(_lock_path(run_dir, worker_id), os.O_RDWR | os.O_CREAT, 0o600)
+    """A lock that the system frees when this process ends, however it ends: how others know that it is dead.
+
+    Raises CannotRun where the home takes no file.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(_lock_path(run_dir, worker_id), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        fix = "free some space, and see that it can be written, or set TURNOUT_HOME to a folder that can"
+        raise CannotRun(f"{run_dir}: {error.strerror}; {fix}") from error
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
 
 
+def _sweep_locks(run_dir: Path) -> None:
+    """Remove the locks of workers that ended long ago: each start leaves one, and a stale heartbeat tells as much."""
+    for path in run_dir.glob("worker-*.lock"):
+        with contextlib.suppress(OSError):  # another removes it at this moment, or it is another user's
+            if path.stat().st_mtime < time.time() - SWEEP_AFTER_S and _is_free(path):
+                path.unlink()
+
+
 def is_dead(run_dir: Path, worker_id: str) -> bool:
     """Whether a worker of this home has ended; False where its lock is not here, since it may run elsewhere."""
-    path = _lock_path(run_dir, worker_id)
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        return _is_free(_lock_path(run_dir, worker_id))
     except FileNotFoundError:
         return False
+
+
+def _is_free(path: Path) -> bool:
+    """Whether nobody holds a lock. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.errors import BadSetting
+from service.errors import BadSetting, CannotRun
 from service.store import sqlite
 from service.store.session import Session
 
@@ -62,11 +62,16 @@ class Database:
         """Bring the tables to this version of the software; safe when several processes start at once.
 
         Alembic and the models, over half a second to import, are only asked where tables must change: a database that is up to date
-        is left alone, and an empty SQLite file gets its tables as `schema.sql` describes them.
+        is left alone, and an empty SQLite file gets its tables as `schema.sql` describes them. Raises CannotRun for a database
+        of a newer version: it is there, and who goes on without it might write into it what that version cannot read.
         """
         with self._store.errors():
-            newest = newest_revision()
-            if self._store.revision() != newest and not self._created(newest):
+            newest, found = newest_revision(), self._store.revision()
+            if found is not None and found > newest:
+                fix = "start that version again, or restore a copy from before the upgrade"
+                told = f"its tables are those of a newer Turnout ({found}; this one knows {newest})"
+                raise CannotRun(f"{self.place}: {told}; nothing was written; {fix}")
+            if found != newest and not self._created(newest):
                 self.upgrade()
 
     def _created(self, revision: str) -> bool:

@@ -117,13 +117,28 @@ def by_number(session: Session, name: str, number: int) -> VersionRecord | None:
 
 def by_numbers(session: Session, pairs: Collection[tuple[str, int]]) -> Iterator[VersionRecord]:
     """Those of these versions that exist, in no order."""
+    for where, values in _numbered(pairs):
+        yield from _records(session, where, **values)
+
+
+def digests(session: Session, pairs: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """The digests of those of these versions that exist."""
+    found: dict[tuple[str, int], str] = {}
+    for where, values in _numbered(pairs):
+        rows = session.rows(f"SELECT name, number, digest FROM prompt_version {where}", **values)
+        found |= {(name, number): digest for name, number, digest in rows}
+    return found
+
+
+def _numbered(pairs: Collection[tuple[str, int]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Conditions with their values that find these versions, some at a time."""
     ordered = sorted(pairs)
     for start in range(0, len(ordered), _AT_ONCE):
         some = ordered[start : start + _AT_ONCE]
         values: dict[str, Any] = {f"name{place}": name for place, (name, _) in enumerate(some)}
         values |= {f"number{place}": number for place, (_, number) in enumerate(some)}
         wanted = ", ".join(f"(:name{place}, :number{place})" for place in range(len(some)))
-        yield from _records(session, f"WHERE (name, number) IN (VALUES {wanted})", **values)
+        yield f"WHERE (name, number) IN (VALUES {wanted})", values
 
 
 def newest(session: Session, name: str) -> VersionRecord | None:

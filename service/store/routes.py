@@ -81,7 +81,11 @@ def current(session: Session, prompt: str, *, for_update: bool = False) -> dict[
 
 
 def all_current(session: Session) -> list[dict[str, Any]]:
-    return [found for route in ROUTE.all(session) if (found := current(session, route["prompt"]))]
+    """The current revision of every route with its salt, in one question however many there are."""
+    columns = ", ".join(f"r.{name}" for name in ROUTE_REVISION.columns)
+    joined = "FROM route c JOIN route_revision r ON r.prompt = c.prompt AND r.revision = c.revision"
+    rows = session.rows(f"SELECT {columns}, c.salt {joined}")
+    return [{**ROUTE_REVISION.record(row[:-1]), "salt": row[-1]} for row in rows]
 
 
 def append(session: Session, record: dict[str, Any], salt: str) -> None:

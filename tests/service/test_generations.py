@@ -129,6 +129,20 @@ def of_one(tmp_path: Path) -> tuple[list[Slow], Source, Generations]:
     return made, source, Generations(source.settings, source, make)
 
 
+def test_log_rows_that_no_database_took_by_then_outlast_a_reload(tmp_path: Path) -> None:
+    async def run() -> None:
+        _, source, application = of_one(tmp_path)
+        running = await live(application)
+        before = application.context.request_log
+        source.settings = with_model(source.settings, "another")
+        await application.reload()
+        assert before.heir is application.context.request_log
+        assert application.context.request_log.heir is None
+        await end(*running)
+
+    asyncio.run(run())
+
+
 def test_bad_settings_change_nothing(tmp_path: Path) -> None:
     async def run() -> None:
         made, source, application = of_one(tmp_path)

@@ -166,6 +166,31 @@ def test_what_is_on_the_disk_at_the_end_is_written_by_the_next_process(database:
     assert ids_of(database) == ids(1, 2)
 
 
+def test_what_lies_on_the_disk_and_cannot_be_read_is_told_and_written_once_it_can(
+    database: Failing, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = Spool(tmp_path / "spool", LARGE)
+    left.append([Entry(outcome(1, route_revision=1))])
+    left.close()
+    (segment,) = (tmp_path / "spool").rglob("*.jsonl")
+    aside = segment.rename(tmp_path / "aside")
+    segment.mkdir()  # what cannot be read, whoever the service runs as
+    log = RequestLog(database, Spool(tmp_path / "spool", LARGE))
+
+    async def scene() -> None:
+        async with running(log):
+            await until(lambda: log.standing().is_away)
+            segment.rmdir()
+            aside.rename(segment)
+            await until(lambda: not log.standing().is_away)
+
+    run(scene())
+
+    assert ids_of(database) == ids(1)
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("the request log waits") == 1
+
+
 def test_bodies_are_on_the_disk_without_secrets_and_come_back(database: Failing, tmp_path: Path) -> None:
     key = "sk-proj-" + "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA1b"
     log = RequestLog(database, Spool(tmp_path / "spool", LARGE))
@@ -284,6 +309,32 @@ def test_whether_anything_takes_rows_is_known(database: Failing, tmp_path: Path)
             await until(lambda: log.standing().written == 2 and not log.is_stuck)
 
     run(scene())
+
+
+def test_what_a_log_cannot_write_at_its_end_is_written_by_the_one_that_takes_its_place(database: Failing) -> None:
+    body = Body("a", "a@1+m", {"x": "y"}, None, None, "said")
+    first = RequestLog(database)
+    second = RequestLog(database, before=first)
+    third = RequestLog(database, before=second)
+    first.heir, second.heir = second, third
+
+    async def scene() -> None:
+        add(first, 1)
+        await first.flush()
+        database.is_away = True
+        add(first, 2, body=body)
+        add(third, 3)
+        await first.aclose()
+        assert (first.waiting, second.waiting, third.waiting) == (0, 0, 2)
+        database.is_away = False
+        await third.flush()
+
+    run(scene())
+
+    assert ids_of(database) == ids(1, 2, 3)
+    assert third.standing().written == 3  # a counter never goes down
+    with database.read() as session:
+        assert session.value("SELECT output FROM request_body WHERE id = 'chatcmpl-2'") == "said"
 
 
 def test_without_a_spool_rows_wait_in_memory(database: Failing) -> None:

@@ -97,7 +97,17 @@ def test_series_are_bounded_and_nothing_is_lost_beyond(monkeypatch: pytest.Monke
     counts = {key[2]: value for key, value in found.items() if key[0] == "turnout_requests_total"}
 
     assert counts == {"a@0+m": 2, "a@1+m": 1, "a@2+m": 1, "other": 2}
-    assert found["turnout_requests_total", "other", "other", "other", "ok"] == 2
+    assert found["turnout_requests_total", "other", "other", "served", "ok"] == 2
+
+
+def test_beyond_the_bound_what_was_served_stays_apart_from_what_shadows_were_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metering, "MOST_SERIES", 1)
+    found = metered(outcome(1), *(outcome(n, variant=f"a@{n}+m") for n in (7, 8)), outcome(9, shadow_of="chatcmpl-1"))
+
+    assert found["turnout_requests_total", "other", "other", "served", "ok"] == 2  # which the dashboard's totals count
+    assert found["turnout_requests_total", "other", "other", "shadow", "ok"] == 1
 
 
 def test_a_name_of_a_variant_cannot_break_the_format() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 import stat
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -233,3 +236,43 @@ def test_routes_with_all_that_they_hold_come_back(service: Service) -> None:
 
 def _fields(saved: Saved) -> dict[str, object]:
     return {name: getattr(saved, name) for name in Saved.__slots__}
+
+
+@pytest.mark.parametrize("has_caught_up", [False, True])
+def test_numbers_that_a_restored_copy_gives_anew_mean_its_own_versions(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, has_caught_up: bool
+) -> None:
+    monkeypatch.setattr("service.snapshot.WATCH_S", 0.02)
+
+    def said(text: str) -> dict[str, object]:
+        return {"model": "model-a", "messages": [{"role": "user", "content": text}]}
+
+    def render() -> dict[str, object]:
+        answer = service.call("POST", "/api/prompts/a/render", json={"variables": {}}).json()
+        completion = service.call("POST", "/v1/chat/completions", json={"model": "a"}).json()
+        return {"text": answer["messages"][0]["content"], "same": completion["turnout"]["digest"] == answer["digest"]}
+
+    home = settings.home
+    with Service(settings).running() as service:
+        snapshot = service.context.snapshot
+        service.produce(service.push("a", said("first")), "a")
+        with (
+            contextlib.closing(sqlite3.connect(home / "turnout.db")) as database,
+            contextlib.closing(sqlite3.connect(home / "copy.db")) as copy,
+        ):
+            database.backup(copy)
+        service.produce(service.push("a", said("lost")), "a")
+        assert render() == {"text": "lost", "same": True}
+
+        for file in home.glob("turnout.db*"):
+            file.unlink()
+        if has_caught_up:  # others have changed it as often as it was before, while this process could not see it
+            with contextlib.closing(sqlite3.connect(home / "copy.db")) as copy, copy:
+                copy.execute("UPDATE revision SET value = ?", (snapshot.view.revision,))
+            while not snapshot.is_stale:
+                time.sleep(0.01)
+        (home / "copy.db").rename(home / "turnout.db")
+        snapshot.refresh()
+        service.produce(service.push("a", said("anew")), "a")
+
+        assert render() == {"text": "anew", "same": True}

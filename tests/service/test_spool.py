@@ -269,3 +269,39 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed, match="writable"):
         spool.append(entries(1))
     assert spool.is_empty
+
+
+def test_a_folder_of_it_that_cannot_be_used_keeps_nobody_from_the_others(root: Path) -> None:
+    dead = [Spool(root, LARGE) for _ in range(3)]
+    for number, spool in enumerate(dead):
+        spool.append(entries(number))
+    for spool in dead:
+        spool.close()
+    (root / "1" / "lock").unlink()
+    (root / "1" / "lock").mkdir()  # what no process can hold, whoever it runs as
+
+    heir = Spool(root, LARGE)
+    heir.open()
+    heir.append(entries(3))
+
+    assert replayed(heir) == ids(0, 2, 3)
+    heir.close()
+
+
+def test_what_the_database_has_and_the_disk_does_not_let_go_is_removed_later(
+    spool: Spool, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.append(entries(1))
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        with pytest.raises(StorageFailed, match="not permitted"):
+            replayed(spool)
+
+    spool.append(entries(2))
+
+    assert replayed(spool) == ids(2)
+    assert (segments(root), spool.bytes) == ([], 0)

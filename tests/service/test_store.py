@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError as PostgresIntegrityError
 from sqlmodel import SQLModel
 
 from prompts.errors import BadInput
-from service.errors import Conflict, StorageFailed
+from service.errors import CannotRun, Conflict, StorageFailed
 from service.identity import Principal, create_key, limit_key, revoke_key
 from service.jobs import Jobs
 from service.limits import KeyLimits
@@ -67,6 +67,17 @@ def test_an_empty_database_is_brought_to_every_table(kind: str, empty_url: str) 
     database.close()
 
     assert {model.__tablename__ for model in defined()} == tables_of(database) - {"alembic_version"}
+
+
+def test_a_database_of_a_newer_version_is_left_as_it_is_and_told(kind: str, database: Database) -> None:
+    with database.write() as session:
+        session.run("UPDATE alembic_version SET version_num = '9000'")
+
+    with pytest.raises(CannotRun, match=r"a newer Turnout \(9000; this one knows 0\d+\)"):
+        database.migrate()
+
+    with database.read() as session:
+        assert session.value("SELECT version_num FROM alembic_version") == "9000"
 
 
 def test_the_revision_starts_at_one_row(kind: str, database: Database) -> None:
@@ -574,6 +585,27 @@ def test_a_route_is_appended_to_and_its_salt_stays(kind: str, database: Database
         assert routes.all_current(session) == [{**route(2), "salt": "salt-1"}]
         assert [record["revision"] for record in routes.history(session, "a")] == [2, 1]
         assert routes.by_evidence(session, "a", "ev_1") == route(1)
+
+
+def test_all_routes_are_read_with_one_question(kind: str, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [{**route(1), "prompt": prompt} for prompt in ("a", "b", "c")]
+    with database.write() as session:
+        for one in made:
+            routes.append(session, one, f"salt-{one['prompt']}")
+    asked: list[str] = []
+
+    with database.read() as session:
+        execute = type(session).execute
+
+        def counted(self: Any, sql: str, *more: Any, **named: Any) -> Any:
+            asked.append(sql)
+            return execute(self, sql, *more, **named)
+
+        monkeypatch.setattr(type(session), "execute", counted)
+        found = routes.all_current(session)
+
+    assert sorted(found, key=lambda one: one["prompt"]) == [{**one, "salt": f"salt-{one['prompt']}"} for one in made]
+    assert len(asked) == 1
 
 
 def test_a_revision_of_a_route_cannot_be_written_twice(kind: str, database: Database) -> None:

@@ -22,6 +22,7 @@ from service.registry import Push, Registry
 from service.settings import Settings, as_line, load_settings
 from service.store import runs
 from service.store.database import Database
+from service.worker import Worker, is_dead
 from tests.service.conftest import case, suite, triage
 
 ROOT = Path(__file__).parents[2]
@@ -183,3 +184,33 @@ def test_a_worker_whose_database_is_away_says_so_in_one_line(tmp_path: Path) -> 
     said = ended.stdout + ended.stderr
     assert (ended.returncode, "Traceback" in said) == (4, False), said
     assert "unable to open database file" in said
+
+
+def test_a_worker_whose_home_takes_no_file_says_so_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("no folder")
+    ended = subprocess.run(
+        [sys.executable, "-m", "service.worker"], env={**os.environ, "TURNOUT_HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    said = ended.stdout + ended.stderr
+    assert (ended.returncode, "Traceback" in said) == (4, False), said
+    assert f"{tmp_path / 'run'}: File exists" in said
+
+
+def test_locks_of_workers_that_ended_long_ago_are_removed_and_no_other(settings: Settings) -> None:
+    living = Worker(settings)
+    run_dir, long_ago = settings.run_dir, time.time() - 2 * 86_400
+    held = run_dir / f"worker-{living.worker_id}.lock"
+    for name in ("worker-old.lock", "worker-new.lock", "engine-old.lock"):
+        (run_dir / name).touch()
+    for path in (held, run_dir / "worker-old.lock", run_dir / "engine-old.lock"):
+        os.utime(path, (long_ago, long_ago))
+
+    other = Worker(settings)
+
+    left = {path.name for path in run_dir.iterdir()}
+    assert left == {held.name, f"worker-{other.worker_id}.lock", "worker-new.lock", "engine-old.lock"}
+    assert not is_dead(run_dir, living.worker_id)
+    for worker in (living, other):
+        worker.database.close()
