@@ -12,6 +12,7 @@ import pydantic
 
 from finetune.data import Example, clean, flags_of
 from prompts.names import check_name, parse_variant
+from prompts.prompt import PromptContent
 from prompts.redaction import REDACTION
 from service.bodies import kept
 from service.errors import NotFound
@@ -89,7 +90,7 @@ def collect(database: Database, request: CollectRequest, actor: Principal) -> di
     """
     said, known = _read(database, request)
     able = [each for each in said if each.makes_example]
-    fresh = _flagged(database, [_record(each) for each in able if each.id not in known])
+    fresh = _flagged(database, request.prompt, [_record(each) for each in able if each.id not in known])
     renewed = {each.id: each.expected for each in able if _is_outdated(known.get(each.id), each)}
     corrected = [each.feedback["completion_id"] for each in able if each.source == "correction"]
     with database.write() as session:
@@ -173,7 +174,7 @@ def _record(said: _Said) -> dict[str, Any]:
     }
 
 
-def _flagged(database: Database, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _flagged(database: Database, prompt: str, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each record with what a reviewer should know: a held-out case like it, a secret taken out, personal data."""
     examples = [Example(record["vars"], record["expected"]) for record in records]
     flags: list[set[str]] = [{REDACTED} if _is_redacted(record) else set() for record in records]
@@ -181,10 +182,18 @@ def _flagged(database: Database, records: Sequence[dict[str, Any]]) -> list[dict
         flags[found.index].add(found.kind)
     if records:
         same_answer = [Example(each.vars, "-") for each in examples]  # no contradictions: each is compared
-        for drop in clean(same_answer, list(heldout_cases(database, {}))).drops:
+        heldout = list(heldout_cases(database, {}))
+        for drop in clean(same_answer, heldout, defaults=_defaults(database, prompt)).drops:
             if drop.reason.startswith(HELD_OUT):
                 flags[drop.index].add(HELD_OUT)
     return [{**record, "flags": sorted(found)} for record, found in zip(records, flags, strict=True)]
+
+
+def _defaults(database: Database, prompt: str) -> dict[str, Any]:
+    """The values of the variables that the prompt's newest version lets people leave out."""
+    with database.read() as session:
+        newest = prompts.newest(session, prompt)
+    return PromptContent.model_validate(newest.content).defaults if newest else {}
 
 
 def _is_redacted(record: Mapping[str, Any]) -> bool:
