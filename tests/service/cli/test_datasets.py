@@ -97,6 +97,18 @@ def test_an_exported_dataset_is_a_file_of_examples_again(project: Project) -> No
     assert project.json("dataset", "show", first["digest"], "--local")["report"] == first["report"]
 
 
+def test_an_export_is_json_whatever_characters_its_examples_have(project: Project) -> None:
+    odd = ["C1 \x92 and \x7f", "half a pair \ud83d", "line\u2028separated", "nul \x00", "£"]
+    project.write(
+        "odd.jsonl", "".join(json.dumps({"vars": {"ticket": text}, "expected": "other"}) + "\n" for text in odd)
+    )
+    found = project.json("dataset", "create", PROMPT, "--file", "odd.jsonl", "--local")
+    out = project.run("dataset", "export", found["digest"], "--local")[1]
+
+    assert [json.loads(line)["vars"]["ticket"] for line in out.split("\n")[:-1]] == odd
+    assert not set(out) & {"\x92", "\x7f", "\ud83d", "\x00"}
+
+
 def test_every_fault_of_a_file_is_told_with_its_line(project: Project) -> None:
     project.write("bad.jsonl", "{\n" + json.dumps({"vars": {}}) + "\n")
     code, _, err = project.run("dataset", "create", PROMPT, "--file", "bad.jsonl", "--local")

@@ -181,3 +181,13 @@ def test_where_the_pipe_is_not_utf8_results_are_shown_with_escapes(
     shown.flush()
     content = json.loads(shown.buffer.getvalue())["messages"][1]["content"]
     assert (code, content) == (0, "caf\u00e9 \U0001f600")
+
+
+def test_a_page_goes_to_a_pipe_that_is_not_utf8(workspace: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace.write_all()
+    assert workspace.run("push", "--local")[0] == 0
+    shown = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    code = run(["show", "support.triage@1", "--markdown", "--local"])
+    shown.flush()
+    assert (code, rb"`support.triage@1` \xb7" in shown.buffer.getvalue()) == (0, True)
