@@ -152,7 +152,7 @@ def _is_approval(value: Any, at_least: float | None) -> bool:
 
 
 def _is_outdated(known: Mapping[str, Any], said: _Said) -> bool:
-    return known["status"] == "waiting" and known["expected"] != said.expected
+    return bool(known["status"] == "waiting" and known["expected"] != said.expected)
 
 
 def _renew(session: Session, record: Mapping[str, Any]) -> bool:
