@@ -145,6 +145,11 @@ class PromptContent(pydantic.BaseModel, frozen=True, extra="forbid"):
         return digest_of(self.model_dump(mode="json"))
 
     @property
+    def defaults(self) -> dict[str, Any]:
+        """The values of the variables that may be left out."""
+        return {name: schema["default"] for name, schema in self.variables.items() if "default" in schema}
+
+    @property
     def templates(self) -> tuple[MessageTemplate, ...]:
         """The messages that are templates, without the slots of placeholders."""
         return tuple(message for message in self.messages if isinstance(message, MessageTemplate))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from service.store import prompts
 from service.store.database import Database
 from service.tuning.examples import heldout_cases, token_counts
 
+_HALF = re.compile("[\ud800-\udfff]")
 INLINE = "inline"  # the file that examples sent as such are told to be of
 
 
@@ -145,9 +147,10 @@ class Assembly:
 
 
 def as_lines(examples: Iterable[Example]) -> Iterator[str]:
-    """Examples as a suite's training file has them."""
+    """Examples as a suite's training file has them; half a character, which UTF-8 has not, as JSON's escape."""
     for each in examples:
-        yield json.dumps({"vars": dict(each.vars), "expected": each.expected}, ensure_ascii=False) + "\n"
+        line = json.dumps({"vars": dict(each.vars), "expected": each.expected}, ensure_ascii=False)
+        yield _HALF.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n"
 
 
 def _of_files(request: DatasetRequest, prompt: CompiledPrompt) -> Iterator[tuple[Source, list[Example]]]:

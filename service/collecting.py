@@ -12,6 +12,7 @@ import pydantic
 
 from finetune.data import Example, clean, flags_of
 from prompts.names import check_name, parse_variant
+from prompts.prompt import PromptContent
 from prompts.redaction import REDACTION
 from service.bodies import kept
 from service.errors import NotFound
@@ -19,6 +20,7 @@ from service.identity import Principal
 from service.ids import now
 from service.store import candidates, prompts, requests
 from service.store.database import Database
+from service.store.session import Session
 from service.times import stored_time
 from service.tuning.examples import heldout_cases
 
@@ -89,16 +91,16 @@ def collect(database: Database, request: CollectRequest, actor: Principal) -> di
     """
     said, known = _read(database, request)
     able = [each for each in said if each.makes_example]
-    fresh = _flagged(database, [_record(each) for each in able if each.id not in known])
-    renewed = {each.id: each.expected for each in able if _is_outdated(known.get(each.id), each)}
+    wanted = [each for each in able if each.id not in known or _is_outdated(known[each.id], each)]
+    found = _flagged(database, request.prompt, [_record(each) for each in wanted])
     corrected = [each.feedback["completion_id"] for each in able if each.source == "correction"]
     with database.write() as session:
+        fresh = [record for record in found if record["id"] not in known]
         candidates.add_many(session, fresh)
-        for each_id, expected in renewed.items():
-            candidates.change(session, each_id, expected=expected)
+        renewed = sum(_renew(session, record) for record in found if record["id"] in known)
         approvals = [candidate_id("approved", completion) for completion in corrected]
         withdrawn = candidates.withdraw(session, approvals, reason=CORRECTED_SINCE, by=actor.id, at=now())
-    counts = {"collected": len(fresh), "known": len(able) - len(fresh), "renewed": len(renewed), "withdrawn": withdrawn}
+    counts = {"collected": len(fresh), "known": len(able) - len(fresh), "renewed": renewed, "withdrawn": withdrawn}
     return {"prompt": request.prompt, **counts, **_left_out(said)}
 
 
@@ -149,8 +151,20 @@ def _is_approval(value: Any, at_least: float | None) -> bool:
     return isinstance(value, int | float) and value >= at_least
 
 
-def _is_outdated(known: Mapping[str, Any] | None, said: _Said) -> bool:
-    return known is not None and known["status"] == "waiting" and known["expected"] != said.expected
+def _is_outdated(known: Mapping[str, Any], said: _Said) -> bool:
+    return bool(known["status"] == "waiting" and known["expected"] != said.expected)
+
+
+def _renew(session: Session, record: Mapping[str, Any]) -> bool:
+    """Take over what was said since, unless somebody decided on the candidate in the meantime."""
+    standing = candidates.locked(session, record["id"])
+    if standing is None or standing["status"] != "waiting":
+        return False
+    candidates.change(session, record["id"], **{name: record[name] for name in _SAID_ANEW})
+    return True
+
+
+_SAID_ANEW = ("expected", "metric", "value", "comment", "flags")
 
 
 def _record(said: _Said) -> dict[str, Any]:
@@ -173,7 +187,7 @@ def _record(said: _Said) -> dict[str, Any]:
     }
 
 
-def _flagged(database: Database, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _flagged(database: Database, prompt: str, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each record with what a reviewer should know: a held-out case like it, a secret taken out, personal data."""
     examples = [Example(record["vars"], record["expected"]) for record in records]
     flags: list[set[str]] = [{REDACTED} if _is_redacted(record) else set() for record in records]
@@ -181,10 +195,18 @@ def _flagged(database: Database, records: Sequence[dict[str, Any]]) -> list[dict
         flags[found.index].add(found.kind)
     if records:
         same_answer = [Example(each.vars, "-") for each in examples]  # no contradictions: each is compared
-        for drop in clean(same_answer, list(heldout_cases(database, {}))).drops:
+        heldout = list(heldout_cases(database, {}))
+        for drop in clean(same_answer, heldout, defaults=_defaults(database, prompt)).drops:
             if drop.reason.startswith(HELD_OUT):
                 flags[drop.index].add(HELD_OUT)
     return [{**record, "flags": sorted(found)} for record, found in zip(records, flags, strict=True)]
+
+
+def _defaults(database: Database, prompt: str) -> dict[str, Any]:
+    """The values of the variables that the prompt's newest version lets people leave out."""
+    with database.read() as session:
+        newest = prompts.newest(session, prompt)
+    return PromptContent.model_validate(newest.content).defaults if newest else {}
 
 
 def _is_redacted(record: Mapping[str, Any]) -> bool:

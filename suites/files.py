@@ -32,6 +32,10 @@ _FUNCTION = re.compile(r"(?P<file>.+\.(?:[cm]?js|py)):(?P<function>[A-Za-z_$][\w
 _PYTHON_TYPES = ("python", "not-python")
 LINES = "tests_jsonl"  # in place of `tests`, where many cases are sent
 _GLOB = re.compile(r"[*?\[]")
+_FORMS: dict[type[Example | Label], str] = {
+    Example: '{"vars": {"name": "value"}, "expected": "answer"}',
+    Label: '{"vars": {"name": "value"}, "output": "answer", "label": "pass"}',
+}
 _ALL_LISTED = "name a file that ends in .jsonl, .json, .yaml, .yml, .csv or .parquet"
 
 
@@ -240,6 +244,12 @@ class _Reader:
             return
         reference = reference_of((document, keys))
         if not reference:
+            return
+        if reference.lower().endswith((".csv", *PARQUET)):  # whose columns are variables and assertions, nothing else
+            fix = f"save it as JSON lines: {_FORMS[kind]} a line"
+            message = f"{reference}: tables hold cases alone, no {'.'.join(keys)}"
+            self.faults.append(document.fault(message, *keys, fix=fix, rule="file"))
+            section[keys[1]] = []
             return
         rows = self.rows_of(document, keys, reference)
         section[keys[1]] = [read for row in rows if (read := self.row_as(kind, row)) is not None]

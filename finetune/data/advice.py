@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from finetune.data.balance import Balance
+from finetune.data.balance import SHOWN_CHARACTERS, Balance
 from finetune.data.examples import Example
 from finetune.data.likeness import folded
+from finetune.data.personal import quotable
 from finetune.data.report import DataReport, Lengths
 
 FEWEST_EXAMPLES = 10  # OpenAI's least, too
@@ -110,12 +111,22 @@ def _about_labels(answers: Balance, kept: Sequence[Example]) -> Iterator[str]:
         yield f"{answers.largest_share:.0%} of the answers are {name!r}: add examples of the others"
     spellings = [group for group in _spellings(kept) if len(group) > 1]
     if spellings:
-        named = "; ".join(" and ".join(map(repr, group)) for group in spellings[:NAMED])
+        named = "; ".join(" and ".join(map(_quoted, group)) for group in spellings[:NAMED])
         yield f"labels that differ in case, accents or white space alone: {_etc(named, len(spellings))}: settle on one of each"
-    rare = [name for name, count in answers.counts if count < RARE_LABEL]
+    rare = _rare(kept)
     if rare:
-        named = ", ".join(map(repr, rare[:NAMED]))
+        named = ", ".join(map(_quoted, rare[:NAMED]))
         yield f"{_number(len(rare), 'label')} with fewer than {RARE_LABEL} examples: {_etc(named, len(rare))}"
+
+
+def _rare(kept: Sequence[Example]) -> list[str]:
+    """The labels of too few examples, the most frequent first; a report lists frequent ones alone."""
+    counts = Counter(example.expected.strip() for example in kept)
+    return sorted((name for name in counts if counts[name] < RARE_LABEL), key=lambda name: (-counts[name], name))
+
+
+def _quoted(label: str) -> str:
+    return repr(quotable(label, SHOWN_CHARACTERS))
 
 
 def _spellings(kept: Sequence[Example]) -> list[list[str]]:

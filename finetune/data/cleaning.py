@@ -73,27 +73,35 @@ NOTHING_SHOWN = Shown()
 
 
 def clean(
-    examples: Sequence[Example], heldout: Sequence[Mapping[str, Any] | HeldOut], shown: Shown = NOTHING_SHOWN
+    examples: Sequence[Example],
+    heldout: Sequence[Mapping[str, Any] | HeldOut],
+    shown: Shown = NOTHING_SHOWN,
+    defaults: Mapping[str, Any] | None = None,
 ) -> CleanReport:
     """Leave out what repeats a held-out case, the prompt or an earlier example, and inputs with contradicting answers.
 
-    `heldout` are the held-out cases, or their variables alone, `shown` the examples in the prompt. An example that
+    `heldout` are the held-out cases, or their variables alone, `shown` the examples in the prompt, `defaults` the values
+    of the variables that it lets people leave out: what spells one out asks the same. An example that
     resembles one of these is dropped whatever it says; among examples that resemble each other the earliest stays, and
     disagreement is reported.
     """
-    return _Cleaning(examples, heldout, shown).report()
+    return _Cleaning(examples, heldout, shown, defaults).report()
 
 
 class _Cleaning:
     """One pass over examples: every held-out input is known before the first, every example kept before the next."""
 
     def __init__(
-        self, examples: Sequence[Example], heldout: Sequence[Mapping[str, Any] | HeldOut], shown: Shown
+        self,
+        examples: Sequence[Example],
+        heldout: Sequence[Mapping[str, Any] | HeldOut],
+        shown: Shown,
+        defaults: Mapping[str, Any] | None,
     ) -> None:
         self._examples, self._heldout = examples, heldout
         self._shown = Repeated(shown, examples)
-        cases = [input_key(case.vars if isinstance(case, HeldOut) else case) for case in heldout]
-        own = [input_key(example.vars) for example in examples]
+        cases = [input_key(case.vars if isinstance(case, HeldOut) else case, defaults) for case in heldout]
+        own = [input_key(example.vars, defaults) for example in examples]
         self._keys = cases + own
         self._passages = Passages(cases, own)
         self._within = Within(cases, own)

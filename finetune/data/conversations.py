@@ -7,16 +7,14 @@ share their beginning. `weight: 0` keeps an answer in the history of those after
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from finetune.data.chat_files import CHAT_FORM, Problem, form_problems, text_of
-from finetune.data.examples import Example, parsed_line, without_mark
+from finetune.data.examples import HALF, Example, parsed_line, without_mark
 from prompts.errors import Fault
 
-_HALF = re.compile("[\ud800-\udfff]")
 ROLES = ("system", "developer", "user", "assistant")
 
 
@@ -83,7 +81,7 @@ def _role_problems(messages: list[dict[str, Any]]) -> Iterator[Problem]:
 
 def _text_problems(messages: list[dict[str, Any]]) -> Iterator[Problem]:
     for index, message in enumerate(messages):
-        if _HALF.search(text_of(message["content"])):
+        if HALF.search(text_of(message["content"])):
             yield f"messages[{index}]: half of a pair (U+D800 to U+DFFF) stands alone, which is no character", "mend it"
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from prompts.errors import BadFile, Fault
 
+HALF = re.compile("[\ud800-\udfff]")
 _FORM = '{"vars": {"name": "value"}, "expected": "answer"}'
 
 
@@ -50,13 +53,36 @@ def without_mark(lines: Iterable[str]) -> Iterator[str]:
 
 
 def parsed_line(line: str, path: str, number: int, form: str = _FORM) -> Any | Fault:
-    """The JSON value of one line, or its fault, which tells the `form` that a line has."""
+    """The JSON value of one line, or its fault, which tells the `form` that a line has.
+
+    No line may mean two things: of two equal keys Python would keep the last, and of NaN what no other reader takes.
+    """
     try:
-        return json.loads(line)
+        return _JSON.decode(line.strip())
     except ValueError as error:
         return Fault(path, number, f"not JSON: {error}", f"one object a line: {form}")
     except RecursionError:
         return Fault(path, number, "JSON nested too deeply", f"one object a line: {form}")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
+    return found
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse_constant(digits)
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _parse_line(line: str, path: str, number: int) -> Example | list[Fault]:
@@ -82,6 +108,13 @@ def _faults_of(value: Any) -> Iterator[tuple[str, str]]:
         yield f"`expected` is a text, not {_type(value['expected'])}", "put the answer in quotes"
     elif not value.get("expected", "-").strip():
         yield "`expected` is empty", "give the answer that the model should learn, or delete the line"
+    yield from half_problems(value)
+
+
+def half_problems(value: Any) -> Iterator[tuple[str, str]]:
+    """What is wrong with JSON that holds half a character, which no tokenizer takes."""
+    if HALF.search(json.dumps(value, ensure_ascii=False)):
+        yield "half of a pair (U+D800 to U+DFFF) stands alone, which is no character", "mend it"
 
 
 def _type(value: Any) -> str:

@@ -24,6 +24,7 @@ SHORT_SIMILARITY = 0.6  # Jaccard of character shingles
 LONG_SIMILARITY = 0.8  # Jaccard of word shingles
 
 _WORD = re.compile(r"\w+")
+_AT_DEFAULT = "\x1f"  # white space that no folded value holds: it is no word, and no letter of what is compared
 
 
 def folded(text: str) -> str:
@@ -35,9 +36,14 @@ def folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", as_read(text)).replace("_", " ").split())
 
 
-def input_key(variables: Mapping[str, Any]) -> tuple[str, ...]:
-    """The folded values of variables, by name: equal for equal inputs. Values that are not text count as JSON."""
-    return tuple(folded(_as_text(variables[name])) for name in sorted(variables))
+def input_key(variables: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """The folded values of variables, by name: equal for equal inputs. Values that are not text count as JSON.
+
+    A variable of `defaults` may be left out, which is the same input as one that gives its default.
+    """
+    usual = {name: folded(_as_text(value)) for name, value in (defaults or {}).items()}
+    given = {**usual, **{name: folded(_as_text(value)) for name, value in variables.items()}}
+    return tuple(_AT_DEFAULT if value == usual.get(name) else value for name, value in sorted(given.items()))
 
 
 def unspaced(key: tuple[str, ...]) -> tuple[str, ...]:
@@ -76,7 +82,7 @@ class Input:
 
 
 def _read(key: tuple[str, ...]) -> Input:
-    text = " ".join(key)
+    text = " ".join(value for value in key if value != _AT_DEFAULT)  # a default says nothing, however long it is
     words = text.split()
     return Input(
         words=len(words),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from finetune.data.chat_files import CHAT_FORM, ChatReader
-from finetune.data.examples import Example, parse_examples, parsed_line, without_mark
+from finetune.data.examples import Example, half_problems, parse_examples, parsed_line, without_mark
 from prompts.errors import BadFile, BadInput, Fault
 from prompts.prompt import CompiledPrompt
 
@@ -96,7 +96,7 @@ def _read_line(line: str, path: str, number: int, reader: ChatReader) -> Example
         return [value]
     if not isinstance(value, dict):
         return [Fault(path, number, "an example is an object", f"write {CHAT_FORM}")]
-    found = reader.read(value)
+    found = list(half_problems(value)) or reader.read(value)
     if isinstance(found, Example):
         return found
     return [Fault(path, number, message, fix) for message, fix in found]

@@ -48,7 +48,7 @@ def make_report(
     Lengths (left out without `tokens`) and answers are those of the examples kept; what is malformed, secret or
     personal is looked for among all that are given.
     """
-    cleaned = cleaned or clean(examples, heldout, shown_in(prompt))
+    cleaned = cleaned or clean(examples, heldout, shown_in(prompt), prompt.content.defaults)
     faults = malformed(examples, prompt)
     broken = {fault.index for fault in faults if fault.kind == "variables"}
     flags = flags_of(examples)

@@ -48,8 +48,7 @@ def shown_in(prompt: CompiledPrompt) -> Shown:
     """The examples of a prompt. Of one whose last user message is always the same they tell no question from another."""
     content = prompt.content
     names = asking_variables(prompt) if content.examples else frozenset()
-    schemas = {name: content.variables[name] for name in sorted(names)}
-    defaults = {name: schema["default"] for name, schema in schemas.items() if "default" in schema}
+    defaults = {name: value for name, value in content.defaults.items() if name in names}
     return Shown(tuple(example.vars for example in content.examples) if names else (), names, defaults)
 
 

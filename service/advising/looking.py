@@ -74,7 +74,7 @@ def _take(work: Work) -> int:
     suite, prompt = work.material.suite, work.material.before.prompt
     heldout = digest_of(sorted(case.id for case in suite.tests))
     record = {"job_id": work.claim.job_id, "prompt": prompt, "base_model": work.model, "heldout_digest": heldout}
-    sets = looks.same_sets(work.claim.database, prompt, suite)
+    sets = looks.same_sets(work.claim.database, prompt, suite, work.material.prompt.content.defaults)
     models = looks.same_weights(work.claim.settings, work.model)
     with work.claim.database.write() as session:
         jobs.require_claim(session, work.claim.job_id, work.claim.token)

@@ -58,7 +58,7 @@ class _Desk:
         self.work, self.notes = work, Notebook(work.claim)
         self.found: Examples = gather(work.claim, work.material)
         kept: tuple[Example, ...] = tuple(self.found.cleaned.kept)
-        self.data: Data = data_of(self.found)
+        self.data: Data = data_of(self.found, self.work.material.prompt.content.defaults)
         if not work.spec.dry_run:  # whose whole answer is what would be told here
             self.notes.tell("data", "\n".join(self.data.lines))
         self.questions = Questions(work, kept)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 
 from finetune.data import input_key, report_lines
 from service.tuning.examples import Examples
@@ -10,12 +12,12 @@ from suites.advice.answers import ceiling
 from suites.advice.report import Data, Variant
 
 
-def data_of(found: Examples) -> Data:
-    """What is known of the examples before anything is asked."""
+def data_of(found: Examples, defaults: Mapping[str, Any]) -> Data:
+    """What is known of the examples before anything is asked; `defaults` are those of the prompt's variables."""
     report = found.report
     of_input: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
     for one in found.given:
-        of_input[input_key(one.vars)].append(one.expected.strip())
+        of_input[input_key(one.vars, defaults)].append(one.expected.strip())
     return Data(
         given=report.given,
         kept=report.kept,

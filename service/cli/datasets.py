@@ -102,13 +102,14 @@ def export(digest: Digest, as_json: Json = False, local: Local = False) -> int:
     """Print a dataset's examples as JSON lines, as `training` and `--file` take them."""
     import json
 
-    from service.cli.output import print_json, print_text
+    from service.cli.output import print_json, print_json_lines
 
     lines = call(local, "GET", f"/api/datasets/{_known(digest)}/examples")
+    rows = [json.loads(line) for line in lines.split("\n") if line]
     if as_json:
-        print_json([json.loads(line) for line in lines.split("\n") if line])
+        print_json(rows)
     else:
-        print_text(lines)
+        print_json_lines(rows)
     return 0
 
 

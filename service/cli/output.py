@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -44,25 +44,38 @@ documents = _Documents()
 
 def print_json(data: Any) -> None:
     """One JSON document on stdout, in JSON's own escapes where that cannot take every character."""
-    takes_all = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    text = json.dumps(data, indent=2, ensure_ascii=not takes_all)
-    sys.stdout.write(_RAW_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
+    sys.stdout.write(_as_json(data, indent=2) + "\n")
     documents.printed += 1
+
+
+def print_json_lines(rows: Iterable[Any]) -> None:
+    """A JSON document a line on stdout, as files of examples have them: what any reader of JSON lines takes."""
+    for row in rows:
+        sys.stdout.write(_as_json(row) + "\n")
+
+
+def _as_json(data: Any, indent: int | None = None) -> str:
+    takes_all = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    text = json.dumps(data, indent=indent, ensure_ascii=not takes_all)
+    return _RAW_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def print_text(text: str) -> None:
     """Text on stdout as it is, without wrapping."""
+    _show_all()
     sys.stdout.write(printable(text))
 
 
 def out() -> Console:
-    """The console of results. rich honours NO_COLOR and plain pipes by itself.
+    """The console of results. rich honours NO_COLOR and plain pipes by itself."""
+    _show_all()
+    return _console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
-    What the encoding of a terminal or a pipe has not stands there as an escape: no verdict is lost for a dash in a table.
-    """
+
+def _show_all() -> None:
+    """What the encoding of a terminal or a pipe has not stands there as an escape: no verdict is lost for a dash in a table."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    return _console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def err() -> Console:

@@ -74,7 +74,7 @@ def take_look(claim: Claim, attempt: int) -> dict[str, Any]:
     work = material(claim, attempt)
     heldout = digest_of(sorted(case.id for case in work.suite.tests))
     look = {"job_id": _of_attempt(claim.job_id, attempt), "prompt": work.after.prompt, "base_model": work.spec.base}
-    sets = looks.same_sets(claim.database, work.after.prompt, work.suite)
+    sets = looks.same_sets(claim.database, work.after.prompt, work.suite, work.prompt.content.defaults)
     bases = looks.same_weights(claim.settings, work.spec.base)
     with claim.database.write() as session:
         jobs.require_claim(session, claim.job_id, claim.token)

@@ -48,7 +48,7 @@ def gather(claim: Claim, work: Material) -> Examples:
     dataset, given = _given(claim, work)
     pinned = {**work.spec.held_out, work.spec.suite: work.spec.suite_version}
     heldout = list(heldout_cases(claim.database, pinned))
-    cleaned = clean(given, heldout, shown_in(work.prompt))
+    cleaned = clean(given, heldout, shown_in(work.prompt), work.prompt.content.defaults)
     tokens = token_counts(claim.settings, work.spec.base)
     return Examples(dataset, given, cleaned, make_report(given, heldout, work.prompt, tokens, cleaned=cleaned))
 

@@ -22,9 +22,9 @@ SAME_SHARE = 0.5  # of the smaller set's inputs
 Inputs = frozenset[tuple[str, ...]]
 
 
-def inputs_of(suite: Suite) -> Inputs:
-    """The different inputs of a suite's cases, folded."""
-    return frozenset(input_key(case.vars) for case in suite.tests)
+def inputs_of(suite: Suite, defaults: Mapping[str, Any]) -> Inputs:
+    """The different inputs of a suite's cases, folded; `defaults` are those of the prompt's variables."""
+    return frozenset(input_key(case.vars, defaults) for case in suite.tests)
 
 
 def is_same_set(one: Inputs, other: Inputs) -> bool:
@@ -40,14 +40,16 @@ def same_weights(settings: Settings, alias: str) -> frozenset[str]:
     return frozenset({alias, *others})
 
 
-def same_sets(database: Database, prompt: str, suite: Suite) -> frozenset[str]:
-    """Digests of the held-out sets of a prompt's earlier looks that are the same set as the suite's."""
+def same_sets(database: Database, prompt: str, suite: Suite, defaults: Mapping[str, Any]) -> frozenset[str]:
+    """Digests of the held-out sets of a prompt's earlier looks that are the same set as the suite's.
+
+    `defaults` are those of the prompt's variables: what spells one out asks the same.
+    """
     with database.read() as session:
         records = dict(_records(session, prompt))
-    present = inputs_of(suite)
-    return frozenset(
-        digest for digest, record in records.items() if is_same_set(present, inputs_of(stored_suite(database, record)))
-    )
+    present = inputs_of(suite, defaults)
+    earlier = ((digest, inputs_of(stored_suite(database, record), defaults)) for digest, record in records.items())
+    return frozenset(digest for digest, inputs in earlier if is_same_set(present, inputs))
 
 
 def _records(session: Session, prompt: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -63,7 +63,6 @@ def _figures(
 ) -> Figures:
     before, after, dev = last.get("before"), last.get("after"), last.get("dev")
     report = planned["report"]
-    contradicting = sum(len(one["indexes"]) for one in report["conflicts"]["shown"])
     known: dict[str, Any] = {
         "parameter_count": read_shape(spec.base_folder).parameter_count,
         "train_count": len(spec.train),
@@ -72,7 +71,7 @@ def _figures(
         "heldout_before": before["pass_rate"] if before else None,
         "heldout_after": after["pass_rate"] if after else None,
         "bar": work.suite.thresholds.pass_rate,
-        "conflicts_share": contradicting / max(1, report["given"]),
+        "conflicts_share": report["contradicting"] / max(1, report["given"]),
         "tried": tuple(recipes),
     }
     scores = last.get("scores") or {}

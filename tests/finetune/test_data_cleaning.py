@@ -360,6 +360,41 @@ def test_a_variable_that_is_left_out_has_its_default():
     assert [drop.reason for drop in clean([row], [], shown).drops] == ["in-prompt"]
 
 
+TONE = "as polite as our colleagues of the front desk are"
+
+
+@pytest.mark.parametrize("spelled", [{"tone": TONE}, {"tone": f"  {TONE.upper()}"}])
+def test_a_default_that_is_spelled_out_makes_no_other_input(spelled):
+    heldout = [{"ticket": "It broke"}, {"ticket": "Late again", **spelled}]
+    given = [
+        Example({"ticket": "It broke", **spelled}, "x"),
+        ticket("Late again"),
+        ticket("Hello", "sales"),
+        Example({"ticket": "Hello", **spelled}, "billing"),
+        Example({"ticket": "It broke", "tone": "short"}, "x"),
+    ]
+    report = clean(given, heldout, defaults={"tone": TONE})
+    assert [(drop.index, drop.reason, drop.matched) for drop in report.drops] == [
+        (0, "held-out", 0),
+        (1, "held-out", 1),
+    ]
+    assert [conflict.indexes for conflict in report.conflicts] == [(2, 3)]
+    assert report.kept == (given[4],)
+
+
+def test_a_default_makes_no_inputs_alike_and_leaves_each_value_its_variable():
+    defaults = {"source": "English", "target": "English", "tone": TONE}
+    given = [
+        Example({"text": "Hi", "source": "French"}, "a"),
+        Example({"text": "Hi", "target": "French"}, "b"),
+        Example({"text": "Go", "tone": TONE}, "c"),
+        Example({"text": "No", "tone": TONE}, "d"),
+    ]
+    assert input_key(given[0].vars, defaults) != input_key(given[1].vars, defaults)
+    report = clean(given, [], defaults=defaults)
+    assert (report.conflicts, given[2] in report.kept, given[3] in report.kept) == ((), True, True)
+
+
 def test_a_question_that_many_inputs_share_tells_none_of_them():
     """What tells them apart stands in the system message, of which an example in the prompt holds nothing."""
     rows = [Example({"ticket": "Sort it", "language": f"{name} {name[::-1]}"}, "billing")

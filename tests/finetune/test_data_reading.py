@@ -52,6 +52,30 @@ def test_all_faults_of_a_file_are_reported_together_with_line_and_fix():
     assert all(fault.fix for fault in faults)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"vars": {"ticket": "a"}, "expected": "x", "expected": "y"}', "duplicate key 'expected'"),
+        ('{"vars": {"ticket": "a", "ticket": "b"}, "expected": "x"}', "duplicate key 'ticket'"),
+        ('{"vars": {"ticket": NaN}, "expected": "x"}', "NaN is no number of JSON"),
+        ('{"vars": {"ticket": 1e400}, "expected": "x"}', "1e400 is no number of JSON"),
+        (r'{"vars": {"ticket": "a"}, "expected": "half \ud83d"}', "half of a pair"),
+        (r'{"vars": {"half \ud83d": "a"}, "expected": "x"}', "half of a pair"),
+    ],
+)
+def test_a_line_that_could_mean_two_things_is_a_fault(line, message):
+    with pytest.raises(BadFile) as caught:
+        parse_examples(['{"vars": {"ticket": "a"}, "expected": "x"}', f"{line}\n"], "train.jsonl")
+    [fault] = caught.value.faults
+    assert (fault.line, message in fault.message) == (2, True)
+
+
+def test_a_chat_line_with_half_a_character_is_a_fault():
+    line = r'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\ud83d"}]}'
+    with pytest.raises(BadFile, match="half of a pair"):
+        read_examples([line], "chat.jsonl", prompt_of({"role": "user", "content": "{{ ticket }}"}))
+
+
 def test_a_file_without_examples_is_a_fault():
     with pytest.raises(BadFile, match="no examples"):
         parse_examples(["\n"], "train.jsonl")

@@ -189,6 +189,30 @@ def test_one_label_of_nearly_all_is_a_warning():
     assert any("86% of the answers are 'ham'" in warning for warning in report_of(given).warnings)
 
 
+def test_rare_labels_are_counted_behind_the_hundred_that_a_report_lists():
+    labels = [f"intent {at:03d}" for at in range(130)]
+    given = [
+        ticket(f"{label} {at}{label[::-1]}", label)
+        for label in labels
+        for at in range(2 if label > "intent 119" else 3)
+    ]
+    report = report_of(given)
+    assert (len(report.answers.counts), report.kept) == (100, 380)
+    [warning] = [one for one in report.warnings if "fewer than 3" in one]
+    assert warning == (
+        "10 labels with fewer than 3 examples: 'intent 120', 'intent 121', 'intent 122', 'intent 123', 'intent 124' and 5 more"
+    )
+
+
+def test_a_warning_on_spellings_repeats_nothing_personal_and_no_whole_page():
+    labels = ["mail ann@acme.io", "Mail ann@acme.io", "x" * 500, "X" * 500]
+    report = report_of([ticket(f"{topic} {topic[::-1]}", labels[at % 4]) for at, topic in enumerate(TOPICS[:16])])
+    [warning] = [one for one in report.warnings if "differ in case" in one]
+    assert "'mail [e-mail address]' and 'Mail [e-mail address]'" in warning
+    assert "ann@acme.io" not in warning
+    assert len(warning) < 500
+
+
 def test_a_report_repeats_no_secret_and_nothing_personal():
     hidden = ["ann@acme.io", "618-226-1460", "4111 1111 1111 1111"]
     given = [ticket(f"{value} wrote", f"reply to {value}") for value in hidden]

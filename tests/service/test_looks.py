@@ -12,7 +12,8 @@ from service.settings import Settings
 from service.store import jobs
 from service.tuning import comparing
 from service.tuning.claim import Claim
-from service.tuning.looks import is_same_set
+from service.tuning.looks import inputs_of, is_same_set
+from suites.case import Suite
 from tests.service.conftest import MODELS, Service, case, make_settings, suite
 
 TICKETS = [f"ticket about {word}" for word in ("parcels", "refunds", "invoices", "logins", "prices", "returns")]
@@ -75,3 +76,11 @@ def test_the_share_is_that_of_the_smaller_set() -> None:
     assert is_same_set(many, one)
     assert not is_same_set(one, many - {("b",)})
     assert not is_same_set(frozenset(), frozenset())
+
+
+def test_a_set_that_spells_out_a_default_asks_the_same() -> None:
+    defaults = {"tone": "plain", "language": "English"}
+    brief = [case(ticket, "billing") for ticket in TICKETS]
+    spelled = [{**one, "vars": {**one["vars"], "tone": "plain"}} for one in brief]
+    sets = [inputs_of(Suite.from_data(suite(*cases)), defaults) for cases in (brief, spelled)]
+    assert sets[0] == sets[1]

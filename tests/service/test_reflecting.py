@@ -24,7 +24,7 @@ MEASURED = Measured(
     tokens_per_s=400.0, peak_bytes=10**9, free_bytes=10**10, pack_tokens=4096,
 )  # fmt: skip
 PLANNED = {
-    "report": {"given": 40, "conflicts": {"total": 0, "shown": []}},
+    "report": {"given": 40, "contradicting": 0, "conflicts": {"total": 0, "shown": []}},
     "train_at": [10, 11, 12, 13, 14, 15, 16, 17],  # the dataset's numbers of the eight rows
     "measured": MEASURED.model_dump(mode="json"),
 }
@@ -62,11 +62,13 @@ LEARNING = {
 
 
 def reflect(
-    monkeypatch: pytest.MonkeyPatch, claim: Claim, model: Path, tried: list[dict[str, Any]], work: Work
+    monkeypatch: pytest.MonkeyPatch, claim: Claim, model: Path, tried: list[dict[str, Any]], work: Work, **report: Any
 ) -> tuple[dict[str, Any], JobSpec | None]:
     monkeypatch.setattr(reflecting, "material", lambda *_: work)
     spec = JobSpec(job_id="job_1", base_folder=model, output_dir=claim.folder, train=(ROW,) * 8, dev=(ROW,) * 4)
-    return reflecting.reflect(claim, len(tried), tried, [spec] * len(tried), PLANNED)
+    return reflecting.reflect(
+        claim, len(tried), tried, [spec] * len(tried), {**PLANNED, "report": {**PLANNED["report"], **report}}
+    )
 
 
 def attempt(verdict: str = "no_gain", seconds: float = 30.0, **scores: Any) -> dict[str, Any]:
@@ -123,3 +125,11 @@ def test_nothing_is_tried_again_on_data_that_looks_mislabelled(monkeypatch, clai
     found, spec = reflect(monkeypatch, claim, model, [attempt(mislabelled=rows)], Work(attempts=3, minutes=60))
     assert (found["kind"], found["again"], spec) == ("noisy data", False, None)
     assert found["next"] == "correct or remove examples 10, 11, 12, then start again"
+
+
+def test_contradictions_beyond_those_that_a_report_shows_count(monkeypatch, claim, model):
+    shown = [{"indexes": list(range(20))}]  # of thirty examples that all ask the same
+    told = {"given": 300, "contradicting": 30, "conflicts": {"total": 1, "shown": shown}}
+    found, spec = reflect(monkeypatch, claim, model, [attempt()], Work(attempts=2, minutes=5), **told)
+    assert (found["kind"], spec) == ("noisy data", None)
+    assert found["because"] == "10% of the examples contradict another"

@@ -158,6 +158,34 @@ def test_a_new_correction_changes_what_waits_and_nothing_that_was_decided(kind: 
     assert production.reviews.listing(PROMPT, "accepted") == [decided]
 
 
+def test_a_new_correction_has_its_own_flags_and_comment(kind: str, production: Production) -> None:
+    production.said(production.completed(1), correction="use [secret: key]", comment="too vague")
+    production.collect()
+    assert production.waiting()[0]["flags"] == ["redacted"]
+    production.said("chatcmpl-1", correction="write to ann@acme.io", comment="an address")
+
+    assert production.collect()["renewed"] == 1
+    [found] = production.waiting()
+    assert (found["flags"], found["comment"]) == (["e-mail address"], "an address")
+
+
+def test_what_is_decided_while_it_is_collected_anew_stays_as_it_was_decided(
+    kind: str, production: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    production.said(production.completed(1), correction="refund")
+    production.collect()
+    production.said("chatcmpl-1", correction="fraud")
+    decided: list[dict[str, Any]] = []
+
+    def slowly(*_: Any) -> list[Any]:
+        decided.append(production.reviews.accept(candidate_id("correction", "chatcmpl-1"), AUTHOR))
+        return []
+
+    monkeypatch.setattr(collecting, "heldout_cases", slowly)
+    assert production.collect()["renewed"] == 0
+    assert production.reviews.listing(PROMPT, "accepted") == decided
+
+
 def test_since_looks_at_when_it_was_said(kind: str, production: Production) -> None:
     production.said(production.completed(1), at=ago(8 * 86_400), correction="refund")
     production.said(production.completed(2), at=ago(6 * 86_400), correction="refund")

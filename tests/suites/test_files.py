@@ -142,6 +142,15 @@ tests:
     assert [path.name for path in found.sources] == ["triage.suite.yml", "schema.json", "ticket.txt"]
 
 
+@pytest.mark.parametrize("name", ["train.csv", "train.Parquet"])
+@pytest.mark.parametrize(("section", "key"), [("training", "examples"), ("judge", "calibration")])
+def test_a_table_is_no_file_of_training_examples_or_labels(project, section, key, name):
+    body = f"tests: [file://a.jsonl]\n{section}: {{{key}: file://{name}}}\n"
+    files = {name: "t,expected\nfour,billing\nfive,other\n", "a__jsonl": case("a")}
+    [fault] = [one for one in faults_of(project, body, **files) if "model" not in one]  # a judge needs one
+    assert f"file://{name}: tables hold cases alone, no {section}.{key} (save it as JSON lines: " in fault
+
+
 def test_a_bad_training_example_is_a_fault_of_its_line(project):
     body = "tests: [file://a.jsonl]\ntraining: {examples: file://train.jsonl}\n"
     train = '{"vars": {}, "expected": "x"}\n{"vars": {}, "expectd": "x"}\n'

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import typer
 
+from finetune.data import Example
+from service.assembling import as_lines
 from service.cli import reviewing
 from service.ids import now
 from service.outcome import Outcome
@@ -95,6 +97,23 @@ def test_an_exported_dataset_is_a_file_of_examples_again(project: Project) -> No
 
     assert (again["digest"], again["created"]) == (first["digest"], False)
     assert project.json("dataset", "show", first["digest"], "--local")["report"] == first["report"]
+
+
+def test_an_export_is_json_whatever_characters_its_examples_have(project: Project) -> None:
+    odd = ["C1 \x92 and \x7f", "line\u2028separated", "nul \x00", "£"]
+    project.write(
+        "odd.jsonl", "".join(json.dumps({"vars": {"ticket": text}, "expected": "other"}) + "\n" for text in odd)
+    )
+    found = project.json("dataset", "create", PROMPT, "--file", "odd.jsonl", "--local")
+    out = project.run("dataset", "export", found["digest"], "--local")[1]
+
+    assert [json.loads(line)["vars"]["ticket"] for line in out.split("\n")[:-1]] == odd
+    assert not set(out) & {"\x92", "\x7f", "\x00"}
+
+
+def test_half_a_character_of_a_dataset_from_before_they_were_refused_is_exported() -> None:
+    [line] = as_lines([Example({"ticket": "half \ud83d"}, "other")])
+    assert json.loads(line.encode()) == {"vars": {"ticket": "half \ud83d"}, "expected": "other"}
 
 
 def test_every_fault_of_a_file_is_told_with_its_line(project: Project) -> None:

@@ -200,3 +200,13 @@ def test_what_is_no_id_is_refused_by_name_and_never_asked_of_another_path(
     assert code == 2
     assert repr(name) in err
     assert "no such path" not in err
+
+
+def test_a_page_goes_to_a_pipe_that_is_not_utf8(workspace: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace.write_all()
+    assert workspace.run("push", "--local")[0] == 0
+    shown = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    code = run(["show", "support.triage@1", "--markdown", "--local"])
+    shown.flush()
+    assert (code, rb"`support.triage@1` \xb7" in shown.buffer.getvalue()) == (0, True)
