@@ -19,7 +19,8 @@ from prompts.formats.prompt_yml import SUFFIXES
 from prompts.yaml_source import load_yaml
 from service.cli.baselines import commit_of, merge_base
 from service.cli.forges import change_of
-from service.cli.project import SUITE_SUFFIXES, Project, git
+from service.cli.project import SUITE_SUFFIXES, Project
+from service.cli.revisions import git
 from service.settings import FILE_NAME
 
 if TYPE_CHECKING:

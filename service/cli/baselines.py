@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from prompts.errors import BadInput, TurnoutError
 from prompts.formats.prompt_yml import SUFFIXES, load_prompt
-from service.cli.project import SUITE_SUFFIXES, Project, brings_suite, git, git_bytes
+from service.cli.project import SUITE_SUFFIXES, Project, brings_suite
+from service.cli.revisions import git, git_bytes
 
 if TYPE_CHECKING:
     from service.cli.testing import Plan

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +14,7 @@ from prompts.formats.prompt_yml import SUFFIXES, PromptSource, load_prompt
 from prompts.names import name_from_path
 from prompts.secrets import secret_faults
 from service.cli.examining import Checked, Tree, examine, faults_of_suite
+from service.cli.revisions import git
 from service.settings import FILE_NAME, Settings, too_large
 from suites.files import ResolvedSuite, brought_suite
 
@@ -213,32 +212,6 @@ def below_repository(path: Path) -> str:
     """A file as forges know it: relative to the repository's root, with slashes; "" where it lies outside."""
     absolute, root = path.resolve(), repository_of(path).resolve()
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else ""
-
-
-def git(root: Path, *arguments: str, check: bool = True) -> str | None:
-    """Output of a git command in `root`; None (or BadInput with `check`) where it fails or git is not there.
-
-    What is not UTF-8 in it is as in the names of files: `os.fsencode` gives its bytes back.
-    """
-    found = git_bytes(root, *arguments, check=check)
-    return None if found is None else io.TextIOWrapper(io.BytesIO(found), "utf-8", "surrogateescape").read()
-
-
-def git_bytes(root: Path, *arguments: str, check: bool = False) -> bytes | None:
-    """The same as bytes: what it writes may be an archive."""
-    try:
-        done = subprocess.run(  # noqa: S603 - fixed program, arguments are not read by a shell
-            ["git", *arguments],  # noqa: S607 - the user's own git
-            cwd=root, capture_output=True, check=False,
-        )  # fmt: skip
-    except FileNotFoundError:
-        done = None
-    if done is not None and done.returncode == 0:
-        return done.stdout
-    if check:
-        cause = done.stderr.decode(errors="replace").strip() if done else "git is not installed"
-        raise BadInput(f"git {' '.join(arguments)}: {cause}")
-    return None
 
 
 def git_origin(root: Path) -> dict[str, Any]:

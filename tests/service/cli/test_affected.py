@@ -288,3 +288,24 @@ def test_the_base_is_that_of_the_ci_job(repository: Project, monkeypatch: pytest
     answer = repository.json("gate", "--local", "--affected")
     assert answer["affected"]["suites"] == {"c": ["prompts/c.prompt.yml"]}
     assert answer["affected"]["commit"] == base.stdout.strip()
+
+
+def test_a_hook_of_git_that_names_its_repository_hides_no_baseline_of_a_project_in_a_folder(
+    repository: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = repository.folder
+    repository.write("bot/turnout.yaml", CONFIG)
+    for name in ("prompts", "suites"):
+        (root / name).rename(root / "bot" / name)
+    commit(repository)
+    git(repository, "worktree", "add", "-q", "-b", "wt", "linked")  # of which git tells its hooks where its files are
+    bot = root / "linked/bot"
+    (bot / "prompts/a.prompt.yml").write_text(prompt("model-a", "Now: {% include 'tone' %}"))
+    monkeypatch.chdir(bot)
+    monkeypatch.setenv("GIT_DIR", str(root / ".git/worktrees/linked"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(root / ".git/worktrees/linked/index"))
+    suites, answer = gated(repository)
+
+    assert suites == ["a"]
+    assert answer["affected"]["changed"] == ["prompts/a.prompt.yml"]
+    assert answer["suites"][0]["origins"]["baseline"].startswith("git:")

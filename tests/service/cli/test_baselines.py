@@ -203,7 +203,7 @@ def test_what_git_keeps_is_read_as_utf8_whatever_the_locale_is(repository: Proje
     repository.write("prompts/support/triage.prompt.yml", PROMPT.replace("Route", "Rout\u00e9"))
     commit(repository)
     told = "git(Path(sys.argv[1]), 'show', 'HEAD:./prompts/support/triage.prompt.yml')"
-    code = f"import sys; from pathlib import Path; from service.cli.project import git; print(ascii({told}))"
+    code = f"import sys; from pathlib import Path; from service.cli.revisions import git; print(ascii({told}))"
     ask = [sys.executable, "-c", code, str(repository.folder)]
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(ask, env=environment, cwd=ROOT, check=True, capture_output=True, text=True)
