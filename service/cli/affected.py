@@ -20,7 +20,7 @@ from prompts.yaml_source import load_yaml
 from service.cli.baselines import commit_of, merge_base
 from service.cli.forges import change_of
 from service.cli.project import SUITE_SUFFIXES, Project
-from service.cli.revisions import git
+from service.cli.revisions import changed_since, git
 from service.settings import FILE_NAME
 
 if TYPE_CHECKING:
@@ -131,12 +131,7 @@ class _Tree:
     @cached_property
     def changed(self) -> tuple[str, ...]:
         """Paths below the project that are not as the commit has them, new files among them; sorted."""
-        listed = git(
-            self.project.root, "diff", "--name-only", "--no-renames", "-z", "--relative", self.commit, "--", "."
-        )
-        new = git(self.project.root, "ls-files", "-z", "--others", "--exclude-standard")
-        hidden = git(self.project.root, "ls-files", "-z", "--others", "--", "prompts", "suites")
-        return tuple(sorted({path for text in (listed, new, hidden) for path in (text or "").split("\0") if path}))
+        return tuple(sorted(changed_since(self.project.root, self.commit)))
 
     @cached_property
     def _files(self) -> Mapping[Path, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from prompts.errors import BadInput, TurnoutError
 from prompts.formats.prompt_yml import SUFFIXES, load_prompt
 from service.cli.project import SUITE_SUFFIXES, Project, brings_suite
-from service.cli.revisions import git, git_bytes
+from service.cli.revisions import digest_at, git, git_bytes
 
 if TYPE_CHECKING:
     from service.cli.testing import Plan
@@ -183,7 +183,7 @@ def _below(project: Project, path: Path) -> Path:
 
 
 def _is_there(project: Project, commit: str, below: str) -> bool:
-    return git(project.root, "cat-file", "-e", f"{commit}:./{below}", check=False) is not None
+    return digest_at(project.root, commit, below) is not None
 
 
 def _unpack(project: Project, commit: str, folders: Sequence[str], root: Path) -> None:
@@ -205,8 +205,9 @@ def _is_as_at(project: Project, files: Sequence[Path], commit: str) -> bool:
     for file in files:
         if not file.resolve().is_relative_to(root):
             return False
-        path = str(file.resolve().relative_to(root))
-        before = git(project.root, "rev-parse", "--verify", "--quiet", f"{commit}:./{path}", check=False)
-        if before is None or before != git(project.root, "hash-object", "--", path):
+        real = file.resolve()
+        before = digest_at(project.root, commit, real.relative_to(root).as_posix())
+        now = git(real.parent, "hash-object", "--", real.name)
+        if before is None or now is None or before != now.strip():
             return False
     return True

@@ -14,7 +14,7 @@ from prompts.formats.prompt_yml import SUFFIXES, PromptSource, load_prompt
 from prompts.names import name_from_path
 from prompts.secrets import secret_faults
 from service.cli.examining import Checked, Tree, examine, faults_of_suite
-from service.cli.revisions import git
+from service.cli.revisions import changed_since, git, text_at
 from service.settings import FILE_NAME, Settings, too_large
 from suites.files import ResolvedSuite, brought_suite
 
@@ -155,8 +155,7 @@ class Project:
 
     def _text_at(self, ref: str, name: str) -> str | None:
         for suffix in SUFFIXES:
-            path = f"./prompts/{name.replace('.', '/')}{suffix}"
-            done = git(self.root, "show", f"{ref}:{path}", check=False)
+            done = text_at(self.root, ref, f"prompts/{name.replace('.', '/')}{suffix}")
             if done is not None:
                 return done
         return None
@@ -240,10 +239,10 @@ def _legible(text: str) -> str:
 
 def _dirty_prompts(root: Path) -> list[str]:
     """Names of the prompts below `prompts/` that are changed, new or ignored: the commit does not have them so."""
-    changed = git(root, "diff", "--name-only", "-z", "--relative", "HEAD", "--", "prompts", check=False) or ""
-    others = git(root, "ls-files", "-z", "--others", "--", "prompts", check=False) or ""
     names = set()
-    for path in (PurePosixPath(text) for text in (changed + others).split("\0") if text.endswith(SUFFIXES)):
+    for path in (PurePosixPath(text) for text in changed_since(root, "HEAD") if text.endswith(SUFFIXES)):
+        if not path.is_relative_to("prompts"):
+            continue
         suffix = next(end for end in SUFFIXES if path.name.endswith(end))
         with contextlib.suppress(BadInput):  # `check` has told that it is no name
             names.add(name_from_path(path.relative_to("prompts"), suffix, "prompt"))
