@@ -59,7 +59,8 @@ def _environment(root: Path) -> Mapping[str, str]:
 def digest_at(root: Path, commit: str, below: str) -> str | None:
     """Git's digest of what stood at a path below `root` at a commit; None where nothing did.
 
-    Links are followed as they led then. Raises BadInput for a submodule whose clone lacks the commit that it was at.
+    Links are followed as they led then. Raises BadInput for a submodule whose clone lacks the commit that it was at, and
+    where git cannot say it: a partial clone that cannot fetch is none in which the file was not there.
     """
     found = _object_at(root, commit, PurePosixPath(below))
     return found[1] if found else None
@@ -68,13 +69,13 @@ def digest_at(root: Path, commit: str, below: str) -> str | None:
 def text_at(root: Path, commit: str, below: str) -> str | None:
     """What the file at a path below `root` held at a commit; None where there was none. Raises as `digest_at` does."""
     found = _object_at(root, commit, PurePosixPath(below))
-    return git(found[0], "cat-file", "blob", found[1], check=False) if found else None
+    return git(found[0], "cat-file", "blob", found[1]) if found else None
 
 
 def _object_at(root: Path, commit: str, below: PurePosixPath) -> tuple[Path, str] | None:
     """A folder of the repository that has the object, and the digest of it."""
     asked = f"{commit}:./{below}\n"
-    said = (git(root, "cat-file", "--batch-check", "--follow-symlinks", check=False, stdin=asked) or "").split()
+    said = (git(root, "cat-file", "--batch-check", "--follow-symlinks", stdin=asked) or "").split()
     if len(said) == 3 and said[1] in ("blob", "tree") and said[2].isdecimal():  # else `missing`, `dangling`, …
         return root, said[0]
     for parent in reversed(below.parents):

@@ -381,3 +381,18 @@ def test_a_submodule_without_the_commit_of_then_is_told_by_name(with_submodule: 
     answer = with_submodule.json("gate", "--local", "--affected", "--against", "main", exit_code=2)
     assert "the submodule prompts was at" in answer["error"]["message"]
     assert "git submodule update --init" in answer["error"]["message"]
+
+
+def test_a_partial_clone_that_cannot_fetch_the_baseline_is_no_gate_without_one(
+    repository: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(repository, "config", "uploadpack.allowFilter", "true")
+    git(repository, "checkout", "-q", "-b", "change")
+    repository.write("prompts/a.prompt.yml", prompt("model-a", "Now: {% include 'tone' %}"))
+    commit(repository)
+    clone = repository.folder.parent / "clone"
+    git(repository, "clone", "-q", "--filter=blob:none", f"file://{repository.folder}", str(clone))
+    repository.folder.rename(repository.folder.parent / "away")
+    monkeypatch.chdir(clone)
+    answer = repository.json("gate", "--local", "--affected", "--against", "origin/main", exit_code=2)
+    assert "promisor remote" in answer["error"]["message"]
