@@ -14,12 +14,14 @@ from prompts.formats.prompt_yml import SUFFIXES, PromptSource, load_prompt
 from prompts.names import name_from_path
 from prompts.secrets import secret_faults
 from service.cli.examining import Checked, Tree, examine, faults_of_suite
+from service.cli.forges import branch_of
 from service.cli.revisions import changed_since, git, text_at
 from service.settings import FILE_NAME, Settings, too_large
 from suites.files import ResolvedSuite, brought_suite
 
 SUITE_SUFFIXES = (".suite.yml", ".suite.yaml")
 MAX_PROMPT_FILE_BYTES = 16 * 1024 * 1024
+DETACHED = "HEAD"  # what git says in place of a branch
 
 
 @dataclass(frozen=True)
@@ -220,16 +222,17 @@ def git_origin(root: Path) -> dict[str, Any]:
     has them.
     """
     commit = git(root, "log", "-1", "--format=%H%x00%an <%ae>%x00%s", check=False)
-    branch = git(root, "rev-parse", "--abbrev-ref", "HEAD", check=False)
-    if commit is None or branch is None:
+    branch = (git(root, "rev-parse", "--abbrev-ref", "HEAD", check=False) or "").strip()
+    if commit is None or not branch:
         return {}
     sha, author, subject = _legible(commit).rstrip("\n").split("\0")
+    job = branch_of(sha)
+    branch = job.name if job and job.name and branch == DETACHED else branch
     default = git(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD", check=False)
-    is_default = (
-        branch.strip() == default.strip().removeprefix("origin/") if default else branch.strip() in ("main", "master")
-    )
+    known = job.default if job else default.strip().removeprefix("origin/") if default else ""
+    is_default = branch == known if known else branch in ("main", "master")
     said = {"git_author": author[:255], "git_subject": subject[:2000], "git_dirty": _dirty_prompts(root)}
-    return {"git_sha": sha, "git_branch": _legible(branch).strip(), "moves_labels": is_default, **said}
+    return {"git_sha": sha, "git_branch": _legible(branch), "moves_labels": is_default, **said}
 
 
 def _legible(text: str) -> str:
