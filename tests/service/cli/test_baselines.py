@@ -92,6 +92,19 @@ def test_what_changed_in_a_suite_and_the_files_beside_it_is_told(repository: Pro
     assert f"suite support.triage {tail}threshold pass_rate 0.6 → 0.1, looser" in notes
 
 
+def test_cases_that_are_gone_with_a_file_that_a_pattern_found_are_told(repository: Project) -> None:
+    gate = ("gate", "suites/other.suite.yml", "--against", "main", "--local")
+    repository.write("suites/other.suite.yml", OTHER.replace("cases.jsonl", "*.jsonl"))
+    repository.write("more/hard.jsonl", CASES.replace("charged", "a refund"))
+    repository.write("more/notes.txt", "for people\n")
+    commit(repository)
+    (repository.folder / "more/notes.txt").unlink()
+    assert not [note for note in repository.json(*gate)["notes"] if note.startswith("suite other")]
+    (repository.folder / "more/hard.jsonl").unlink()
+    [told] = [note for note in repository.json(*gate)["notes"] if note.startswith("suite other")]
+    assert told.endswith("both sides are tested by it as it is now; 1 case removed")
+
+
 def test_a_suite_that_is_new_or_was_broken_is_told_as_that(repository: Project) -> None:
     repository.write("suites/support/triage.suite.yml", "prompt: [")
     commit(repository)
