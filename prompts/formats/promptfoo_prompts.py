@@ -137,7 +137,7 @@ def _csv(text: str, name: str, notes: Notes) -> list[RawPrompt]:
     except csv.Error as error:
         notes.refuse(0, f"not valid CSV: {error}", "mend the CSV")
     kept = [row for row in rows if (row.get("prompt") or "").strip()]
-    for column in {key for row in rows for key in row if key not in ("prompt", "label", None)}:
+    for column in dict.fromkeys(key for row in rows for key in row if key not in ("prompt", "label", None)):
         notes.leave(f"column {column}", column, "only the columns prompt and label are read")
     several = [RawPrompt(str(row["prompt"]).strip(), name, row.get("label") or None) for row in kept]
     plain = _numbered([raw.text for raw in several], name)
@@ -219,7 +219,7 @@ class ConfiguredPrompts:
 
 def _common(config: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
     """What a configuration says for all of its prompts: the model, where it names one."""
-    for key in config.keys() - {"prompts", "providers", "targets", "description"}:
+    for key in (key for key in config if key not in ("prompts", "providers", "targets", "description")):
         why = (
             "not imported by this version"
             if key in ("tests", "scenarios", "defaultTest")
