@@ -1,6 +1,7 @@
 """Authors' YAML with the line of every value kept, so that every fault can say where it is.
 
-Scalars follow YAML 1.2's core schema: `no`, `on` and `3:00` are text, as an author of a label means them.
+Scalars follow YAML 1.2's core schema: `no`, `on` and `3:00` are text, as an author of a label means them. Lines end as
+they do in YAML 1.2, in JSON and in editors: a U+2028 that came with a pasted text is text.
 Duplicate keys, merge keys, tags and aliases that unfold to more than `MAX_ALIASED_NODES` are refused.
 """
 
@@ -30,6 +31,9 @@ _SAFE_DEPTH = 500  # to compose; what is read is held to MAX_DEPTH in any case
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")  # what the parser refuses
+_OLD_BREAKS = "\x85\u2028\u2029"  # ends of lines to YAML 1.1, which the parser reads
+_PRIVATE = range(0xE000, 0xF900)
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None, "true": True, "True": True, "TRUE": True,
           "false": False, "False": False, "FALSE": False}  # fmt: skip
 
@@ -78,6 +82,7 @@ def load_yaml(text: str, path: str, faults: list[Fault] | None = None) -> Docume
             [Fault(path, 0, f"the file has {len(text):,} characters; {MAX_TEXT_BYTES:,} are read", "split it")]
         )
     _refuse_characters(text, path)
+    text, breaks = without_old_breaks(text)
     try:
         _refuse_extent(text, path)
         root = yaml.compose(text, Loader=_Loader)
@@ -91,7 +96,7 @@ def load_yaml(text: str, path: str, faults: list[Fault] | None = None) -> Docume
         raise BadFile(
             [Fault(path, 0, f"not valid YAML: {error}", "save it as plain UTF-8 text", rule="yaml")]
         ) from error
-    reader = _Reader(path)
+    reader = _Reader(path, breaks)
     data = None if root is None else reader.read(root, (), 0)
     if faults is not None:
         faults += reader.faults
@@ -100,12 +105,32 @@ def load_yaml(text: str, path: str, faults: list[Fault] | None = None) -> Docume
     return Document(path, data, reader.lines)
 
 
+def without_old_breaks(text: str) -> tuple[str, dict[int, str]]:
+    """`text` with characters that it holds nowhere, not even as an escape, for `_OLD_BREAKS`, and what stands for what."""
+    there = [each for each in _OLD_BREAKS if each in text]
+    if not there:
+        return text, {}
+    held, lowered = set(text), text.lower()
+    free = (code for code in _PRIVATE if chr(code) not in held and f"{code:x}" not in lowered)
+    stand_ins = dict(zip(free, there, strict=False))  # all of them are held by a text that wants to be broken
+    return text.translate({ord(each): code for code, each in stand_ins.items()}), stand_ins
+
+
 def _refuse_characters(text: str, path: str) -> None:
-    half = _SURROGATE.search(text)
-    for place, what in ((text.find("\0"), "a NUL byte"), (half.start() if half else -1, "half a character")):
+    control, half = _CONTROL.search(text), _SURROGATE.search(text)
+    as_text, escaped = "save it as plain UTF-8 text", "remove it, or write it as an escape in double quotes"
+    for place, what, fix in (
+        (text.find("\0"), "a NUL byte", as_text),
+        (half.start() if half else -1, "half a character", as_text),
+        (
+            control.start() if control else -1,
+            f"the control character U+{ord(control[0]):04X}" if control else "",
+            escaped,
+        ),
+    ):
         if place >= 0:
             line = text.count("\n", 0, place) + 1
-            raise BadFile([Fault(path, line, f"the file holds {what}", "save it as plain UTF-8 text")])
+            raise BadFile([Fault(path, line, f"the file holds {what}", fix)])
 
 
 def _refuse_extent(text: str, path: str) -> None:
@@ -140,8 +165,9 @@ def _too_many(path: str, line: int) -> Fault:
 class _Reader:
     """Turns composed nodes into plain data, noting lines and faults on the way."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, breaks: Mapping[int, str]) -> None:
         self.path = path
+        self._breaks = breaks
         self.lines: dict[tuple[Key, ...], int] = {}
         self.faults: list[Fault] = []
         self._seen: set[int] = set()
@@ -173,7 +199,7 @@ class _Reader:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._note(line, "a key must be plain text", "write `key: value`")
                 continue
-            key = key_node.value
+            key = key_node.value.translate(self._breaks) if self._breaks else key_node.value
             if key == "<<" and not key_node.style:
                 self._note(line, "merge keys (<<) are not read", "write the keys out")
                 continue
@@ -187,7 +213,7 @@ class _Reader:
         return result
 
     def _scalar(self, node: yaml.Node) -> Any:
-        text: str = node.value
+        text: str = node.value.translate(self._breaks) if self._breaks else node.value
         if node.tag not in _PLAIN_TAGS:
             self._refuse_tag(node)
         if "\0" in text:

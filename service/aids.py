@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prompts.errors import ModelError, ModelOverloaded, ModelRefused, ModelTimeout, ModelUnavailable
+from prompts.errors import BadInput, ModelError, ModelOverloaded, ModelRefused, ModelTimeout, ModelUnavailable
 from prompts.messages import Completion, CompletionRequest, Message, Model
 from prompts.prompt import CompiledPrompt, digest_of
 from service.graders import origin_of, registered_rubric
@@ -301,7 +301,10 @@ class _AnswerAids:
         return found
 
     async def question(self, _case_id: str) -> Sequence[Message]:
-        return self.desk.question(self.case)
+        try:
+            return self.desk.question(self.case)
+        except BadInput as error:  # no case has such variables, and a label of `judge calibrate` may
+            raise AssertionErrored(f"the judge cannot be shown the question: {error}") from error
 
     async def rubric(self, name: str) -> Rubric | None:
         return await self.desk.rubric(name)

@@ -277,13 +277,17 @@ def errors_in_words(errors: Iterable[str]) -> list[str]:
 
 
 def _refuse_too_many_errors(answers: Sequence[_Answer], allowed: float) -> None:
-    errors = [answer.error for answer in answers if answer.passed is None]
+    missing = [answer for answer in answers if answer.passed is None]
+    errors = [answer.error for answer in missing]
     if len(errors) > allowed * len(answers):
         share = f"{len(errors)} of {len(answers)} judgements are missing ({len(errors) / len(answers):.1%})"
         told = errors_in_words(errors)
         more = f"; and {len(told) - MOST_LISTED} other errors" if len(told) > MOST_LISTED else ""
-        fix = "mend the judge, or raise the suite's gate.max_error_share"
-        raise CannotRun(f"{share}, more than the {allowed:.1%} allowed: {'; '.join(told[:MOST_LISTED])}{more}; {fix}")
+        of = f"at labels {_listed(sorted({answer.question.row for answer in missing}))}"
+        fix = "mend the judge or the labels, or raise the suite's gate.max_error_share"
+        raise CannotRun(
+            f"{share}, more than the {allowed:.1%} allowed: {'; '.join(told[:MOST_LISTED])}{more}; {of}; {fix}"
+        )
 
 
 def _by_grader(answers: Sequence[_Answer]) -> dict[Grader, list[_Answer]]:

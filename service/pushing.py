@@ -24,6 +24,7 @@ from suites.case import Suite
 from suites.packs import ITEMS_A_CHUNK
 
 DOCUMENTATION = ("title", "description", "tags", "notes")  # what may change without a new version: the newest push wins
+_DETACHED = "HEAD"  # what git says in place of a branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Origin:
 
     def keeps_labels(self, name: str) -> str | None:
         """Why the labels in the file of prompt `name` do not move; None where they do."""
+        if not self.moves_labels and self.git_branch == _DETACHED:
+            return "no branch is checked out"
         if not self.moves_labels:
             return f"branch {self.git_branch} is not the default one" if self.git_branch else "this push moves none"
         return "the file is not committed" if name in self.git_dirty else None

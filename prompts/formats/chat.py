@@ -53,7 +53,7 @@ def _message(item: Mapping[str, Any], template: ToTemplate, notes: Notes, at: st
         content = parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts
     elif content is not None:
         content = template(str(content))
-    for key in item.keys() - _OWN:
+    for key in (key for key in item if key not in _OWN):
         notes.leave(f"{at}.{key}", shortened(item[key]), "a message of a prompt is a role and a content")
     if item.get("name"):
         notes.leave(f"{at}.name", shortened(item["name"]), "a message of a prompt is a role and a content")

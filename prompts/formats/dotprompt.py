@@ -45,7 +45,7 @@ def read_dotprompt(foreign: Foreign) -> Imported:
         line += body[: len(body) - len(body.lstrip())].count("\n")
         body = body.strip()
     notes.rest(head, _KNOWN | _ELSEWHERE.keys())
-    for key in _ELSEWHERE.keys() & head.keys():
+    for key in (key for key in head if key in _ELSEWHERE):
         notes.leave(key, shortened(head[key]), _ELSEWHERE[key])
     variables = Variables(_inputs(head.get("input"), notes), notes)
     messages = _Messages(Converter(variables, notes, foreign.partials), notes)

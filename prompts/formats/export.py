@@ -52,7 +52,8 @@ def _plain_where_github_s(messages: list[dict[str, Any]]) -> list[dict[str, Any]
 def _settings(content: PromptContent, left_out: list[str]) -> dict[str, Any]:
     left_out += [
         f"modelParameters.{key}: GitHub has no such setting"
-        for key in content.parameters.keys() - _GITHUB_SETTINGS.keys()
+        for key in content.parameters
+        if key not in _GITHUB_SETTINGS
     ]
     return {name: content.parameters[key] for key, name in _GITHUB_SETTINGS.items() if key in content.parameters}
 

@@ -107,13 +107,18 @@ def _raws(text: str, suffix: str, name: str, path: str, notes: Notes) -> list[Ra
         pieces = [piece.strip() for piece in re.split(r"(?m)^[ \t]*---[ \t]*\r?$", text)]
         return _numbered([piece for piece in pieces if piece], name)
     if suffix == ".jsonl":
-        return _numbered([line for line in text.splitlines() if line.strip()], name)
+        return _numbered(_lines(text), name)
     if suffix == ".csv":
         return _csv(text, name, notes)
     if suffix in (".yaml", ".yml"):
         data = load_yaml(text, path).data
         return [RawPrompt(json.dumps(data, ensure_ascii=False) if not isinstance(data, str) else data, name)]
     return [RawPrompt(text, name)] if text.strip() else []
+
+
+def _lines(text: str) -> list[str]:
+    """Those that hold something; what else Unicode ends lines with is within a text."""
+    return [line for line in re.split(r"\r?\n", text) if line.strip()]
 
 
 def _numbered(texts: list[str], name: str) -> list[RawPrompt]:
@@ -125,14 +130,14 @@ def _numbered(texts: list[str], name: str) -> list[RawPrompt]:
 def _csv(text: str, name: str, notes: Notes) -> list[RawPrompt]:
     """Rows with a `prompt` and perhaps a `label`, or one prompt a line."""
     if "," not in text:
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = _lines(text)
         return _numbered(lines[1:] if lines and lines[0].strip().lower() == "prompt" else lines, name)
     try:
         rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
     except csv.Error as error:
         notes.refuse(0, f"not valid CSV: {error}", "mend the CSV")
     kept = [row for row in rows if (row.get("prompt") or "").strip()]
-    for column in {key for row in rows for key in row if key not in ("prompt", "label", None)}:
+    for column in dict.fromkeys(key for row in rows for key in row if key not in ("prompt", "label", None)):
         notes.leave(f"column {column}", column, "only the columns prompt and label are read")
     several = [RawPrompt(str(row["prompt"]).strip(), name, row.get("label") or None) for row in kept]
     plain = _numbered([raw.text for raw in several], name)
@@ -214,7 +219,7 @@ class ConfiguredPrompts:
 
 def _common(config: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
     """What a configuration says for all of its prompts: the model, where it names one."""
-    for key in config.keys() - {"prompts", "providers", "targets", "description"}:
+    for key in (key for key in config if key not in ("prompts", "providers", "targets", "description")):
         why = (
             "not imported by this version"
             if key in ("tests", "scenarios", "defaultTest")

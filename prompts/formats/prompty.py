@@ -314,7 +314,7 @@ def _inputs(head: Mapping[str, Any], notes: Notes) -> tuple[dict[str, dict[str, 
             rich[name] = str(kind)
         else:
             found[name] = _input(name, inner, samples, notes)
-    for name in samples.keys() - found.keys() - rich.keys():
+    for name in [name for name in samples if name not in found and name not in rich]:
         found[name] = with_sample({}, samples[name], notes, f"sample.{name}") | like(samples[name])
     return valid(found, notes, "inputs"), rich
 
@@ -463,7 +463,7 @@ class _Body:
         learnt = {name: schema for text in texts for name, schema in learnt_from_jinja(text).items()}
         used = {name for text in texts for name in Template(text).names}
         result = {name: self._agreed(name, schema, learnt) for name, schema in self._inputs.items() if name in used}
-        for name in self._inputs.keys() - used:
+        for name in (name for name in self._inputs if name not in used):
             self._notes.leave(f"inputs.{name}", name, "the template never uses it")
         return result | inferred_from_jinja(used - result.keys(), texts)
 

@@ -17,7 +17,7 @@ import yaml
 from prompts.errors import BadFile
 from prompts.formats.writing import prompt_text
 from prompts.parameters import OF_GITHUB
-from prompts.yaml_source import load_yaml
+from prompts.yaml_source import load_yaml, without_old_breaks
 
 PARAMETERS, EXAMPLES = "modelParameters", "examples"
 _BEFORE = {PARAMETERS: "model", EXAMPLES: "messages"}  # keys of every prompt, behind which these stand
@@ -95,7 +95,8 @@ class _File:
     """A text and its nodes. Edits are written with plain line feeds."""
 
     def __init__(self, text: str) -> None:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)  # written in Python: its marks count characters
+        plain, _ = without_old_breaks(text)  # as long as it was
+        root = yaml.compose(plain, Loader=yaml.SafeLoader)  # written in Python: its marks count characters
         if not isinstance(root, yaml.MappingNode) or not root.value:
             raise NotEditable("the file has no keys and values")
         self._text, self._root = text, root

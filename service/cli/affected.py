@@ -7,7 +7,6 @@ changed in any byte has changed: to gate a suite too many costs minutes, to gate
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from prompts.errors import BadFile, BadInput
 from prompts.formats.prompt_yml import SUFFIXES
 from prompts.yaml_source import load_yaml
-from service.cli.baselines import commit_of, merge_base
+from service.cli.baselines import commit_of, merge_base, searched
 from service.cli.forges import change_of
-from service.cli.project import SUITE_SUFFIXES, Project, git
+from service.cli.project import SUITE_SUFFIXES, Project
+from service.cli.revisions import changed_since, git
 from service.settings import FILE_NAME
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 WITHOUT_EFFECT = frozenset({"server", "storage", "retention", "recording", "registry"})  # sections of turnout.yaml
 _ALL_MODELS = "*"
 MOST_NAMED = 5
-_PATTERN = re.compile(r"""file://([^*?\[\]{}\s"',]*)[*?\[]""")  # up to its first wildcard
 
 
 @dataclass(frozen=True)
@@ -130,12 +129,7 @@ class _Tree:
     @cached_property
     def changed(self) -> tuple[str, ...]:
         """Paths below the project that are not as the commit has them, new files among them; sorted."""
-        listed = git(
-            self.project.root, "diff", "--name-only", "--no-renames", "-z", "--relative", self.commit, "--", "."
-        )
-        new = git(self.project.root, "ls-files", "-z", "--others", "--exclude-standard")
-        hidden = git(self.project.root, "ls-files", "-z", "--others", "--", "prompts", "suites")
-        return tuple(sorted({path for text in (listed, new, hidden) for path in (text or "").split("\0") if path}))
+        return tuple(sorted(changed_since(self.project.root, self.commit)))
 
     @cached_property
     def _files(self) -> Mapping[Path, str]:
@@ -177,8 +171,8 @@ class _Tree:
         names = self._with_includes((plan.prompt, *plan.rubric_names))
         files = {self._files[path] for path in self._files_of(plan, names) if path in self._files}
         yield from sorted(files | {self._changed_prompts[name] for name in names if name in self._changed_prompts})
-        searched = _searched(plan.sources) if self._gone else set()
-        yield from sorted(self._files[path] for path in self._gone if searched & {*path.parents})
+        folders = searched(plan.sources) if self._gone else set()
+        yield from sorted(self._files[path] for path in self._gone if folders & {*path.parents})
         if _ALL_MODELS in self._models:
             yield FILE_NAME
         else:
@@ -218,14 +212,6 @@ class _Tree:
     def tested(self, names: Iterable[str]) -> set[str]:
         """Prompts that a suite tests, or that what it tests includes."""
         return self._with_includes(names)
-
-
-def _searched(sources: Sequence[Path]) -> set[Path]:
-    """The folders in which a suite looks for files by a pattern: what is no more there it would have read."""
-    folders = {source.resolve().parent for source in sources}
-    texts = (source.read_text("utf-8-sig", errors="replace") for source in sources)
-    starts = {found[1] for text in texts for found in _PATTERN.finditer(text)}
-    return {(folder / start.rpartition("/")[0]).resolve() for folder in folders for start in starts}
 
 
 def _keys(text: str, path: str) -> Mapping[str, Any] | None:

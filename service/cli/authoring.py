@@ -175,7 +175,7 @@ def push(
 
 def _changed_elsewhere(root: Path, sources: Mapping[str, PromptSource]) -> list[str]:
     """The prompts whose files lie outside `prompts/` and are not as they are committed."""
-    from service.cli.project import git
+    from service.cli.revisions import git
 
     folder = (root / "prompts").resolve()
     files = {name: Path(source.document.path).resolve() for name, source in sources.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from prompts.errors import BadInput, TurnoutError
 from prompts.formats.prompt_yml import SUFFIXES, load_prompt
-from service.cli.project import SUITE_SUFFIXES, Project, brings_suite, git, git_bytes
+from service.cli.project import SUITE_SUFFIXES, Project, brings_suite
+from service.cli.revisions import changed_since, digest_at, git, git_bytes
 
 if TYPE_CHECKING:
     from service.cli.testing import Plan
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from suites.files import ResolvedSuite
 
 GIT = "git:"
+_PATTERN = re.compile(r"""file://([^*?\[\]{}\s"',]*)[*?\[]""")  # up to its first wildcard
 _SHORT_SHA = 7
 
 
@@ -99,8 +102,10 @@ def push_revision(work: Work, project: Project, name: str, commit: str, shown: s
 
 def suite_notes(project: Project, plans: Sequence[Plan], commit: str, shown: str) -> Iterator[str]:
     """A line for each suite of this gate that was another at a commit, and for each that was there and is gone."""
+    paths = (project.root / path for path in changed_since(project.root, commit))
+    removed = frozenset(path.resolve() for path in paths if not path.exists())
     for plan in plans:
-        if not _is_as_at(project, plan.sources, commit):
+        if not _is_as_at(project, plan.sources, commit) or _lost_cases(project, plan, commit, removed):
             yield f"suite {plan.suite} {_became(project, plan, commit, shown)}"
     gone = _suites_at(project, commit) - {_name(project, path) for path in project.suite_files()}
     for name in sorted(gone - _brought(project) if gone else ()):
@@ -158,6 +163,25 @@ def _became(project: Project, plan: Plan, commit: str, shown: str) -> str:
     return f"{told}; {', '.join(changes) or 'its cases, thresholds and settings are the same'}"
 
 
+def _lost_cases(project: Project, plan: Plan, commit: str, removed: frozenset[Path]) -> bool:
+    """Whether a suite whose files are as they were has lost cases: with a file that a pattern of it found then."""
+    from suites.suite_changes import suite_changes
+
+    folders = searched(plan.sources) if removed and plan.data is not None else set()
+    if not any(folders & {*path.parents} for path in removed):
+        return False
+    before = _suite_at(project, plan, commit)
+    return before is None or plan.data is None or bool(suite_changes(before.suite, plan.data))
+
+
+def searched(sources: Sequence[Path]) -> set[Path]:
+    """The folders in which a suite looks for files by a pattern: what is no more there it would have read."""
+    folders = {source.resolve().parent for source in sources}
+    texts = (source.read_text("utf-8-sig", errors="replace") for source in sources)
+    starts = {found[1] for text in texts for found in _PATTERN.finditer(text)}
+    return {(folder / start.rpartition("/")[0]).resolve() for folder in folders for start in starts}
+
+
 def _suite_at(project: Project, plan: Plan, commit: str) -> ResolvedSuite | None:
     """The suite as it was, read with the prompts of that time; None where it has faults by the rules of today."""
     with tempfile.TemporaryDirectory(prefix="turnout-base-") as folder:
@@ -182,7 +206,7 @@ def _below(project: Project, path: Path) -> Path:
 
 
 def _is_there(project: Project, commit: str, below: str) -> bool:
-    return git(project.root, "cat-file", "-e", f"{commit}:./{below}", check=False) is not None
+    return digest_at(project.root, commit, below) is not None
 
 
 def _unpack(project: Project, commit: str, folders: Sequence[str], root: Path) -> None:
@@ -204,8 +228,9 @@ def _is_as_at(project: Project, files: Sequence[Path], commit: str) -> bool:
     for file in files:
         if not file.resolve().is_relative_to(root):
             return False
-        path = str(file.resolve().relative_to(root))
-        before = git(project.root, "rev-parse", "--verify", "--quiet", f"{commit}:./{path}", check=False)
-        if before is None or before != git(project.root, "hash-object", "--", path):
+        real = file.resolve()
+        before = digest_at(project.root, commit, real.relative_to(root).as_posix())
+        now = git(real.parent, "hash-object", "--", real.name)
+        if before is None or now is None or before != now.strip():
             return False
     return True

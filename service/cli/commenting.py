@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ABSENT = "absent"  # no gate said anything
 MOST_LINES = 20  # of the log of a gate that did not run
+MOST_CHARACTERS = 500  # of a line of it
+MOST_OF_LOG = 30_000  # as a comment spells it: GitHub takes 65,536 characters in all
 SHA_SHOWN = 7
 FORK = (
     "This change comes from a fork, and jobs of forks get no secrets: a model whose `api_key_env` names one cannot be asked."
@@ -113,8 +115,14 @@ def _absent(logs: tuple[Path, ...] | list[Path]) -> str:
     lines = [MARKER, "## ⛔ Turnout gate: no verdict", ""]
     lines += ["The gate ended before it could say anything. An absent verdict counts as failed.", ""]
     said = [line for path in logs for line in _read(path).splitlines() if line.strip()]
-    if said:
-        lines += ["<pre>", *(escape(line) for line in said[-MOST_LINES:]), "</pre>", ""]
+    shown: list[str] = []
+    for line in reversed(said[-MOST_LINES:]):
+        text = escape(line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 1]}…")
+        if sum(map(len, shown)) + len(text) > MOST_OF_LOG:
+            break
+        shown.insert(0, text)
+    if shown:
+        lines += ["<pre>", *shown, "</pre>", ""]
     return "\n".join(lines).rstrip()
 
 
@@ -127,7 +135,7 @@ def _foot(change: Change) -> Iterator[str]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8", errors="replace")  # a log holds what every program wrote
     except FileNotFoundError:
         return ""
 
@@ -149,7 +157,8 @@ def _send(change: Change, body: str) -> tuple[str | None, str]:
     from service.cli.forge_notes import NotAllowed, notes_of
 
     if change.number is None:
-        return None, f"a {change.kind.replace('_', ' ')} has no pull request to comment on"
+        what = "this event" if change.kind == "other" else f"a {change.kind.replace('_', ' ')}"
+        return None, f"{what} has no pull request to comment on"
     try:
         notes = notes_of(change, os.environ)
         return notes.put(body), ""

@@ -113,7 +113,7 @@ class Finder:
         if "+" in text:
             return text, ""
         from prompts.errors import BadInput
-        from service.cli.project import git
+        from service.cli.revisions import git
         from service.cli.selecting import version_in
         from service.errors import NotFound
 

@@ -49,6 +49,34 @@ def change_of(environ: Mapping[str, str] | None = None) -> Change | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """The branch that a job is of, "" where it is of none (a tag, a pull request), and the repository's default one."""
+
+    name: str
+    default: str
+
+
+def branch_of(commit: str, environ: Mapping[str, str] | None = None) -> Branch | None:
+    """The branch of the CI job, where the job is of this commit; None outside of CI, or in another repository.
+
+    CI systems check out a commit and no branch (GitLab), or do not say which branch of the clone is the default one
+    (GitHub). A job of another commit says nothing: `pull_request_target` names the branch that a stranger's files are for.
+    """
+    environ = os.environ if environ is None else environ
+    if environ.get("GITHUB_EVENT_PATH") and environ.get("GITHUB_SHA") == commit:
+        try:
+            event = _event(Path(environ["GITHUB_EVENT_PATH"]))
+        except BadInput:
+            return None
+        default, ref = _part(event, "repository").get("default_branch"), environ.get("GITHUB_REF", "")
+        name = ref.removeprefix("refs/heads/") if ref.startswith("refs/heads/") else ""
+        return Branch(name, default) if isinstance(default, str) else None
+    if environ.get("GITLAB_CI") and environ.get("CI_COMMIT_SHA") == commit and environ.get("CI_DEFAULT_BRANCH"):
+        return Branch(environ.get("CI_COMMIT_BRANCH", ""), environ["CI_DEFAULT_BRANCH"])
+    return None
+
+
 def _event(path: Path) -> dict[str, Any]:
     try:
         event = json.loads(path.read_text("utf-8"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +14,14 @@ from prompts.formats.prompt_yml import SUFFIXES, PromptSource, load_prompt
 from prompts.names import name_from_path
 from prompts.secrets import secret_faults
 from service.cli.examining import Checked, Tree, examine, faults_of_suite
+from service.cli.forges import branch_of
+from service.cli.revisions import changed_since, git, text_at
 from service.settings import FILE_NAME, Settings, too_large
 from suites.files import ResolvedSuite, brought_suite
 
 SUITE_SUFFIXES = (".suite.yml", ".suite.yaml")
 MAX_PROMPT_FILE_BYTES = 16 * 1024 * 1024
+DETACHED = "HEAD"  # what git says in place of a branch
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,7 @@ class Project:
 
     def _text_at(self, ref: str, name: str) -> str | None:
         for suffix in SUFFIXES:
-            path = f"./prompts/{name.replace('.', '/')}{suffix}"
-            done = git(self.root, "show", f"{ref}:{path}", check=False)
+            done = text_at(self.root, ref, f"prompts/{name.replace('.', '/')}{suffix}")
             if done is not None:
                 return done
         return None
@@ -215,32 +215,6 @@ def below_repository(path: Path) -> str:
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else ""
 
 
-def git(root: Path, *arguments: str, check: bool = True) -> str | None:
-    """Output of a git command in `root`; None (or BadInput with `check`) where it fails or git is not there.
-
-    What is not UTF-8 in it is as in the names of files: `os.fsencode` gives its bytes back.
-    """
-    found = git_bytes(root, *arguments, check=check)
-    return None if found is None else io.TextIOWrapper(io.BytesIO(found), "utf-8", "surrogateescape").read()
-
-
-def git_bytes(root: Path, *arguments: str, check: bool = False) -> bytes | None:
-    """The same as bytes: what it writes may be an archive."""
-    try:
-        done = subprocess.run(  # noqa: S603 - fixed program, arguments are not read by a shell
-            ["git", *arguments],  # noqa: S607 - the user's own git
-            cwd=root, capture_output=True, check=False,
-        )  # fmt: skip
-    except FileNotFoundError:
-        done = None
-    if done is not None and done.returncode == 0:
-        return done.stdout
-    if check:
-        cause = done.stderr.decode(errors="replace").strip() if done else "git is not installed"
-        raise BadInput(f"git {' '.join(arguments)}: {cause}")
-    return None
-
-
 def git_origin(root: Path) -> dict[str, Any]:
     """What a push says of its working tree's commit; nothing without git.
 
@@ -248,16 +222,17 @@ def git_origin(root: Path) -> dict[str, Any]:
     has them.
     """
     commit = git(root, "log", "-1", "--format=%H%x00%an <%ae>%x00%s", check=False)
-    branch = git(root, "rev-parse", "--abbrev-ref", "HEAD", check=False)
-    if commit is None or branch is None:
+    branch = (git(root, "rev-parse", "--abbrev-ref", "HEAD", check=False) or "").strip()
+    if commit is None or not branch:
         return {}
     sha, author, subject = _legible(commit).rstrip("\n").split("\0")
+    job = branch_of(sha)
+    branch = job.name if job and job.name and branch == DETACHED else branch
     default = git(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD", check=False)
-    is_default = (
-        branch.strip() == default.strip().removeprefix("origin/") if default else branch.strip() in ("main", "master")
-    )
+    known = job.default if job else default.strip().removeprefix("origin/") if default else ""
+    is_default = branch == known if known else branch in ("main", "master")
     said = {"git_author": author[:255], "git_subject": subject[:2000], "git_dirty": _dirty_prompts(root)}
-    return {"git_sha": sha, "git_branch": _legible(branch).strip(), "moves_labels": is_default, **said}
+    return {"git_sha": sha, "git_branch": _legible(branch), "moves_labels": is_default, **said}
 
 
 def _legible(text: str) -> str:
@@ -267,10 +242,10 @@ def _legible(text: str) -> str:
 
 def _dirty_prompts(root: Path) -> list[str]:
     """Names of the prompts below `prompts/` that are changed, new or ignored: the commit does not have them so."""
-    changed = git(root, "diff", "--name-only", "-z", "--relative", "HEAD", "--", "prompts", check=False) or ""
-    others = git(root, "ls-files", "-z", "--others", "--", "prompts", check=False) or ""
     names = set()
-    for path in (PurePosixPath(text) for text in (changed + others).split("\0") if text.endswith(SUFFIXES)):
+    for path in (PurePosixPath(text) for text in changed_since(root, "HEAD") if text.endswith(SUFFIXES)):
+        if not path.is_relative_to("prompts"):
+            continue
         suffix = next(end for end in SUFFIXES if path.name.endswith(end))
         with contextlib.suppress(BadInput):  # `check` has told that it is no name
             names.add(name_from_path(path.relative_to("prompts"), suffix, "prompt"))

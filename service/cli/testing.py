@@ -94,12 +94,14 @@ def gate(
 
     if against and baseline and not affected:  # which then tells only what changed
         raise BadInput("--against and --baseline both name a baseline: give one of them", param="baseline")
+    if against == "" and not affected:  # an unset variable of a script: without a baseline the gate would say less
+        raise BadInput("--against '': write a revision, such as origin/main, or leave --against out", param="against")
     if fallback and local:
         raise BadInput("--fallback needs a service, which trains in the background: drop --local")
     named = (*(candidate or ()), *((prompt,) if prompt else ()))
     options = ForeignOptions(tuple(provider or ()), strict, apart=True)
     check_asked(affected, require_suites, named)
-    models = (model,) if model else ()
+    models = (model,) if model is not None else ()
     project, work, plans = planned(suites or [], named, local=local, foreign=options, models=models)
     selection = select(project, plans, against, model, requires_suites=require_suites) if affected else None
     if selection is not None:
@@ -235,10 +237,13 @@ def planned(
     models: Sequence[str] = (),
 ) -> Planned:
     """The first half of it: what is to be tested, by `models` where they are given, read; nothing is pushed yet."""
+    from prompts.errors import BadInput
     from service.cli.project import Project
     from service.cli.work import connect_work
     from service.settings import load_settings, project_of
 
+    if "" in models:
+        raise BadInput("--model '': write an alias of turnout.yaml, or leave --model out", param="model")
     gc.freeze()  # what was loaded lives as long as this process: it is never looked through
     gc.enable()
     settings = load_settings(start=project_of(Path(text) for text in given if _is_file(text)))

@@ -148,7 +148,7 @@ class _Registry:
         return ForeignSuite(name, {k: v for k, v in keys.items() if v}, {k: v for k, v in suite.items() if v}, ())
 
     def _samples(self, name: str) -> Iterator[dict[str, Any]]:
-        for line in self._text(f"../data/{name}").splitlines():
+        for line in self._text(f"../data/{name}").split("\n"):  # a text may hold other ends of lines
             if line.strip():
                 try:
                     yield json.loads(line)

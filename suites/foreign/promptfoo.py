@@ -124,7 +124,7 @@ class _Conversion:
         return found if isinstance(found, dict) else {}
 
     def _note_keys(self) -> None:
-        for key in self._config.keys() - _READ:
+        for key in (key for key in self._config if key not in _READ):
             self._notes.leave(key, f"`{key}`", _TOLD.get(key, "nothing here holds this"))
 
     # ------------------------------------------------------------------------ prompts and providers

@@ -167,7 +167,7 @@ def _refuse_unread(test: Mapping[str, Any]) -> None:
     if not isinstance(test.get("assert"), list):
         raise NotHere("test whose `assert` is no list", "write a list")
     for keys, unread, place in ((test, _UNREAD, ""), (test.get("options") or {}, _UNREAD_OPTIONS, "options.")):
-        for key in keys.keys() & unread.keys() if isinstance(keys, dict) else ():
+        for key in (key for key in unread if key in keys) if isinstance(keys, dict) else ():
             raise NotHere(f"test with {place}{key}", unread[key])
 
 

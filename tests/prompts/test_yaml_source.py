@@ -39,6 +39,27 @@ def test_every_value_knows_its_line():
     assert [document.line(*place) for place in places] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("sign", ["\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize("held", ["", "\ue000\ue001", "".join(map(chr, range(0xE000, 0xF8FF)))])
+def test_a_pasted_separator_of_lines_is_text_as_in_json(sign, held):
+    text = f'a: x{sign}y # {sign} z\nb: "q{sign}r {held}"\nc: |\n  s\n  t{sign}u\nd: [v{sign}w]\nk{sign}: 1\ne: 2\n'
+    document = load_yaml(text, "f.yml")
+    key = f"k{sign}"
+    assert document.data == {
+        "a": f"x{sign}y", "b": f"q{sign}r {held}", "c": f"s\nt{sign}u\n", "d": [f"v{sign}w"], key: 1, "e": 2
+    }  # fmt: skip
+    assert [document.line(*place) for place in (("b",), ("d", 0), (key,), ("e",))] == [2, 6, 7, 8]
+
+
+def test_a_character_that_is_written_as_an_escape_stays_beside_a_separator_of_lines():
+    assert load_yaml('a: "\\uE000 \\U0000e001"\nb: x\u2028y', "f.yml").data == {"a": "\ue000 \ue001", "b": "x\u2028y"}
+
+
+def test_a_text_that_leaves_no_sign_for_separators_of_lines_is_read_or_refused():
+    with contextlib.suppress(BadFile):
+        load_yaml("a: " + "".join(map(chr, range(0xE000, 0xF900))) + "\u2028b: 1", "f.yml")
+
+
 def test_what_a_file_does_not_have_stands_where_its_nearest_parent_does():
     document = load_yaml("a:\n  b:\n    c: 1\n", "f.yml")
     assert document.line("a", "b", "gone", 7) == 2
@@ -57,7 +78,8 @@ def test_what_a_file_does_not_have_stands_where_its_nearest_parent_does():
         ("a: 1\nb: \0", "f.yml:2: the file holds a NUL byte"),
         ('a: 1\nb: "x\\0y"', "f.yml:2: the text holds a NUL character"),
         ("a: 1\nb: \ud800", "f.yml:2: the file holds half a character"),
-        ("a: \x07", "f.yml: not valid YAML: unacceptable character"),
+        ("a: 1\nb: \x07", "f.yml:2: the file holds the control character U+0007 (remove it, or write it as an escape"),
+        ("a: 1\nb: \x92", "f.yml:2: the file holds the control character U+0092"),
         ("a: 1\nb: 2\na: 3", "f.yml:3: duplicate key 'a' (remove one; the first is at line 1)"),
         ("a: {b: 1, 'b': 2}", "f.yml:1: duplicate key 'b'"),
         ("x: &x {a: 1}\ny:\n  <<: *x", "f.yml:3: merge keys (<<) are not read"),

@@ -155,6 +155,15 @@ def test_kappa_of_labels_that_are_all_alike_reaches_no_floor(service: Service) -
     assert "kappa cannot be said of 1 labels that are all alike" in gate(service)["reasons"][0]
 
 
+def test_a_label_with_variables_that_the_prompt_refuses_is_told_as_that(service: Service) -> None:
+    put(service, judge={"model": "judge"})
+    labels = [*LABELS, {"vars": {"no_ticket": "first"}, "output": "x", "label": "pass"}]
+    answer = service.call("POST", "/api/calibrations", "author", json={"suite": "s", "labels": labels})
+    error = service.work(answer.json()["job_id"])["error"]
+    assert "the judge cannot be shown the question: unexpected variable 'no_ticket'" in error
+    assert "; at labels 5; mend the judge or the labels" in error
+
+
 def test_nothing_is_kept_where_judgements_are_missing(service: Service) -> None:
     put(service, judge={"model": "judge"})
     labels = [*LABELS, {"vars": {"ticket": "first"}, "output": "neither", "label": "pass"}]
@@ -163,6 +172,7 @@ def test_nothing_is_kept_where_judgements_are_missing(service: Service) -> None:
     assert job["status"] == "failed"
     assert "1 of 5 judgements are missing (20.0%)" in job["error"]
     assert "gave no verdict" in job["error"]
+    assert "; at labels 5; mend the judge or the labels" in job["error"]
     assert service.call("GET", "/api/calibrations", "author", params={"suite": "s"}).json() == []
 
 

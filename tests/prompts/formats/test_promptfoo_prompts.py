@@ -51,6 +51,11 @@ def test_a_list_of_messages_is_a_chat(path, text):
     assert rendered(keys, {"who": "W", "q": "Q"}) == [("system", "S W"), ("user", '"Q"')]
 
 
+@pytest.mark.parametrize("name", ["p.jsonl", "p.csv"])
+def test_a_separator_of_lines_in_a_prompt_is_text(name):
+    assert len(texts(read("one\u2028more\r\ntwo\x85more\n", name))) == 2
+
+
 def test_json_lines_are_a_prompt_each():
     found = read('[{"role": "user", "content": "a"}]\nplain {{x}}\n', "p.jsonl")
     assert texts(found) == {"p-1": "a", "p-2": "plain {{x}}"}

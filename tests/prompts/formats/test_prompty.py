@@ -148,6 +148,16 @@ def test_a_file_of_the_second_version_is_read_whole():
     assert sorted(places(found)) == ["27", "model.connection", "model.provider", "tools.1"]
 
 
+def test_variables_and_what_is_left_out_stand_in_the_order_of_the_file():
+    names = [f"v{number}" for number in range(20, 0, -1)]
+    head = "".join(f"  {name}: x\n" for name in names)
+    unused = "".join(f"  u{number}: {{type: string}}\n" for number in range(20, 0, -1))
+    text = "".join(f"{{{{ {name} }}}}" for name in sorted(names))
+    found = read(f"---\ninputs:\n{unused}sample:\n{head}---\nuser:\n{text}\n")
+    assert list(found.prompts["a"]["variables"]) == names
+    assert places(found) == [f"inputs.u{number}" for number in range(20, 0, -1)]
+
+
 def test_a_sample_in_a_file_beside_is_read_and_one_that_is_not_there_is_listed():
     text = "---\nsample: ${file:s.json}\n---\nuser:\n{{ q }}"
     found = read(text, beside={"s.json": '{"q": "hello"}'}.get)

@@ -288,3 +288,111 @@ def test_the_base_is_that_of_the_ci_job(repository: Project, monkeypatch: pytest
     answer = repository.json("gate", "--local", "--affected")
     assert answer["affected"]["suites"] == {"c": ["prompts/c.prompt.yml"]}
     assert answer["affected"]["commit"] == base.stdout.strip()
+
+
+def test_a_hook_of_git_that_names_its_repository_hides_no_baseline_of_a_project_in_a_folder(
+    repository: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = repository.folder
+    repository.write("bot/turnout.yaml", CONFIG)
+    for name in ("prompts", "suites"):
+        (root / name).rename(root / "bot" / name)
+    commit(repository)
+    git(repository, "worktree", "add", "-q", "-b", "wt", "linked")  # of which git tells its hooks where its files are
+    bot = root / "linked/bot"
+    (bot / "prompts/a.prompt.yml").write_text(prompt("model-a", "Now: {% include 'tone' %}"))
+    monkeypatch.chdir(bot)
+    monkeypatch.setenv("GIT_DIR", str(root / ".git/worktrees/linked"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(root / ".git/worktrees/linked/index"))
+    suites, answer = gated(repository)
+
+    assert suites == ["a"]
+    assert answer["affected"]["changed"] == ["prompts/a.prompt.yml"]
+    assert answer["suites"][0]["origins"]["baseline"].startswith("git:")
+
+
+def changes_a(project: Project) -> None:
+    """Prompt `a` is another in the working tree, wherever its file lies: gated alone, against what it was."""
+    path = project.folder / "prompts/a.prompt.yml"
+    path.write_text(prompt("model-a", "Now: {% include 'tone' %}"))
+    suites, answer = gated(project)
+    assert suites == ["a"]
+    assert answer["affected"]["changed"] == ["prompts/a.prompt.yml"]
+    assert answer["suites"][0]["origins"]["baseline"].startswith("git:")
+    assert answer["suites"][0]["candidate"] != answer["suites"][0]["baseline"]
+
+
+@pytest.mark.parametrize("target", ["src/prompts", "../shared"])
+def test_a_folder_of_prompts_that_is_a_link_is_followed_on_both_sides(
+    repository: Project, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    root = repository.folder
+    bot = root / "bot"
+    bot.mkdir()
+    for name in ("turnout.yaml", "suites", "prompts"):
+        (root / name).rename(bot / name)
+    (bot / target).parent.mkdir(exist_ok=True)
+    (bot / "prompts").rename(bot / target)
+    (bot / "prompts").symlink_to(target)
+    commit(repository)
+    monkeypatch.chdir(bot)
+    changes_a(Project(bot, repository._capsys))
+
+
+@pytest.fixture
+def with_submodule(repository: Project) -> Project:
+    """The same with its prompts in a submodule."""
+    library = Project(repository.folder / "library", repository._capsys)
+    (repository.folder / "prompts").rename(library.folder)
+    git(library, "init", "-q", "-b", "main")
+    commit(library)
+    git(repository, "rm", "-q", "-r", "--cached", "prompts")
+    git(repository, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(library.folder), "prompts")
+    (repository.folder / ".gitignore").write_text("library\n")
+    commit(repository)
+    return repository
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_prompts_of_a_submodule_are_gated_against_what_it_was_then(with_submodule: Project, is_committed: bool) -> None:
+    if is_committed:
+        git(with_submodule, "checkout", "-q", "-b", "change")
+        with_submodule.write("prompts/a.prompt.yml", prompt("model-a", "Then: {% include 'tone' %}"))
+        commit(Project(with_submodule.folder / "prompts", with_submodule._capsys))
+        commit(with_submodule)
+    changes_a(with_submodule)
+
+
+def test_prompts_of_a_submodule_that_its_commit_has_not_move_no_label(with_submodule: Project) -> None:
+    with_submodule.write("prompts/a.prompt.yml", prompt("model-a").replace("variables", "labels: [staging]\nvariables"))
+    with_submodule.json("push", "--local")
+    assert "staging" not in with_submodule.json("log", "a", "--local")["labels"]
+
+
+def test_a_submodule_without_the_commit_of_then_is_told_by_name(with_submodule: Project) -> None:
+    inner = Project(with_submodule.folder / "prompts", with_submodule._capsys)
+    git(inner, "checkout", "-q", "--orphan", "new")
+    git(inner, "commit", "-q", "-m", "anew")
+    git(inner, "update-ref", "-d", "refs/heads/main")
+    git(inner, "update-ref", "-d", "refs/remotes/origin/main")
+    git(inner, "update-ref", "-d", "refs/remotes/origin/HEAD")
+    for more in (("reflog", "expire", "--expire=now", "--all"), ("gc", "-q", "--prune=now")):
+        git(inner, *more)
+    answer = with_submodule.json("gate", "--local", "--affected", "--against", "main", exit_code=2)
+    assert "the submodule prompts was at" in answer["error"]["message"]
+    assert "git submodule update --init" in answer["error"]["message"]
+
+
+def test_a_partial_clone_that_cannot_fetch_the_baseline_is_no_gate_without_one(
+    repository: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(repository, "config", "uploadpack.allowFilter", "true")
+    git(repository, "checkout", "-q", "-b", "change")
+    repository.write("prompts/a.prompt.yml", prompt("model-a", "Now: {% include 'tone' %}"))
+    commit(repository)
+    clone = repository.folder.parent / "clone"
+    git(repository, "clone", "-q", "--filter=blob:none", f"file://{repository.folder}", str(clone))
+    repository.folder.rename(repository.folder.parent / "away")
+    monkeypatch.chdir(clone)
+    answer = repository.json("gate", "--local", "--affected", "--against", "origin/main", exit_code=2)
+    assert "promisor remote" in answer["error"]["message"]

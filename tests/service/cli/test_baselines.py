@@ -92,6 +92,19 @@ def test_what_changed_in_a_suite_and_the_files_beside_it_is_told(repository: Pro
     assert f"suite support.triage {tail}threshold pass_rate 0.6 → 0.1, looser" in notes
 
 
+def test_cases_that_are_gone_with_a_file_that_a_pattern_found_are_told(repository: Project) -> None:
+    gate = ("gate", "suites/other.suite.yml", "--against", "main", "--local")
+    repository.write("suites/other.suite.yml", OTHER.replace("cases.jsonl", "*.jsonl"))
+    repository.write("more/hard.jsonl", CASES.replace("charged", "a refund"))
+    repository.write("more/notes.txt", "for people\n")
+    commit(repository)
+    (repository.folder / "more/notes.txt").unlink()
+    assert not [note for note in repository.json(*gate)["notes"] if note.startswith("suite other")]
+    (repository.folder / "more/hard.jsonl").unlink()
+    [told] = [note for note in repository.json(*gate)["notes"] if note.startswith("suite other")]
+    assert told.endswith("both sides are tested by it as it is now; 1 case removed")
+
+
 def test_a_suite_that_is_new_or_was_broken_is_told_as_that(repository: Project) -> None:
     repository.write("suites/support/triage.suite.yml", "prompt: [")
     commit(repository)
@@ -203,7 +216,7 @@ def test_what_git_keeps_is_read_as_utf8_whatever_the_locale_is(repository: Proje
     repository.write("prompts/support/triage.prompt.yml", PROMPT.replace("Route", "Rout\u00e9"))
     commit(repository)
     told = "git(Path(sys.argv[1]), 'show', 'HEAD:./prompts/support/triage.prompt.yml')"
-    code = f"import sys; from pathlib import Path; from service.cli.project import git; print(ascii({told}))"
+    code = f"import sys; from pathlib import Path; from service.cli.revisions import git; print(ascii({told}))"
     ask = [sys.executable, "-c", code, str(repository.folder)]
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(ask, env=environment, cwd=ROOT, check=True, capture_output=True, text=True)

@@ -243,6 +243,15 @@ def test_an_absent_verdict_is_said_with_the_end_of_the_log(tmp_path: Path) -> No
     assert FORK not in told.text
 
 
+def test_a_log_of_long_lines_and_of_other_encodings_makes_a_comment_that_a_forge_takes(tmp_path: Path) -> None:
+    log = tmp_path / "gate.log"
+    log.write_bytes(b"@" * 70_000 + b"\n" + b"@" * 499 + b"\n" + 18 * (b"*" * 5_000 + b"\n") + b"last: caf\xe9\n")
+    fork = Change("github", "pull_request", "acme/bot", number=7, is_fork=True)
+    told = read_told(tmp_path / "none.md", tmp_path / "none.json", [log], fork)
+    assert "caf\ufffd" in told.text
+    assert len(told.text) < 60_000
+
+
 def test_half_an_answer_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"verdict": "pass", ')
     (tmp_path / "a.md").write_text(BODY)
@@ -276,6 +285,14 @@ def test_outputs_and_summary_are_written_though_nothing_can_be_commented(
     assert (answer["comment"], answer["reason"]) == (None, "a merge group has no pull request to comment on")
     assert (tmp_path / "outputs").read_text() == "verdict=fail\nevidence-id=ev_1 ev_2verdictpass\n"
     assert "## it passed" in (tmp_path / "summary").read_text()
+
+
+def test_an_event_without_a_change_is_told_as_such(workspace: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = workspace.write("event.json", "{}")
+    for name, value in {"EVENT_PATH": event, "EVENT_NAME": "workflow_dispatch", "REPOSITORY": "acme/bot"}.items():
+        monkeypatch.setenv(f"GITHUB_{name}", str(value))
+    workspace.write("t.md", BODY)
+    assert workspace.json("comment", "t.md")["reason"] == "this event has no pull request to comment on"
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,16 @@ def test_an_option_that_chooses_cases_by_nothing_is_bad_usage(workspace: Project
     assert message == f"{option} '': write a text, as UTF-8, or leave {option} out"
 
 
+@pytest.mark.parametrize(("command", "option"), [("gate", "--against"), ("gate", "--model"), ("run", "--model")])
+def test_a_variable_of_a_script_that_is_unset_asks_for_no_other_gate(
+    workspace: Project, command: str, option: str
+) -> None:
+    workspace.write_all()
+    message = workspace.json(command, "--local", option, "", exit_code=2)["error"]["message"]
+    assert message.startswith(f"{option} '': write ")
+    assert message.endswith(f"or leave {option} out")
+
+
 def test_the_name_of_a_file_that_is_not_utf8_leaves_json_readable(workspace: Project) -> None:
     workspace.write_all()
     (workspace.folder / "prompts" / "caf\udce9.prompt.yml").write_text("model: m\n")

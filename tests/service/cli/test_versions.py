@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 from typing import Any
 
@@ -133,6 +134,44 @@ def labelled(workspace: Project, branch: str = "main") -> str:
     git(workspace, "add", ".")
     git(workspace, "commit", "-m", "first")
     return text
+
+
+GITHUB_JOB = {"GITHUB_EVENT_PATH": "event.json", "GITHUB_SHA": "SHA", "GITHUB_REF": "refs/heads/trunk"}
+GITLAB_JOB = {"GITLAB_CI": "true", "CI_COMMIT_SHA": "SHA", "CI_DEFAULT_BRANCH": "trunk", "CI_COMMIT_BRANCH": "trunk"}
+
+
+@pytest.mark.parametrize(
+    ("job", "is_detached", "kept"),
+    [
+        (GITHUB_JOB, False, None),
+        (GITHUB_JOB, True, None),
+        (GITLAB_JOB, True, None),
+        ({**GITLAB_JOB, "CI_COMMIT_BRANCH": "feat"}, True, "branch feat is not the default one"),
+        ({**GITLAB_JOB, "CI_COMMIT_BRANCH": ""}, True, "no branch is checked out"),  # a tag, a merge request
+        ({**GITHUB_JOB, "GITHUB_REF": "refs/pull/7/merge"}, True, "no branch is checked out"),
+        ({**GITHUB_JOB, "GITHUB_SHA": "0" * 40}, True, "no branch is checked out"),  # not the commit that is here
+        ({**GITHUB_JOB, "GITHUB_EVENT_PATH": "none.json"}, False, "branch trunk is not the default one"),
+        ({}, False, "branch trunk is not the default one"),
+    ],
+)
+def test_a_ci_job_says_which_branch_is_the_default_one_and_which_it_is_of(
+    workspace: Project, monkeypatch: pytest.MonkeyPatch, job: dict[str, str], is_detached: bool, kept: str | None
+) -> None:
+    labelled(workspace, branch="trunk")
+    workspace.write("event.json", json.dumps({"repository": {"default_branch": "trunk"}}))
+    if is_detached:
+        git(workspace, "checkout", "-q", "--detach")
+    told = subprocess.run(["git", "rev-parse", "HEAD"], cwd=workspace.folder, check=True, capture_output=True)
+    for name in ("GITHUB_EVENT_PATH", "GITLAB_CI"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in job.items():
+        monkeypatch.setenv(name, told.stdout.decode().strip() if value == "SHA" else value)
+
+    [entry] = [each for each in workspace.json("push", "--local") if each["kind"] == "prompt"]
+    assert entry["labels"] == ([] if kept else ["staging"])
+    assert entry["labels_kept"] == ({"staging": kept} if kept else {})
+    if kept is None:
+        assert workspace.json("log", NAME, "--local")["versions"][0]["git_branch"] == "trunk"
 
 
 def test_a_label_in_a_file_moves_only_to_what_is_committed_on_the_default_branch(workspace: Project) -> None:

@@ -66,6 +66,12 @@ def test_a_text_of_all_samples_that_looks_like_a_template_stands_for_itself():
     assert source.content.messages[0].content == "{% raw %}Use {{x}} {% y{% endraw %}"
 
 
+def test_a_separator_of_lines_in_a_sample_is_text():
+    lines = "\n".join(json.dumps({"input": chat(f"{n}\u2028?"), "ideal": "x"}, ensure_ascii=False) for n in (1, 2))
+    each = only("Match", [], {"../data/c/s.jsonl": f"{lines}\r\n"})
+    assert [case["vars"] for case in each.suite["tests"]] == [{"input": "1\u2028?"}, {"input": "2\u2028?"}]
+
+
 JUDGED = [
     ("Match", "Paris", "Paris.", "passed"),
     ("Match", "Paris", " Paris", "failed"),

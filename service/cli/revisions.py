@@ -1,0 +1,147 @@
+"""What git says of the working tree and of its past, through links and submodules as authors see their files."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from prompts.errors import BadInput
+
+AUTHORED = ("prompts", "suites")  # the folders of a project whose files count though git ignores them
+_SUBMODULE = "160000"
+_OF_A_HOOK = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_PREFIX"})
+
+
+def git(root: Path, *arguments: str, check: bool = True, stdin: str = "") -> str | None:
+    """Output of a git command in `root`; None (or BadInput with `check`) where it fails or git is not there.
+
+    What is not UTF-8 in it is as in the names of files: `os.fsencode` gives its bytes back.
+    """
+    found = git_bytes(root, *arguments, check=check, stdin=stdin)
+    return None if found is None else io.TextIOWrapper(io.BytesIO(found), "utf-8", "surrogateescape").read()
+
+
+def git_bytes(root: Path, *arguments: str, check: bool = False, stdin: str = "") -> bytes | None:
+    """The same as bytes: what it writes may be an archive."""
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed program, arguments are not read by a shell
+            ["git", *arguments],  # noqa: S607 - the user's own git
+            cwd=root, env=_environment(root), input=stdin.encode("utf-8", "surrogateescape"), capture_output=True, check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        done = None
+    if done is not None and done.returncode == 0:
+        return done.stdout
+    if check:
+        cause = done.stderr.decode(errors="replace").strip() if done else "git is not installed"
+        raise BadInput(f"git {' '.join(arguments)}: {cause}")
+    return None
+
+
+def _environment(root: Path) -> Mapping[str, str]:
+    """The environment without what git tells its hooks of the repository that it runs them for.
+
+    With it git takes the folder that it is called in for the top of that repository, and finds nothing of a project
+    in a folder of it. The folder itself says which repository it is in; where none does, the environment has to.
+    """
+    absolute = root.resolve()
+    if not any((folder / ".git").exists() for folder in (absolute, *absolute.parents)):
+        return os.environ
+    return {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
+
+
+# ------------------------------------------------------------------ what was there at a commit
+
+
+def digest_at(root: Path, commit: str, below: str) -> str | None:
+    """Git's digest of what stood at a path below `root` at a commit; None where nothing did.
+
+    Links are followed as they led then. Raises BadInput for a submodule whose clone lacks the commit that it was at, and
+    where git cannot say it: a partial clone that cannot fetch is none in which the file was not there.
+    """
+    found = _object_at(root, commit, PurePosixPath(below))
+    return found[1] if found else None
+
+
+def text_at(root: Path, commit: str, below: str) -> str | None:
+    """What the file at a path below `root` held at a commit; None where there was none. Raises as `digest_at` does."""
+    found = _object_at(root, commit, PurePosixPath(below))
+    return git(found[0], "cat-file", "blob", found[1]) if found else None
+
+
+def _object_at(root: Path, commit: str, below: PurePosixPath) -> tuple[Path, str] | None:
+    """A folder of the repository that has the object, and the digest of it."""
+    asked = f"{commit}:./{below}\n"
+    said = (git(root, "cat-file", "--batch-check", "--follow-symlinks", stdin=asked) or "").split()
+    if len(said) == 3 and said[1] in ("blob", "tree") and said[2].isdecimal():  # else `missing`, `dangling`, …
+        return root, said[0]
+    for parent in reversed(below.parents):
+        then = submodule_at(root, commit, str(parent))
+        if then is None:
+            continue
+        folder = root / parent
+        if not _is_known(folder, then):
+            fix = f"fetch its history (git -C {parent} fetch --unshallow, or git submodule update --init)"
+            raise BadInput(f"the submodule {parent} was at {then[:7]} then, which its clone here does not have: {fix}")
+        return _object_at(folder, then, below.relative_to(parent))
+    return None
+
+
+def submodule_at(root: Path, commit: str, below: str) -> str | None:
+    """The commit at which the submodule at a path below `root` was then; None where none was there."""
+    listed = git(root, "ls-tree", "-z", commit, "--", below, check=False) if below != "." else None
+    mode, _, rest = (listed or "").partition(" ")
+    return rest.removeprefix("commit ").partition("\t")[0] if mode == _SUBMODULE else None
+
+
+def _is_known(folder: Path, commit: str) -> bool:
+    """Whether the repository whose top is `folder` has a commit."""
+    is_top = (folder / ".git").exists()
+    return is_top and git(folder, "cat-file", "-e", f"{commit}^{{commit}}", check=False) is not None
+
+
+# ------------------------------------------------------------------ what changed since
+
+
+def changed_since(root: Path, commit: str) -> set[str]:
+    """Paths below `root` of the files that are not as a commit has them: new ones too and, below `AUTHORED`, ignored ones.
+
+    Those of submodules are among them, and those of folders that `AUTHORED` are links to, by their paths through the link.
+    """
+    found = set(_changed_in(root, commit, AUTHORED))
+    for name in (name for name in AUTHORED if (root / name).is_symlink() and (root / name).is_dir()):
+        target = (root / name).resolve()
+        is_here = git(target, "cat-file", "-e", f"{commit}^{{commit}}", check=False) is not None
+        within = {path for path in found if (root / path).resolve().is_relative_to(target)}
+        linked = _changed_in(target, commit if is_here else None, (".",))
+        found = (found - within) | {f"{name}/{path}" for path in linked}
+    return found
+
+
+def _changed_in(folder: Path, commit: str | None, authored: tuple[str, ...]) -> Iterator[str]:
+    """The same of one repository and its submodules; every file where it is not known what `commit` had."""
+    if commit is None:
+        files = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+        yield from (file.as_posix() for file in files if ".git" not in file.parts)
+        return
+    options = ("--name-only", "--no-renames", "--ignore-submodules=none", "-z", "--relative")
+    listed = git(folder, "diff", *options, commit, "--", ".")
+    new = git(folder, "ls-files", "-z", "--others", "--exclude-standard")
+    hidden = git(folder, "ls-files", "-z", "--others", "--", *authored)
+    for path in sorted({path for text in (listed, new, hidden) for path in (text or "").split("\0") if path}):
+        inner = folder / path
+        if not (inner / ".git").exists():
+            yield path
+            continue
+        is_authored = authored == (".",) or path.split("/")[0] in authored
+        if path.endswith("/") and not is_authored:
+            yield path  # a clone or a worktree of its own, which this repository does not have
+            continue
+        path = path.rstrip("/")
+        then = submodule_at(folder, commit, path)
+        known = then if then is not None and _is_known(inner, then) else None
+        changed = _changed_in(inner, known, (".",) if is_authored else AUTHORED)
+        yield from (f"{path}/{each}" for each in changed)
