@@ -139,13 +139,11 @@ def _reason(detail: Any) -> str:
     if kind in _BOUNDS:
         return f"expected {_bound(kind, context)}"
     if kind == "string_too_short":
-        return (
-            "a text is needed" if context["min_length"] == 1 else f"expected {_many(context['min_length'], 'letter')}"
-        )
+        return "a text is needed" if context["min_length"] == 1 else f"expected {many(context['min_length'], 'letter')}"
     if kind == "too_short":
-        return f"expected at least {_many(context['min_length'], 'item')}"
+        return f"expected at least {many(context['min_length'], 'item')}"
     if kind in ("string_too_long", "too_long"):
-        return f"expected at most {_many(context['max_length'], 'letter' if kind[0] == 's' else 'item')}"
+        return f"expected at most {many(context['max_length'], 'letter' if kind[0] == 's' else 'item')}"
     if kind == "string_pattern_mismatch":
         return "has characters that may not stand here"
     text = str(detail["msg"]).removeprefix("Value error, ")
@@ -242,7 +240,8 @@ def _bound(kind: str, context: Mapping[str, Any]) -> str:
     return form.format(f"{context[key]:g}" if isinstance(context[key], float) else context[key])
 
 
-def _many(count: int, what: str) -> str:
+def many(count: int, what: str) -> str:
+    """A number with what is counted: `1 case`, `2,000 cases`."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 

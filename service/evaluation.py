@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from prompts.names import Variant
 from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt
+from prompts.wording import many
 from service.asking import Asker
 from service.errors import Conflict, NotFound
 from service.ids import now
@@ -348,7 +349,7 @@ def run_verdict(given: GateInput) -> dict[str, Any]:
     decision = decide(bar)
     not_passed = given.candidate.count("failed", "errored")
     if decision.verdict == "fail":
-        return {"verdict": "fail", "reasons": [f"{not_passed} cases did not pass"], "thresholds": []}
+        return {"verdict": "fail", "reasons": [f"{many(not_passed, 'case')} did not pass"], "thresholds": []}
     if decision.verdict != "could_not_run" and given.candidate.set_aside:
         reasons = [set_aside_in_words(given.candidate.set_aside)]
         return {"verdict": "inconclusive", "reasons": reasons, "thresholds": []}

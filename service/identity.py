@@ -115,14 +115,16 @@ def ensure_admin_key(database: Database, settings: Settings) -> Path | None:
     return path
 
 
-def find_key(settings: Settings, environ: Mapping[str, str]) -> str | None:
-    """The key that the command line uses: TURNOUT_API_KEY, else the admin key of this machine's home."""
+def find_key(settings: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
+    """The key that the command line uses and what it is of: TURNOUT_API_KEY, else this home's `KEY_FILE`. Both "" for none."""
     given = environ.get("TURNOUT_API_KEY", "").strip()
     if given and not (given.isascii() and given.isprintable()):
         raise BadInput("TURNOUT_API_KEY holds characters that no key has: set it to the key alone")
     if given:
-        return given
+        return given, "TURNOUT_API_KEY"
+    path = settings.home / KEY_FILE
     try:
-        return (settings.home / KEY_FILE).read_text().strip() or None
+        kept = path.read_text().strip()
     except OSError:
-        return None
+        kept = ""
+    return (kept, str(path)) if kept else ("", "")

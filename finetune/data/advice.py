@@ -10,6 +10,7 @@ from finetune.data.examples import Example
 from finetune.data.likeness import folded
 from finetune.data.personal import quotable
 from finetune.data.report import DataReport, Lengths
+from prompts.wording import many
 
 FEWEST_EXAMPLES = 10  # OpenAI's least, too
 ENOUGH_EXAMPLES = 50  # OpenAI sees gains from 50 to 100 on
@@ -41,7 +42,7 @@ def _refusals(report: DataReport) -> Iterator[str]:
     if report.malformed.total:
         first = report.malformed.shown[0]
         yield (
-            f"{_number(report.malformed.total, 'fault')} in examples that the prompt itself would refuse, "
+            f"{many(report.malformed.total, 'fault')} in examples that the prompt itself would refuse, "
             f"the first in example {first.index}: {first.message}: mend these examples, or take them out"
         )
     if report.contradicting > MOST_CONTRADICTING * report.given:
@@ -61,7 +62,7 @@ def _cut_answers(lengths: Lengths) -> str:
     first = lengths.cut_answers.shown[0]
     named = ", ".join(str(one.index) for one in lengths.cut_answers.shown[:NAMED])
     return (
-        f"{_number(total, 'answer')} with more tokens than the {lengths.max_tokens:,} after which serving stops, the first "
+        f"{many(total, 'answer')} with more tokens than the {lengths.max_tokens:,} after which serving stops, the first "
         f"with {first.tokens:,}, in {'example' if total == 1 else 'examples'} {_etc(named, total)}: raise max_tokens in the "
         "prompt, or shorten them"
     )
@@ -73,7 +74,7 @@ def _too_long(report: DataReport) -> str:
         raise ValueError("a report without lengths has no example that is too long")
     named = ", ".join(str(one.index) for one in lengths.too_long.shown[:NAMED])
     return (
-        f"{_number(lengths.too_long.total, 'example')} with more {'' if lengths.exact else '(estimated) '}tokens than the "
+        f"{many(lengths.too_long.total, 'example')} with more {'' if lengths.exact else '(estimated) '}tokens than the "
         f"{lengths.context_tokens:,} that the model takes, and none is cut: {_etc(named, lengths.too_long.total)}: "
         "shorten them, or take them out"
     )
@@ -93,14 +94,14 @@ def _about_examples(report: DataReport, kept: Sequence[Example]) -> Iterator[str
         )
     if report.near_conflicts.total:
         yield (
-            f"{_number(report.near_conflicts.total, 'group')} of inputs that are nearly the same with different answers: "
+            f"{many(report.near_conflicts.total, 'group')} of inputs that are nearly the same with different answers: "
             "the first of each is kept; look whether it is the right one"
         )
     if report.lengths and not report.lengths.exact and report.lengths.too_long.total:
         yield _too_long(report)
     padded = sum(example.expected != example.expected.strip() for example in kept)
     if padded:
-        yield f"{_number(padded, 'answer')} with white space at an end, which the model would learn, too"
+        yield f"{many(padded, 'answer')} with white space at an end, which the model would learn, too"
 
 
 def _about_labels(answers: Balance, kept: Sequence[Example]) -> Iterator[str]:
@@ -116,7 +117,7 @@ def _about_labels(answers: Balance, kept: Sequence[Example]) -> Iterator[str]:
     rare = _rare(kept)
     if rare:
         named = ", ".join(map(_quoted, rare[:NAMED]))
-        yield f"{_number(len(rare), 'label')} with fewer than {RARE_LABEL} examples: {_etc(named, len(rare))}"
+        yield f"{many(len(rare), 'label')} with fewer than {RARE_LABEL} examples: {_etc(named, len(rare))}"
 
 
 def _rare(kept: Sequence[Example]) -> list[str]:
@@ -143,12 +144,8 @@ def _about_people(report: DataReport) -> Iterator[str]:
     ):
         total = report.flagged.get(group, 0)
         if total:
-            what = _number(total, "secret") if group == "secret" else f"{_number(total, 'piece')} of personal data"
+            what = many(total, "secret") if group == "secret" else f"{many(total, 'piece')} of personal data"
             yield f"{what} in the examples: {fix}"
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _etc(named: str, total: int) -> str:

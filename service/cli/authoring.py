@@ -131,17 +131,16 @@ def _nothing_to_check(found: Checked, paths: list[Path]) -> str:
 
 
 def _show_faults(found: Checked) -> None:
+    from prompts.wording import many
     from service.cli.output import err, out
 
     for fault in found.faults:
         err().print(str(fault), markup=False)
     errors, warnings = len(found.errors), len(found.faults) - len(found.errors)
     if errors or warnings:
-        err().print(
-            f"{errors} {'fault' if errors == 1 else 'faults'}, {warnings} warning{'' if warnings == 1 else 's'}"
-        )
+        err().print(f"{many(errors, 'fault')}, {many(warnings, 'warning')}")
     if not errors and (found.prompts or found.suites):
-        out().print(f"{len(found.prompts)} prompts and {len(found.suites)} suites are fine")
+        out().print(f"{many(len(found.prompts), 'prompt')} and {many(len(found.suites), 'suite')} are fine")
 
 
 def push(

@@ -35,8 +35,7 @@ class Remote:
 
     def __init__(self, settings: Settings) -> None:
         self.url = os.environ.get("TURNOUT_URL", DEFAULT_URL).rstrip("/")
-        key = find_key(settings, os.environ)
-        self._has_key = bool(key)
+        key, self._key_of = find_key(settings, os.environ)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         try:
             self._client = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_S)
@@ -55,10 +54,13 @@ class Remote:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             cause = str(error) or type(error).__name__
             raise CannotRun(f"no service at {self.url} ({cause}): start `turnout serve`, or add --local") from error
-        if response.status_code == 401 and not self._has_key:
-            how = "set TURNOUT_API_KEY to one that `turnout key create --role ci` made there"
-            raise Unauthenticated(f"{self.url} asks for a key, and there is none: {how}, or add --local")
-        return read_answer(response)
+        how = "set TURNOUT_API_KEY to one that `turnout key create --role ci` made there, or add --local"
+        if response.status_code == 401 and not self._key_of:
+            raise Unauthenticated(f"{self.url} asks for a key, and there is none: {how}")
+        try:
+            return read_answer(response)
+        except Unauthenticated as error:
+            raise Unauthenticated(f"{self._key_of}: {error}; {how}") from error
 
     def download(self, path: str, to: IO[bytes]) -> None:
         """Write the answer's bytes to an open file. Raises as `call` does."""

@@ -129,10 +129,14 @@ def _in_place(cases: Sequence[Case], results: Sequence[Any]) -> Sequence[Case]:
 
 
 def _of_suites(a: Found, b: Found, only_a: Sequence[str], only_b: Sequence[str]) -> list[str]:
+    from prompts.wording import many
+
     notes = (
         [f"A was asked by {a.suite}, B by {b.suite}: cases are paired by what they ask"] if a.suite != b.suite else []
     )
-    left = [f"{len(only)} cases only {letter} answered" for letter, only in (("A", only_a), ("B", only_b)) if only]
+    left = [
+        f"{many(len(only), 'case')} only {letter} answered" for letter, only in (("A", only_a), ("B", only_b)) if only
+    ]
     return [*notes, *([f"left out: {', '.join(left)}"] if left else [])]
 
 

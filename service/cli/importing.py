@@ -66,6 +66,7 @@ def _faults(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _show(plan: Plan, written: list[dict[str, Any]], dry_run: bool) -> None:
+    from prompts.wording import many
     from service.cli.output import err, table
     from suites.foreign.converted import counted
 
@@ -79,9 +80,9 @@ def _show(plan: Plan, written: list[dict[str, Any]], dry_run: bool) -> None:
         err().print(str(fault), markup=False)
     if plan.faults and not written:
         fix = "mend them, or go on without these files by --skip-broken"
-        err().print(f"{len(plan.faults)} faults; nothing was written: {fix}")
+        err().print(f"{many(len(plan.faults), 'fault')}; nothing was written: {fix}")
     elif plan.faults:
-        err().print(f"{len(plan.faults)} faults; their files were passed over")
+        err().print(f"{many(len(plan.faults), 'fault')}; the files that have faults were passed over")
     if dry_run and written:
         err().print("nothing was written: --dry-run")
 

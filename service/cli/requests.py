@@ -78,12 +78,13 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tell(count: int, path: Path, *, as_json: bool) -> None:
+    from prompts.wording import many
     from service.cli.output import out, print_json
 
     if as_json:
         print_json({"requests": count, "file": str(path)})
     else:
-        out().print(f"{count:,} requests written to {path}", markup=False, soft_wrap=True)
+        out().print(f"{many(count, 'request')} written to {path}", markup=False, soft_wrap=True)
 
 
 # ---------------------------------------------------------------------------- reading

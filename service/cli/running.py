@@ -232,6 +232,7 @@ def _difference(first: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 def _show_runs(work: Work, results: list[dict[str, Any]], statuses: Statuses) -> None:
     from rich.text import Text
 
+    from prompts.wording import many
     from service.cli.output import err, out, table
 
     table([_row(result) for result in results], _columns(results))
@@ -244,7 +245,7 @@ def _show_runs(work: Work, results: list[dict[str, Any]], statuses: Statuses) ->
         if "rerun" in result:
             err().print(Text(f"{result['run_id']}: {rerun_in_words(result['rerun'])}"))
         if result["retries"]:
-            err().print(Text(f"{result['run_id']}: {result['retries']} attempts failed and were repeated"))
+            err().print(Text(f"{result['run_id']}: repeated after a failure: {many(result['retries'], 'attempt')}"))
         if result["judges"]:
             err().print(Text(f"{result['run_id']}: judges took {judges_in_words(result['judges'])}"))
         if result["waiting"]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from prompts.wording import many
 from suites.case import Suite
 from suites.files import LINES
 
@@ -26,7 +27,7 @@ def largest(suites: dict[str, Any], sent: dict[str, Any]) -> str:
     if not sizes:
         return "the prompts"
     name = max(sizes, key=lambda each: sizes[each])
-    count = f"{len(suites[name].tests):,} cases, " if isinstance(suites[name], Suite) else ""
+    count = f"{many(len(suites[name].tests), 'case')}, " if isinstance(suites[name], Suite) else ""
     return f"suite {name} ({count}{sizes[name]:,} bytes)"
 
 

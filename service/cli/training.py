@@ -123,7 +123,7 @@ def job(
 
     service, job_id = client(local), _id_of_job(job_id)
     if cancel:
-        service.call("POST", f"/api/jobs/{job_id}/cancel")
+        _cancel(service, job_id)
     if resume:
         service.call("POST", f"/api/jobs/{job_id}/resume")
     found = service.call("GET", f"/api/jobs/{job_id}")
@@ -133,6 +133,15 @@ def job(
         if local and found["finished_at"] is None:
             return _work_here(load_settings(), job_id, as_json, takes)
         return _watch(service, job_id, as_json, takes)
+
+
+def _cancel(service: Any, job_id: str) -> None:
+    from service.cli.output import err
+
+    before = service.call("GET", f"/api/jobs/{job_id}")
+    after = service.call("POST", f"/api/jobs/{job_id}/cancel")
+    if before["finished_at"] is not None and after == before:
+        err().print(f"{job_id} has ended already, nothing is cancelled: {before['status']}", markup=False)
 
 
 def _id_of_job(text: str) -> str:

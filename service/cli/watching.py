@@ -325,6 +325,7 @@ def _shown(changed: list[Path], root: Path | None) -> list[str]:
 
 def _show_check(found: Checked, changed: list[Path] | None, shown_on: Console) -> None:
     """The faults of the files that were saved (None: of all), and how many the others have."""
+    from prompts.wording import many
     from service.cli.output import err
 
     saved = None if changed is None else frozenset(changed)
@@ -334,6 +335,9 @@ def _show_check(found: Checked, changed: list[Path] | None, shown_on: Console) -
     others = [fault for fault in found.faults if fault not in shown]
     if others:
         errors = sum(fault.level == "error" for fault in others)
-        err().print(f"other files: {errors} faults, {len(others) - errors} warnings; `turnout check` tells them")
+        err().print(
+            f"other files: {many(errors, 'fault')}, {many(len(others) - errors, 'warning')}; `turnout check` tells them"
+        )
     if not found.errors:
-        shown_on.print(f"check: {len(found.prompts)} prompts and {len(found.suites)} suites are fine")
+        counts = f"{many(len(found.prompts), 'prompt')} and {many(len(found.suites), 'suite')}"
+        shown_on.print(f"check: {counts} are fine")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from prompts.errors import BadInput, TurnoutError
 from prompts.names import parse_selector
+from prompts.wording import many
 from service import arenas
 from service.cli.interrupts import run_to_end, tell_how_to_go_on
 from service.cli.output import Advance, err
@@ -230,8 +231,9 @@ class LocalWork:
         with self._database.write() as session:
             kept = [runs.interrupt(session, run_id, now()) for run_id in run_ids]
         answers, errors = sum(answers for answers, _ in kept), sum(errors for _, errors in kept)
-        told = f"{answers} answers and {errors} error{'s' * (errors > 1)}" if errors else f"{answers} results"
-        tell_how_to_go_on(f"{told} are kept as {name}")
+        told = f"{many(answers, 'answer')} and {many(errors, 'error')}" if errors else many(answers, "result")
+        verb = "is" if answers == 1 and not errors else "are"
+        tell_how_to_go_on(f"{told} {verb} kept as {name}")
 
     def gate(self, request: GateRequest, advance: Advance, *, resume: bool = False) -> dict[str, Any]:
         gate_id = new_id("gate")

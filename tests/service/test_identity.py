@@ -109,9 +109,10 @@ def test_what_a_role_may_not_do_is_told_with_the_role_that_may() -> None:
 
 
 def test_the_command_line_uses_its_variable_before_the_file_of_its_home(settings: Settings) -> None:
-    assert find_key(settings, {}) is None
+    assert find_key(settings, {}) == ("", "")
     settings.home.mkdir()
     Path(settings.home / "admin.key").write_text("from the file\n")
 
-    assert find_key(settings, {}) == "from the file"
-    assert find_key(settings, {"TURNOUT_API_KEY": "from the environment"}) == "from the environment"
+    assert find_key(settings, {}) == ("from the file", str(settings.home / "admin.key"))
+    given = {"TURNOUT_API_KEY": "from the environment"}
+    assert find_key(settings, given) == ("from the environment", "TURNOUT_API_KEY")

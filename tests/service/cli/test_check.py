@@ -144,7 +144,7 @@ def test_warnings_are_shown_and_fail_only_where_they_are_asked_to(project: Proje
     project.write("prompts/support/triage.prompt.yml", PROMPT.replace("minLength: 1, ", ""))
 
     code, out, err = project.run("check")
-    assert (code, out) == (0, "1 prompts and 1 suites are fine\n")
+    assert (code, out) == (0, "1 prompt and 1 suite are fine\n")
     assert err.splitlines()[-1] == "0 faults, 1 warning"
     assert findings(project) == [("triage", 6, "warning", "empty-message")]
     assert project.json("check")["ok"] is True

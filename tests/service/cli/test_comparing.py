@@ -111,7 +111,7 @@ def test_suites_that_changed_are_paired_by_what_they_ask(project: Project, two_r
     assert answer["paired"] == 6
     assert answer["notes"] == [
         "A was asked by say@1, B by say@2: cases are paired by what they ask",
-        "left out: 1 cases only B answered",
+        "left out: 1 case only B answered",
     ]
     assert answer["flips"][0]["title"] == "case 2: a0"
 

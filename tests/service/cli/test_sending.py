@@ -66,7 +66,7 @@ def test_a_suite_that_is_too_large_is_named_with_its_size_and_what_helps() -> No
     ("key", "told"),
     [
         ("", "http://t.test asks for a key, and there is none: set TURNOUT_API_KEY to one that `turnout key create"),
-        ("turnout_ci_old", "this key is not valid"),
+        ("turnout_ci_old", "TURNOUT_API_KEY: this key is not valid; set TURNOUT_API_KEY to one that"),
     ],
 )
 def test_no_key_is_told_with_where_it_comes_from(

@@ -157,3 +157,19 @@ def test_jobs_lists_what_each_came_to(project: Project) -> None:
     assert project.run("jobs", "--local")[1].count("no object") == 5
     listed = {each["job_id"]: (each["verdict"], each["result"]) for each in project.json("jobs", "--local")}
     assert listed == {"job_1": ("refused", None), "job_2": (None, None), "job_3": (None, None)}
+
+
+def test_of_a_job_that_has_ended_there_is_nothing_to_cancel(project: Project) -> None:
+    assert project.run("push", "--local")[0] == 0
+    database = Database(load_settings().database_url)
+    Jobs(database).submit("run", {}, LOCAL_ADMIN, "job_1")
+    Jobs(database).submit("run", {}, LOCAL_ADMIN, "job_2")
+    with database.write() as session:
+        job = jobs.claim(session, "w", "2026-01-01T00:00:00", jobs.Free((), "2000", "job_1"))
+        assert job is not None
+        jobs.finish(session, "job_1", job["token"], {"status": "succeeded", "finished_at": "2026-01-01T00:00:01"})
+    database.close()
+    _, out, err = project.run("job", "job_1", "--cancel", "--local")
+    assert ("succeeded" in out, "job_1 has ended already, nothing is cancelled: succeeded" in err) == (True, True)
+    _, out, err = project.run("job", "job_2", "--cancel", "--local")
+    assert ("cancelled" in out, "has ended already" in err) == (True, False)

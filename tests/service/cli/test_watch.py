@@ -109,7 +109,7 @@ def looking(project: Project, capsys: pytest.CaptureFixture[str]) -> Looking:
 
 
 PROMPT_FILE, SUITE_FILE = "prompts/support/triage.prompt.yml", "suites/support/triage.suite.yml"
-FINE = "check: 1 prompts and 1 suites are fine"
+FINE = "check: 1 prompt and 1 suite are fine"
 
 
 def test_the_first_look_runs_everything_and_a_save_tells_what_broke_and_what_was_mended(
@@ -137,7 +137,7 @@ def test_a_new_case_that_fails_is_new_not_broken(project: Project, looking: Look
 def test_a_save_that_affects_no_suite_is_checked_only(project: Project, looking: Looking) -> None:
     looking.look()
     project.write("prompts/other.prompt.yml", PROMPT)
-    assert looking.look("prompts/other.prompt.yml") == (["check: 2 prompts and 1 suites are fine"], [])
+    assert looking.look("prompts/other.prompt.yml") == (["check: 2 prompts and 1 suite are fine"], [])
 
 
 def test_a_fault_stops_only_the_suites_that_it_is_in_and_ends_nothing(project: Project, looking: Looking) -> None:
@@ -255,4 +255,4 @@ def test_faults_of_files_that_were_not_saved_are_counted_and_a_save_is_told_with
 
     err = capsys.readouterr().err.splitlines()
     assert err[0].endswith("  prompts/b/full.prompt.yml")
-    assert err[1:] == ["other files: 0 faults, 1 warnings; `turnout check` tells them"]
+    assert err[1:] == ["other files: 0 faults, 1 warning; `turnout check` tells them"]
