@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import structlog
 from litestar import Request, Response
@@ -53,6 +53,7 @@ _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MOST_PATH = 200  # characters of a path that are shown
 BODY = "body"
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.{1,80}?)`")
+_NO_CHOICE = re.compile(r"Invalid enum value (.{1,80})")
 log = structlog.get_logger()
 
 
@@ -134,7 +135,7 @@ def _response(answer: Answer) -> Response[dict[str, Any]]:
 def handle_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
     """Litestar's own refusals (no such path, a body that does not validate) in our form."""
     faults = error.extra if isinstance(error.extra, list) else []
-    named = [_named(fault) for fault in faults if isinstance(fault, dict)]
+    named = [_named(fault, request) for fault in faults if isinstance(fault, dict)]
     message = "; ".join(f"{key}: {reason}" for key, reason in named) or error.detail or "refused"
     param = named[0][0] if named and named[0][0] != BODY else None
     if error.status_code == 413:
@@ -147,15 +148,25 @@ def handle_http_error(request: Request[Any, Any, Any], error: HTTPException) -> 
     return Response(body, status_code=error.status_code, media_type=media_type, headers=error.headers)
 
 
-def _named(fault: dict[str, Any]) -> tuple[str, str]:
+def _named(fault: dict[str, Any], request: Request[Any, Any, Any]) -> tuple[str, str]:
     """The field that a refusal of Litestar's is about, and the reason; `data` is its name of the whole body."""
     key, reason = str(fault.get("key", BODY)), str(fault.get("message"))
+    no_choice = _NO_CHOICE.match(reason)
+    if no_choice and (choices := _choices(request, key)):
+        return key, f"no such value {no_choice[1]}: expected one of {', '.join(map(repr, choices))}"
     if key != "data":
         return key, reason
     unknown = _UNKNOWN_FIELD.match(reason)
     if unknown:
         return unknown[1], "unknown field: remove it"
     return BODY, "there is none: send a JSON object" if reason == "'data'" else reason
+
+
+def _choices(request: Request[Any, Any, Any], name: str) -> tuple[Any, ...]:
+    """The values that a handler's parameter takes, where its type names them."""
+    hint = get_type_hints(request.route_handler.fn).get(name)
+    kinds = [hint, *get_args(hint)]  # itself, or what may be left out
+    return tuple(value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind))
 
 
 def handle_bug(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:

@@ -225,11 +225,13 @@ def test_a_status_that_no_case_has_is_refused_with_those_that_there_are(service:
 
 
 def test_jobs_are_listed_of_a_kind_that_there_is(service: Service) -> None:
+    finish(service)
     listed = service.call("GET", "/api/jobs?kind=run", "author").json()
     unknown = service.call("GET", "/api/jobs?kind=training", "author")
 
     assert {job["kind"] for job in listed} == {"run"}
     assert (unknown.status_code, unknown.json()["param"]) == (400, "kind")
+    assert unknown.json()["detail"].startswith("kind: no such value 'training': expected one of 'run', 'matrix', ")
 
 
 def test_a_job_that_is_no_gate_is_not_shown_as_one(service: Service) -> None:
