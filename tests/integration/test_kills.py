@@ -91,7 +91,7 @@ def _work(home: Home, script: list[Moment], kind: str) -> int:
         if main.poll() is not None:
             main = _start(home, kind)
             began = time.monotonic()
-        time.sleep(0.004)
+        time.sleep(0.012)
     home.end()
     return kills
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +17,10 @@ BILLED = case("charged", "billing", **{"assert": [{"type": "cost", "threshold": 
 UNKNOWN = "thresholds.cost_per_1k_usd: the price of model 'model-a' is unknown"
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
     """`free` has a model without a price, `paid` one with; `moving` had the first and has the second now."""
-    with Service(make_settings(tmp_path_factory.mktemp("home"))).running() as service:
+    with Service(make_settings(tmp_path / "home")).running() as service:
         service.push("free")
         service.push("paid", triage(model="priced"))
         service.push("moving")
