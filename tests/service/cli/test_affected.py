@@ -363,6 +363,13 @@ def test_prompts_of_a_submodule_are_gated_against_what_it_was_then(with_submodul
     changes_a(with_submodule)
 
 
+def test_a_link_to_prompts_of_a_submodule_is_followed_into_what_it_was_then(with_submodule: Project) -> None:
+    git(with_submodule, "mv", "prompts", "shared")
+    (with_submodule.folder / "prompts").symlink_to("shared")
+    commit(with_submodule)
+    changes_a(with_submodule)
+
+
 def test_prompts_of_a_submodule_that_its_commit_has_not_move_no_label(with_submodule: Project) -> None:
     with_submodule.write("prompts/a.prompt.yml", prompt("model-a").replace("variables", "labels: [staging]\nvariables"))
     with_submodule.json("push", "--local")
