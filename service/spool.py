@@ -146,9 +146,14 @@ class Spool:
         descriptor = _locked(folder / _LOCK)
         if descriptor is None:
             return None
+        try:
+            left = sorted(path for path in folder.glob("*.jsonl") if path.stem.isdecimal())  # else it is nobody's of us
+            size = sum(path.stat().st_size for path in left)
+        except OSError:
+            os.close(descriptor)  # it may be taken later, with all that lies in it
+            raise
         self._locks[number] = descriptor
-        left = sorted(folder.glob("*.jsonl"))
-        self.bytes += sum(path.stat().st_size for path in left)
+        self.bytes += size
         return left
 
     def _write(self, data: bytes) -> None:
