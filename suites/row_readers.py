@@ -103,7 +103,7 @@ def line_rows(lines: Iterable[str], path: str, faults: list[Fault]) -> Iterator[
 
 
 class _PlainJson(json.JSONDecoder):
-    """JSON without duplicate keys, NaN, numbers out of range, nesting that what reads it later could not follow, or what no database keeps."""
+    """JSON without what `strict_json` refuses, nesting that what reads it later could not follow, or what no database keeps."""
 
     def __init__(self) -> None:
         super().__init__(object_pairs_hook=unique_keys, parse_constant=no_constant, parse_float=finite)
