@@ -6,7 +6,7 @@ import io
 import os
 import posixpath
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from prompts.errors import BadInput
@@ -128,14 +128,16 @@ def _is_known(folder: Path, commit: str) -> bool:
 # ------------------------------------------------------------------ what changed since
 
 
-def changed_since(root: Path, commit: str) -> set[str]:
+def changed_since(root: Path, commit: str, among: Collection[str] = (".",)) -> set[str]:
     """Paths below `root` of the files that are not as a commit has them: new ones too and, below `AUTHORED`, ignored ones.
 
-    Those of submodules are among them, and those of folders that `AUTHORED` are links to, by their paths through the link.
+    Those of submodules are there, too, and those of folders that `AUTHORED` are links to, by their paths through the link.
+    `among` are names in `root`: what git cannot say of others, such as a broken submodule, then hinders nobody.
     """
-    found = set(_changed_in(root, commit, AUTHORED))
+    authored = tuple(name for name in AUTHORED if name in among or "." in among)
+    found = set(_changed_in(root, commit, authored, among))
     commit = (git(root, "rev-parse", "--verify", commit) or "").strip()  # HEAD is another in a submodule
-    for name in (name for name in AUTHORED if (root / name).is_symlink() and (root / name).is_dir()):
+    for name in (name for name in authored if (root / name).is_symlink() and (root / name).is_dir()):
         target = (root / name).resolve()
         within = {path for path in found if (root / path).resolve().is_relative_to(target)}
         linked = _changed_in(target, _commit_in(target, commit), (".",))
@@ -156,16 +158,18 @@ def _commit_in(folder: Path, commit: str) -> str | None:
     return found if found and _is_known(Path(top), found) else None
 
 
-def _changed_in(folder: Path, commit: str | None, authored: tuple[str, ...]) -> Iterator[str]:
+def _changed_in(
+    folder: Path, commit: str | None, authored: tuple[str, ...], among: Collection[str] = (".",)
+) -> Iterator[str]:
     """The same of one repository and its submodules; every file where it is not known what `commit` had."""
     if commit is None:
         files = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
         yield from (file.as_posix() for file in files if ".git" not in file.parts)
         return
     options = ("--name-only", "--no-renames", "--ignore-submodules=none", "-z", "--relative")
-    listed = git(folder, "diff", *options, commit, "--", ".")
-    new = git(folder, "ls-files", "-z", "--others", "--exclude-standard")
-    hidden = git(folder, "ls-files", "-z", "--others", "--", *authored)
+    listed = git(folder, "--literal-pathspecs", "diff", *options, commit, "--", *among)
+    new = git(folder, "--literal-pathspecs", "ls-files", "-z", "--others", "--exclude-standard", "--", *among)
+    hidden = git(folder, "ls-files", "-z", "--others", "--", *authored) if authored else ""
     for path in sorted({path for text in (listed, new, hidden) for path in (text or "").split("\0") if path}):
         inner = folder / path
         if not (inner / ".git").exists():
