@@ -70,10 +70,7 @@ class RequestMeter:
 
     def __init__(self) -> None:
         self._series: dict[tuple[str | None, str, bool], Series] = {}
-        self._other = {
-            True: Series(),
-            False: Series(),
-        }  # what was served, and what shadows were asked: never one figure
+        self._other = {is_served: Series() for is_served in (True, False)}  # what was asked of shadows was not served
 
     def add(self, outcome: Outcome) -> None:
         key = (outcome.prompt, outcome.variant, outcome.shadow_of is None)

@@ -93,6 +93,7 @@ class RequestLog:
         self._database_lane, self._spool_lane = Lane("request-log"), Lane("request-spool")
         self._is_away = False
         self._is_full = False
+        self._has_no_spool = False
         self.is_stuck = False  # neither the database nor the spool takes rows: they wait in memory
         self.heir: RequestLog | None = None
         self._counts: _Counts = before._counts if before else _Counts()
@@ -311,11 +312,22 @@ class RequestLog:
         while self._spool is not None:
             try:
                 if next(looks) % LOOKS_A_TURN == 0:
-                    await self._spool_lane.start(self._spool.open)
+                    await self._open(self._spool)
                 await self._replay(self._spool)
             except StorageFailed as error:  # the database is away, or a file of the spool cannot be read
                 self._tell_away(error)
             await asyncio.sleep(AGAIN_S)
+
+    async def _open(self, spool: Spool) -> None:
+        """Look for what ended processes left; where the folder cannot be used, that is told once, and the database is not away."""
+        try:
+            await self._spool_lane.start(spool.open)
+        except StorageFailed as error:
+            if not self._has_no_spool:
+                log.warning("the request log cannot wait on the disk", reason=str(error))
+            self._has_no_spool = True
+        else:
+            self._has_no_spool = False
 
     async def _replay(self, spool: Spool) -> None:
         """Everything from the disk into the database. Raises StorageFailed where that is still away."""

@@ -146,9 +146,14 @@ class Spool:
         descriptor = _locked(folder / _LOCK)
         if descriptor is None:
             return None
+        try:
+            left = sorted(path for path in folder.glob("*.jsonl") if path.stem.isdecimal())  # else it is nobody's of us
+            size = sum(path.stat().st_size for path in left)
+        except OSError:
+            os.close(descriptor)  # it may be taken later, with all that lies in it
+            raise
         self._locks[number] = descriptor
-        left = sorted(folder.glob("*.jsonl"))
-        self.bytes += sum(path.stat().st_size for path in left)
+        self.bytes += size
         return left
 
     def _write(self, data: bytes) -> None:
@@ -200,15 +205,16 @@ class Spool:
 
     def _remove(self, segment: Path) -> None:
         with self._lock, self._told():
-            with contextlib.suppress(FileNotFoundError):
-                size = segment.stat().st_size
-                segment.unlink()
-                self.bytes -= size
+            segment.unlink(missing_ok=True)
             self._segments.remove(segment)  # only now: one that could not be removed is tried again
             self._replayed.pop(segment, None)
+            self.bytes = sum(map(_size, self._segments))
 
     def _read(self, segment: Path) -> Iterator[list[bytes]]:
-        """The lines of a segment that are to be replayed, some at a time."""
+        """The lines of a segment that are to be replayed, some at a time; none of one that is gone for good."""
+        if not segment.exists():
+            log.error("a file of the request log's spool is gone, with its rows", file=str(segment))
+            return
         with self._told(), segment.open("rb") as file:
             lines = itertools.islice(file, self._replayed.get(segment, 0), None)
             while batch := list(itertools.islice(lines, BATCH)):
@@ -263,6 +269,13 @@ def _locked(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # somebody made room
+        return 0
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

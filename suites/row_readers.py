@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from prompts.errors import BadFile, Fault
+from prompts.strict_json import finite, no_constant, unique_keys
 from prompts.yaml_source import Document, load_yaml
 from suites.csv_cases import csv_rows
 from suites.rows import Row
@@ -102,10 +103,10 @@ def line_rows(lines: Iterable[str], path: str, faults: list[Fault]) -> Iterator[
 
 
 class _PlainJson(json.JSONDecoder):
-    """JSON without duplicate keys, NaN, nesting that what reads it later could not follow, or what no database keeps."""
+    """JSON without what `strict_json` refuses, nesting that what reads it later could not follow, or what no database keeps."""
 
     def __init__(self) -> None:
-        super().__init__(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        super().__init__(object_pairs_hook=unique_keys, parse_constant=no_constant, parse_float=finite)
 
     def raw_decode(self, text: str, idx: int = 0) -> tuple[Any, int]:
         value, end = super().raw_decode(text, idx)
@@ -129,18 +130,6 @@ def _holds_unkept(value: Any) -> bool:
 def _opening(text: str, start: int, end: int) -> int:
     """How many lists and mappings begin in a piece of JSON, brackets within texts counted, too: it nests no deeper."""
     return text.count("[", start, end) + text.count("{", start, end)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
-    return found
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")
 
 
 _JSON = _PlainJson()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from prompts.errors import BadFile, Fault
+from prompts.strict_json import finite, no_constant, unique_keys
 
 HALF = re.compile("[\ud800-\udfff]")
 _FORM = '{"vars": {"name": "value"}, "expected": "answer"}'
@@ -53,10 +53,7 @@ def without_mark(lines: Iterable[str]) -> Iterator[str]:
 
 
 def parsed_line(line: str, path: str, number: int, form: str = _FORM) -> Any | Fault:
-    """The JSON value of one line, or its fault, which tells the `form` that a line has.
-
-    No line may mean two things: of two equal keys Python would keep the last, and of NaN what no other reader takes.
-    """
+    """The JSON value of one line, or its fault, which tells the `form` that a line has."""
     try:
         return _JSON.decode(line.strip())
     except ValueError as error:
@@ -65,24 +62,7 @@ def parsed_line(line: str, path: str, number: int, form: str = _FORM) -> Any | F
         return Fault(path, number, "JSON nested too deeply", f"one object a line: {form}")
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
-    return found
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number of JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    return number if math.isfinite(number) else _refuse_constant(digits)
-
-
-_JSON = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite)
+_JSON = json.JSONDecoder(object_pairs_hook=unique_keys, parse_constant=no_constant, parse_float=finite)
 
 
 def _parse_line(line: str, path: str, number: int) -> Example | list[Fault]:
@@ -113,7 +93,12 @@ def _faults_of(value: Any) -> Iterator[tuple[str, str]]:
 
 def half_problems(value: Any) -> Iterator[tuple[str, str]]:
     """What is wrong with JSON that holds half a character, which no tokenizer takes."""
-    if HALF.search(json.dumps(value, ensure_ascii=False)):
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # what was read may still be too deep to be written
+        yield "JSON nested too deeply", "flatten it"
+        return
+    if HALF.search(text):
         yield "half of a pair (U+D800 to U+DFFF) stands alone, which is no character", "mend it"
 
 

@@ -14,6 +14,7 @@ from finetune.data.personal import quotable
 from prompts.errors import RenderError
 from prompts.prompt import CompiledPrompt, PromptContent
 from prompts.schemas import Schema
+from prompts.strict_json import no_constant
 
 MAX_DEPTH = 16  # of objects and lists within an answer whose labels are compared
 SHOWN_CHARACTERS = 200
@@ -134,15 +135,11 @@ def _nearest(value: str, known: Sequence[Any]) -> str:
 def _parsed(answer: str) -> tuple[Any, str]:
     """The value of an answer, or what keeps it from being JSON."""
     try:
-        return json.loads(answer, parse_constant=_refuse_constant), ""
+        return json.loads(answer, parse_constant=no_constant), ""
     except ValueError as error:
         return None, f"the answer is not JSON: {error}"
     except RecursionError:
         return None, "the answer is JSON that nests too deeply"
-
-
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")
 
 
 def _kind(value: Any) -> str:

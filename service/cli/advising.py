@@ -11,6 +11,7 @@ import typer
 
 from service.cli.interrupts import ended_by_sigterm
 from service.cli.options import Html, Json, Local, Markdown, PromptOption
+from service.cli.selecting import id_in_path
 
 if TYPE_CHECKING:
     from service.cli.client import Client
@@ -68,7 +69,6 @@ def advise(
 ) -> int:
     """Prompt, examples in the prompt, or a fine-tune: what pays for this suite, measured before anything is trained in earnest."""
     from service.cli.calling import client
-    from service.cli.selecting import id_in_path
 
     asked = {"base": base, "dataset": dataset, "against": against, "minutes": minutes, "shots": _counts(shots)}
     asked |= {"price_per_hour": price_per_hour, "watts": watts, "look": look, "dry_run": dry_run}
@@ -77,10 +77,7 @@ def advise(
     if of is None:
         return _show(*_ask(suite or "", prompt, examples, asked, shown), shown)
     service = client(local)
-    wanted = id_in_path(
-        "advice", of, "an id is such as adv_4f1c9a0b7d2e, or that of its job; `turnout jobs` lists these"
-    )
-    found = service.call("GET", f"/api/advice/{wanted}")
+    found = service.call("GET", f"/api/advice/{id_in_path('advice', of)}")
     if resume and found["status"] != "succeeded":
         found = _go_on(service, found, shown)
     return _show(service, found, shown)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from prompts.errors import BadInput, TurnoutError
 from prompts.formats.prompt_yml import SUFFIXES, load_prompt
 from service.cli.project import SUITE_SUFFIXES, Project, brings_suite
-from service.cli.revisions import changed_since, digest_at, git, git_bytes
+from service.cli.revisions import AUTHORED, changed_since, digest_at, git, git_bytes
 
 if TYPE_CHECKING:
     from service.cli.testing import Plan
@@ -102,8 +102,7 @@ def push_revision(work: Work, project: Project, name: str, commit: str, shown: s
 
 def suite_notes(project: Project, plans: Sequence[Plan], commit: str, shown: str) -> Iterator[str]:
     """A line for each suite of this gate that was another at a commit, and for each that was there and is gone."""
-    paths = (project.root / path for path in changed_since(project.root, commit))
-    removed = frozenset(path.resolve() for path in paths if not path.exists())
+    removed = _removed_since(project, plans, commit)
     for plan in plans:
         if not _is_as_at(project, plan.sources, commit) or _lost_cases(project, plan, commit, removed):
             yield f"suite {plan.suite} {_became(project, plan, commit, shown)}"
@@ -161,6 +160,16 @@ def _became(project: Project, plan: Plan, commit: str, shown: str) -> str:
         return f"{told}; what it was then cannot be read, so what changed is not told"
     changes = suite_changes(before.suite, plan.data)
     return f"{told}; {', '.join(changes) or 'its cases, thresholds and settings are the same'}"
+
+
+def _removed_since(project: Project, plans: Sequence[Plan], commit: str) -> frozenset[Path]:
+    """The files that are gone since then, of the folders in which these suites look by patterns."""
+    root = project.root.resolve()
+    folders = {folder for plan in plans for folder in searched(plan.sources)}
+    inside = [folder.relative_to(root).parts[:1] for folder in folders if folder.is_relative_to(root)]
+    among = {*AUTHORED, *(parts[0] if parts else "." for parts in inside)}
+    paths = (project.root / path for path in (changed_since(project.root, commit, among) if folders else ()))
+    return frozenset(path.resolve() for path in paths if not path.exists())
 
 
 def _lost_cases(project: Project, plan: Plan, commit: str, removed: frozenset[Path]) -> bool:

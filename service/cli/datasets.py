@@ -9,6 +9,7 @@ import typer
 
 from service.cli.calling import call
 from service.cli.options import Json, Local
+from service.cli.selecting import id_in_path
 
 dataset = typer.Typer(help="Training examples, kept by the digest of their content.", no_args_is_help=True)
 Digest = Annotated[str, typer.Argument(help="A dataset's digest, or the first six digits of it or more.")]
@@ -78,18 +79,12 @@ def list_datasets(
     return 0
 
 
-def _known(digest: str) -> str:
-    from service.cli.selecting import id_in_path
-
-    return id_in_path("dataset", digest, "give its digest or the beginning of it; `turnout dataset list` shows them")
-
-
 @dataset.command("show")
 def show(digest: Digest, as_json: Json = False, local: Local = False) -> int:
     """A dataset: where its examples came from, and the report on them."""
     from service.cli.output import print_json
 
-    found = call(local, "GET", f"/api/datasets/{_known(digest)}")
+    found = call(local, "GET", f"/api/datasets/{id_in_path('dataset', digest)}")
     if as_json:
         print_json(found)
     else:
@@ -104,7 +99,7 @@ def export(digest: Digest, as_json: Json = False, local: Local = False) -> int:
 
     from service.cli.output import print_json, print_json_lines
 
-    lines = call(local, "GET", f"/api/datasets/{_known(digest)}/examples")
+    lines = call(local, "GET", f"/api/datasets/{id_in_path('dataset', digest)}/examples")
     rows = [json.loads(line) for line in lines.split("\n") if line]
     if as_json:
         print_json(rows)

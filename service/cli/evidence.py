@@ -45,14 +45,13 @@ def evidence(evidence_id: str, verify: Verify = False, as_json: Json = False, lo
 
 def _record(work: Work, evidence_id: str) -> dict[str, Any]:
     """Raises NotFound, saying where ids of evidence come from."""
-    from service.cli.selecting import id_in_path
+    from service.cli.selecting import IDS, id_in_path
     from service.errors import NotFound
 
-    hint = "a gate says the id of its evidence (ev_…), and `turnout route NAME` that of a promotion"
     try:
-        return work.evidence(id_in_path("evidence", evidence_id, hint))
+        return work.evidence(id_in_path("evidence", evidence_id))
     except NotFound as error:
-        raise NotFound("evidence", evidence_id, hint) from error
+        raise NotFound("evidence", evidence_id, IDS["evidence"]) from error
 
 
 def _against_the_rest(work: Work, record: dict[str, Any]) -> tuple[list[Difference], list[str]]:

@@ -89,8 +89,7 @@ class Finder:
         run_id = text.removeprefix(RUN)
         if run_id == text and ("@" in text or text.startswith(GIT) or "_" not in text):
             return None
-        fix = "an id is such as run_4f1c9a0b7d2e; `turnout run` says that of its own"
-        run = self.work.run_of(id_in_path("run", run_id, fix))
+        run = self.work.run_of(id_in_path("run", run_id))
         if "passed" not in run:
             raise BadInput(
                 f"{run_id} is {run['status']} and has no figures yet: compare it when it has ended", param="a"

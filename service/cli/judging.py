@@ -10,6 +10,7 @@ import typer
 from service.cli.calling import call
 from service.cli.interrupts import ended_by_sigterm
 from service.cli.options import Concurrency, Json, Local, NoCache
+from service.cli.selecting import id_in_path
 
 if TYPE_CHECKING:
     from suites.case import Case, Label, Suite
@@ -122,7 +123,7 @@ def waiting(
     """Answers of a run that wait for people, with what people are asked; equal answers to one case are there once."""
     from service.cli.output import print_json, table
 
-    there = call(local, "GET", f"/api/runs/{_known(run)}/cases", params={"waiting": True})
+    there = call(local, "GET", f"/api/runs/{id_in_path('run', run)}/cases", params={"waiting": True})
     suite = _suite_of(run, local=local) if there else None
     found = [_waiting(case, suite.tests[case["index"]]) for case in there] if suite else []
     if as_json:
@@ -136,17 +137,11 @@ def waiting(
     return 0
 
 
-def _known(run: str) -> str:
-    from service.cli.selecting import id_in_path
-
-    return id_in_path("run", run, "an id is such as run_4f1c9a0b7d2e; `turnout run` says that of its own")
-
-
 def _suite_of(run: str, *, local: bool) -> Suite:
     """The version of a suite that a run asked."""
     from suites.case import Suite
 
-    name, _, number = call(local, "GET", f"/api/runs/{_known(run)}")["suite"].partition("@")
+    name, _, number = call(local, "GET", f"/api/runs/{id_in_path('run', run)}")["suite"].partition("@")
     return Suite.from_data(call(local, "GET", f"/api/suites/{name}", params={"version": number})["content"])
 
 
@@ -198,7 +193,7 @@ def _case_id(run: str, case: str, *, local: bool) -> str:
 
     if not case.isdigit() or len(case) == 16:
         return case
-    cases = call(local, "GET", f"/api/runs/{_known(run)}/cases")
+    cases = call(local, "GET", f"/api/runs/{id_in_path('run', run)}/cases")
     found = [each["case_id"] for each in cases if each["index"] == int(case) - 1]
     if not found:
         raise BadInput(f"run {run} has no answer to case {case}", param="case")

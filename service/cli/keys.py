@@ -8,6 +8,7 @@ import typer
 
 from service.cli.calling import call
 from service.cli.options import Json, Local
+from service.cli.selecting import id_in_path
 
 key = typer.Typer(help="API keys: create, list, limit, revoke.", no_args_is_help=True, rich_markup_mode=None)
 Requests = Annotated[int | None, typer.Option("--requests-per-minute", min=1, help="What it may ask in a minute.")]
@@ -65,7 +66,7 @@ def limit(
     from service.cli.output import out, print_json
 
     limits = _limits(requests_per_minute, tokens_per_minute, tokens_per_day)
-    found = call(local, "PUT", f"/api/keys/{_known(key_id)}/limits", body=limits)
+    found = call(local, "PUT", f"/api/keys/{id_in_path('key', key_id)}/limits", body=limits)
     if as_json:
         print_json(found)
     else:
@@ -74,18 +75,12 @@ def limit(
     return 0
 
 
-def _known(key_id: str) -> str:
-    from service.cli.selecting import id_in_path
-
-    return id_in_path("key", key_id, "an id is such as key_4f1c9a0b7d2e; `turnout key list` shows them")
-
-
 @key.command("revoke")
 def revoke(key_id: str, as_json: Json = False, local: Local = False) -> int:
     """End a key: it is refused at once."""
     from service.cli.output import out, print_json
 
-    call(local, "DELETE", f"/api/keys/{_known(key_id)}")
+    call(local, "DELETE", f"/api/keys/{id_in_path('key', key_id)}")
     if as_json:
         print_json({"id": key_id, "revoked": True})
     else:

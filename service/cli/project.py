@@ -243,9 +243,7 @@ def _legible(text: str) -> str:
 def _dirty_prompts(root: Path) -> list[str]:
     """Names of the prompts below `prompts/` that are changed, new or ignored: the commit does not have them so."""
     names = set()
-    for path in (PurePosixPath(text) for text in changed_since(root, "HEAD") if text.endswith(SUFFIXES)):
-        if not path.is_relative_to("prompts"):
-            continue
+    for path in (PurePosixPath(text) for text in changed_since(root, "HEAD", ("prompts",)) if text.endswith(SUFFIXES)):
         suffix = next(end for end in SUFFIXES if path.name.endswith(end))
         with contextlib.suppress(BadInput):  # `check` has told that it is no name
             names.add(name_from_path(path.relative_to("prompts"), suffix, "prompt"))

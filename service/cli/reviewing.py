@@ -9,6 +9,7 @@ import typer
 
 from service.cli.calling import call
 from service.cli.options import Json, Local
+from service.cli.selecting import id_in_path
 
 review = typer.Typer(
     help="Corrected and approved completions: which of them become training examples.", no_args_is_help=True
@@ -165,10 +166,9 @@ def _show(each: dict[str, Any]) -> None:
 
 def _decide(ids: list[str], verb: str, body: dict[str, Any], as_json: bool, *, local: bool) -> int:
     from service.cli.output import out, print_json
-    from service.cli.selecting import id_in_path
 
     found = []
-    for each in [id_in_path("example", each, "`turnout review list` shows their ids") for each in ids]:
+    for each in [id_in_path("example", each) for each in ids]:
         found.append(call(local, "POST", f"/api/examples/{each}/{verb}", body=body))
         if not as_json:
             out().print(f"{each} {found[-1]['status']}", markup=False)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import posixpath
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from prompts.errors import BadInput
 
 AUTHORED = ("prompts", "suites")  # the folders of a project whose files count though git ignores them
-_SUBMODULE = "160000"
+_SUBMODULE, _LINK = "160000", "120000"  # modes of git
+_MOST_LINKS = 40  # on the way to a file, as Linux follows
 _OF_A_HOOK = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_PREFIX"})
 
 
@@ -72,29 +74,49 @@ def text_at(root: Path, commit: str, below: str) -> str | None:
     return git(found[0], "cat-file", "blob", found[1]) if found else None
 
 
-def _object_at(root: Path, commit: str, below: PurePosixPath) -> tuple[Path, str] | None:
+def _object_at(root: Path, commit: str, below: PurePosixPath, links: int = _MOST_LINKS) -> tuple[Path, str] | None:
     """A folder of the repository that has the object, and the digest of it."""
     asked = f"{commit}:./{below}\n"
     said = (git(root, "cat-file", "--batch-check", "--follow-symlinks", stdin=asked) or "").split()
     if len(said) == 3 and said[1] in ("blob", "tree") and said[2].isdecimal():  # else `missing`, `dangling`, …
         return root, said[0]
-    for parent in reversed(below.parents):
-        then = submodule_at(root, commit, str(parent))
-        if then is None:
-            continue
-        folder = root / parent
-        if not _is_known(folder, then):
-            fix = f"fetch its history (git -C {parent} fetch --unshallow, or git submodule update --init)"
-            raise BadInput(f"the submodule {parent} was at {then[:7]} then, which its clone here does not have: {fix}")
-        return _object_at(folder, then, below.relative_to(parent))
+    for part in (*reversed(below.parents), below):  # git itself follows no link into a submodule
+        mode, digest = _entry_at(root, commit, str(part))
+        if mode == _SUBMODULE:
+            _require_history(root, part, digest)
+            return _object_at(root / part, digest, below.relative_to(part), links)
+        if mode == _LINK and links:
+            target = git(root, "cat-file", "blob", digest) or ""
+            led = posixpath.normpath(part.parent / target / below.relative_to(part))
+            return _object_at(root, commit, PurePosixPath(led), links - 1) if _is_inside(root, led) else None
     return None
+
+
+def _is_inside(root: Path, below: str) -> bool:
+    """Whether a path from `root` stays in its repository."""
+    prefix = (git(root, "rev-parse", "--show-prefix", check=False) or "").removesuffix("\n")
+    return not posixpath.normpath(posixpath.join(prefix, below)).startswith(("../", "/"))
+
+
+def _require_history(root: Path, submodule: PurePosixPath, then: str) -> None:
+    if not _is_known(root / submodule, then):
+        fix = f"fetch its history (git -C {submodule} fetch --unshallow, or git submodule update --init)"
+        raise BadInput(f"the submodule {submodule} was at {then[:7]} then, which its clone here does not have: {fix}")
 
 
 def submodule_at(root: Path, commit: str, below: str) -> str | None:
     """The commit at which the submodule at a path below `root` was then; None where none was there."""
-    listed = git(root, "ls-tree", "-z", commit, "--", below, check=False) if below != "." else None
-    mode, _, rest = (listed or "").partition(" ")
-    return rest.removeprefix("commit ").partition("\t")[0] if mode == _SUBMODULE else None
+    mode, digest = _entry_at(root, commit, below)
+    return digest if mode == _SUBMODULE else None
+
+
+def _entry_at(root: Path, commit: str, below: str) -> tuple[str, str]:
+    """The mode and the digest of what stood at a path then; empty where nothing did, and for a folder that holds `root`."""
+    if not below.strip("./"):
+        return "", ""
+    listed = git(root, "ls-tree", "-z", commit, "--", below, check=False) or ""
+    mode, _, digest = listed.partition("\t")[0].split(" ") if listed else ("", "", "")
+    return mode, digest
 
 
 def _is_known(folder: Path, commit: str) -> bool:
@@ -106,31 +128,48 @@ def _is_known(folder: Path, commit: str) -> bool:
 # ------------------------------------------------------------------ what changed since
 
 
-def changed_since(root: Path, commit: str) -> set[str]:
+def changed_since(root: Path, commit: str, among: Collection[str] = (".",)) -> set[str]:
     """Paths below `root` of the files that are not as a commit has them: new ones too and, below `AUTHORED`, ignored ones.
 
-    Those of submodules are among them, and those of folders that `AUTHORED` are links to, by their paths through the link.
+    Those of submodules are there, too, and those of folders that `AUTHORED` are links to, by their paths through the link.
+    `among` are names in `root`: what git cannot say of others, such as a broken submodule, then hinders nobody.
     """
-    found = set(_changed_in(root, commit, AUTHORED))
-    for name in (name for name in AUTHORED if (root / name).is_symlink() and (root / name).is_dir()):
+    authored = tuple(name for name in AUTHORED if name in among or "." in among)
+    found = set(_changed_in(root, commit, authored, among))
+    commit = (git(root, "rev-parse", "--verify", commit) or "").strip()  # HEAD is another in a submodule
+    for name in (name for name in authored if (root / name).is_symlink() and (root / name).is_dir()):
         target = (root / name).resolve()
-        is_here = git(target, "cat-file", "-e", f"{commit}^{{commit}}", check=False) is not None
         within = {path for path in found if (root / path).resolve().is_relative_to(target)}
-        linked = _changed_in(target, commit if is_here else None, (".",))
+        linked = _changed_in(target, _commit_in(target, commit), (".",))
         found = (found - within) | {f"{name}/{path}" for path in linked}
     return found
 
 
-def _changed_in(folder: Path, commit: str | None, authored: tuple[str, ...]) -> Iterator[str]:
+def _commit_in(folder: Path, commit: str) -> str | None:
+    """What a commit of this or of an outer repository had of the one that `folder` is in: a commit; None where not known."""
+    if git(folder, "cat-file", "-e", f"{commit}^{{commit}}", check=False) is not None:
+        return commit
+    top, outer = (
+        (git(folder, "rev-parse", asked, check=False) or "").removesuffix("\n")
+        for asked in ("--show-toplevel", "--show-superproject-working-tree")
+    )
+    then = _commit_in(Path(outer), commit) if outer else None
+    found = submodule_at(Path(outer), then, os.path.relpath(top, outer)) if then else None
+    return found if found and _is_known(Path(top), found) else None
+
+
+def _changed_in(
+    folder: Path, commit: str | None, authored: tuple[str, ...], among: Collection[str] = (".",)
+) -> Iterator[str]:
     """The same of one repository and its submodules; every file where it is not known what `commit` had."""
     if commit is None:
         files = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
         yield from (file.as_posix() for file in files if ".git" not in file.parts)
         return
     options = ("--name-only", "--no-renames", "--ignore-submodules=none", "-z", "--relative")
-    listed = git(folder, "diff", *options, commit, "--", ".")
-    new = git(folder, "ls-files", "-z", "--others", "--exclude-standard")
-    hidden = git(folder, "ls-files", "-z", "--others", "--", *authored)
+    listed = git(folder, "--literal-pathspecs", "diff", *options, commit, "--", *among)
+    new = git(folder, "--literal-pathspecs", "ls-files", "-z", "--others", "--exclude-standard", "--", *among)
+    hidden = git(folder, "ls-files", "-z", "--others", "--", *authored) if authored else ""
     for path in sorted({path for text in (listed, new, hidden) for path in (text or "").split("\0") if path}):
         inner = folder / path
         if not (inner / ".git").exists():

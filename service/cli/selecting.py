@@ -9,6 +9,15 @@ if TYPE_CHECKING:
 
 
 _BETWEEN = str.maketrans("", "", "_-:")  # what stands in ids beside letters and digits
+IDS = {  # how ids look, or where they come from
+    "advice": "an id is such as adv_4f1c9a0b7d2e, or that of its job; `turnout jobs` lists these",
+    "dataset": "give its digest or the beginning of it; `turnout dataset list` shows them",
+    "evidence": "a gate says the id of its evidence (ev_…), and `turnout route NAME` that of a promotion",
+    "example": "`turnout review list` shows their ids",
+    "job": "an id is such as job_4f1c9a0b7d2e or ftjob-4f1c9a0b7d2e; `turnout jobs` lists them",
+    "key": "an id is such as key_4f1c9a0b7d2e; `turnout key list` shows them",
+    "run": "an id is such as run_4f1c9a0b7d2e; `turnout run` says that of its own",
+}
 
 
 def pairs(given: list[str], option: str = "-v") -> dict[str, str]:
@@ -30,14 +39,17 @@ def pairs(given: list[str], option: str = "-v") -> dict[str, str]:
     return pairs
 
 
-def id_in_path(what: str, text: str, fix: str) -> str:
-    """An id as it may stand in a path. Raises BadInput for what is none: with a slash or a dot it would be another path."""
+def id_in_path(what: str, text: str) -> str:
+    """An id of one of `IDS` as it may stand in a path.
+
+    Raises BadInput for what is none: with a slash or a dot it would be another path.
+    """
     from prompts.errors import BadInput
 
     if not is_text(text):
         raise BadInput(f"{what} {text[:80]!r}: not UTF-8: give it as UTF-8 text", param="id")
     if not text.translate(_BETWEEN).isalnum():
-        raise BadInput(f"{what} {text[:80]!r}: {fix}", param="id")
+        raise BadInput(f"{what} {text[:80]!r}: {IDS[what]}", param="id")
     return text
 
 

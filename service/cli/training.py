@@ -12,6 +12,7 @@ import typer
 from service.cli.calling import client
 from service.cli.interrupts import ended_by_sigterm
 from service.cli.options import Json, Local, PromptOption
+from service.cli.selecting import id_in_path
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -121,7 +122,7 @@ def job(
     """One job: its state, its live progress, its end or its resumption."""
     from service.settings import load_settings
 
-    service, job_id = client(local), _id_of_job(job_id)
+    service, job_id = client(local), id_in_path("job", job_id)
     if cancel:
         _cancel(service, job_id)
     if resume:
@@ -142,14 +143,6 @@ def _cancel(service: Any, job_id: str) -> None:
     after = service.call("POST", f"/api/jobs/{job_id}/cancel")
     if before["finished_at"] is not None and after == before:
         err().print(f"{job_id} has ended already, nothing is cancelled: {before['status']}", markup=False)
-
-
-def _id_of_job(text: str) -> str:
-    """An id as it may stand in a path. Raises BadInput."""
-    from service.cli.selecting import id_in_path
-
-    fix = "an id is such as job_4f1c9a0b7d2e or ftjob-4f1c9a0b7d2e; `turnout jobs` lists them"
-    return id_in_path("job", text, fix)
 
 
 @contextmanager

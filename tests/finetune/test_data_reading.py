@@ -57,8 +57,8 @@ def test_all_faults_of_a_file_are_reported_together_with_line_and_fix():
     [
         ('{"vars": {"ticket": "a"}, "expected": "x", "expected": "y"}', "duplicate key 'expected'"),
         ('{"vars": {"ticket": "a", "ticket": "b"}, "expected": "x"}', "duplicate key 'ticket'"),
-        ('{"vars": {"ticket": NaN}, "expected": "x"}', "NaN is no number of JSON"),
-        ('{"vars": {"ticket": 1e400}, "expected": "x"}', "1e400 is no number of JSON"),
+        ('{"vars": {"ticket": NaN}, "expected": "x"}', "NaN is not JSON"),
+        ('{"vars": {"ticket": 1e400}, "expected": "x"}', "1e400 is a number out of range"),
         (r'{"vars": {"ticket": "a"}, "expected": "half \ud83d"}', "half of a pair"),
         (r'{"vars": {"half \ud83d": "a"}, "expected": "x"}', "half of a pair"),
     ],
@@ -68,6 +68,14 @@ def test_a_line_that_could_mean_two_things_is_a_fault(line, message):
         parse_examples(['{"vars": {"ticket": "a"}, "expected": "x"}', f"{line}\n"], "train.jsonl")
     [fault] = caught.value.faults
     assert (fault.line, message in fault.message) == (2, True)
+
+
+def test_no_depth_of_nesting_is_more_than_a_fault():
+    values = ["[" * depth + "]" * depth for depth in range(500, 1_100, 5)]
+    lines = [f'{{"vars": {{"ticket": {value}}}, "expected": "x"}}' for value in values]
+    with pytest.raises(BadFile) as caught:
+        parse_examples(lines, "train.jsonl")
+    assert {fault.message for fault in caught.value.faults} == {"JSON nested too deeply"}
 
 
 def test_a_chat_line_with_half_a_character_is_a_fault():

@@ -311,6 +311,32 @@ def test_whether_anything_takes_rows_is_known(database: Failing, tmp_path: Path)
     run(scene())
 
 
+def test_a_spool_that_cannot_be_used_is_told_once_and_no_database_that_is_away(
+    database: Failing, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_log, "LOOKS_A_TURN", 1)
+    (tmp_path / "spool").mkdir()
+    for number in range(64):
+        (tmp_path / "spool" / str(number)).touch()  # where its folders would be
+    spool = Spool(tmp_path / "spool", LARGE)
+    looks = []
+    monkeypatch.setattr(spool, "open", lambda look=spool.open: (looks.append(log.standing().is_away), look()))
+    log = RequestLog(database, spool)
+
+    async def scene() -> None:
+        async with running(log):
+            for number in (1, 2, 3):
+                add(log, number)
+                await until(lambda least=2 * number: not log.waiting and len(looks) > least)
+
+    run(scene())
+
+    assert ids_of(database) == ids(1, 2, 3)
+    assert not any(looks)
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("[warning") == 1
+
+
 def test_what_a_log_cannot_write_at_its_end_is_written_by_the_one_that_takes_its_place(database: Failing) -> None:
     body = Body("a", "a@1+m", {"x": "y"}, None, None, "said")
     first = RequestLog(database)

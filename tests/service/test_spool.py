@@ -288,12 +288,43 @@ def test_a_folder_of_it_that_cannot_be_used_keeps_nobody_from_the_others(root: P
     heir.close()
 
 
+def test_a_file_that_somebody_else_put_there_is_left_alone(root: Path) -> None:
+    dead = Spool(root, LARGE)
+    dead.append(entries(1))
+    dead.close()
+    (segment,) = segments(root)
+    copy = segment.with_name("00000001 (copy).jsonl")
+    copy.write_bytes(segment.read_bytes())
+
+    heir = Spool(root, LARGE)
+    heir.open()
+    heir.append(entries(2))
+
+    assert replayed(heir) == ids(1, 2)
+    assert segments(root) == [copy]
+    heir.close()
+
+
+def test_a_file_of_it_that_was_removed_keeps_none_of_the_others(
+    spool: Spool, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 1)
+    for number in range(3):
+        spool.append(entries(number))
+    segments(root)[0].unlink()  # somebody made room on the disk
+
+    assert replayed(spool) == ids(1, 2)
+    assert spool.bytes == 0
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("is gone, with its rows") == 1
+
+
 def test_what_the_database_has_and_the_disk_does_not_let_go_is_removed_later(
     spool: Spool, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool.append(entries(1))
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     with monkeypatch.context() as patched:

@@ -95,6 +95,7 @@ def test_a_broken_json_file_names_the_line(project):
         (b'{"vars"\0: 1}', "NUL byte"),
         (b'{"vars": {}, "vars": {}}', "duplicate key 'vars'"),
         (b'{"vars": {"t": NaN}}', "NaN is not JSON"),
+        (b'{"vars": {"t": 1e400}}', "1e400 is a number out of range"),
         (b"[" * 100_000, "not valid JSON"),
         (b'{"vars": {"a": ' + b"[" * 90 + b"]" * 90 + b"}}", "nests deeper than 64 levels"),
         (b"5", "expected keys and values"),

@@ -363,10 +363,28 @@ def test_prompts_of_a_submodule_are_gated_against_what_it_was_then(with_submodul
     changes_a(with_submodule)
 
 
+def test_a_link_to_prompts_of_a_submodule_is_followed_into_what_it_was_then(with_submodule: Project) -> None:
+    git(with_submodule, "mv", "prompts", "shared")
+    (with_submodule.folder / "prompts").symlink_to("shared")
+    commit(with_submodule)
+    changes_a(with_submodule)
+
+
 def test_prompts_of_a_submodule_that_its_commit_has_not_move_no_label(with_submodule: Project) -> None:
     with_submodule.write("prompts/a.prompt.yml", prompt("model-a").replace("variables", "labels: [staging]\nvariables"))
     with_submodule.json("push", "--local")
     assert "staging" not in with_submodule.json("log", "a", "--local")["labels"]
+
+
+def test_a_broken_submodule_elsewhere_hinders_neither_a_push_nor_a_gate(with_submodule: Project) -> None:
+    library = str(with_submodule.folder / "library")
+    git(with_submodule, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", library, "vendor")
+    commit(with_submodule)
+    (with_submodule.folder / "vendor/.git").write_text("gitdir: ../.git/modules/gone\n")
+    with_submodule.write("prompts/a.prompt.yml", prompt("model-a", "Now: {% include 'tone' %}"))
+
+    assert "a" in {entry["name"] for entry in with_submodule.json("push", "--local")}
+    with_submodule.json("gate", "--local", "--against", "main", "suites/a.suite.yml")
 
 
 def test_a_submodule_without_the_commit_of_then_is_told_by_name(with_submodule: Project) -> None:
