@@ -18,6 +18,7 @@ import structlog
 from prompts.errors import TurnoutError
 from prompts.names import Variant
 from prompts.prompt import digest_of
+from service.errors import StorageFailed
 from service.gates import Gates
 from service.identity import Principal
 from service.jobs import Jobs
@@ -82,18 +83,23 @@ class Schedule:
         return [job_id for due in self._due(at) if (job_id := self._submit(due))]
 
     def _submit(self, due: Due) -> str | None:
+        """Raises StorageFailed; it is then asked again."""
         if due.job_id in self._told:
             return None
-        self._told.add(due.job_id)
         with self._database.read() as session:
             if jobs.get(session, due.job_id) is not None:
+                self._told.add(due.job_id)
                 return None
         try:
             kind, spec = self._pinned(due)
+        except StorageFailed:
+            raise
         except TurnoutError as error:
+            self._told.add(due.job_id)
             log.warning("a scheduled suite cannot be run", suite=due.suite, due=due.at.isoformat(), reason=str(error))
             return None
         self._jobs.submit(kind, spec, SCHEDULER, due.job_id)
+        self._told.add(due.job_id)
         log.info("a scheduled suite is run", suite=due.suite, variant=str(due.variant), job=due.job_id)
         return due.job_id
 

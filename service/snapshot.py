@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from service.store.database import Database
 from service.store.prompts import VersionRecord
 
 WATCH_S = 0.5
+SAVE_AGAIN_S = 10.0  # after the disk took no snapshot: making one of thousands of prompts is work
 HANGS_S = 2.0  # a look that takes longer is no proof that nothing has moved
 TUNED = "ft:"  # what the names of fine-tuned models begin with
 log = structlog.get_logger()
@@ -81,6 +83,8 @@ class Snapshot:
         self._home = home
         self._records: dict[tuple[str, int], VersionRecord] = {}
         self._saved = View()
+        self._refused: View | None = None  # what the disk last took no snapshot of, and when that is tried again
+        self._save_at_s = 0.0
         self._compiled: dict[tuple[str, int], CompiledPrompt] = {}
         self._local: dict[tuple[str, int], list[dict[str, Any]] | None] = {}
         self._lock = threading.Lock()
@@ -166,12 +170,18 @@ class Snapshot:
         view = self.view
         if self._home is None or view is self._saved or self.is_from_disk or view.revision < 0:
             return
+        if view is self._refused and time.monotonic() < self._save_at_s:
+            return
         try:
             snapshot_file.write(self._home, self._database.url, self._as_data(view))
-            self._saved = view
         except OSError as error:
-            log.warning("the snapshot cannot be kept on disk", reason=str(error), folder=str(self._home))
-            self._saved = view  # told once a change, not twice a second
+            if view is not self._refused:  # told once a change, however often it is tried
+                log.warning("the snapshot cannot be kept on disk", reason=str(error), folder=str(self._home))
+            self._refused, self._save_at_s = view, time.monotonic() + SAVE_AGAIN_S
+            return
+        if self._refused is not None:
+            log.info("the snapshot is kept on disk again")
+        self._saved, self._refused = view, None
 
     def restore(self) -> str | None:
         """Serve from what the home keeps on disk; returns when that was written, None where there is nothing to serve from."""

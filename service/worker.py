@@ -129,7 +129,7 @@ class Worker:
         with self.database.read() as session:
             running = {job["worker"] for job in jobs.running(session) if job["worker"]}
             dead = tuple(worker for worker in running if is_dead(self.settings.run_dir, worker))
-            free = jobs.Free(dead, ago(STALE_S), self.only)
+            free = jobs.Free(dead, ago(STALE_S), self.only, self.worker_id)
             if not jobs.has_free(session, free):
                 return None
         with self.database.write() as session:

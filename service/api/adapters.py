@@ -21,6 +21,7 @@ from service.api.threads import in_thread
 from service.context import Context
 from service.identity import Principal
 
+CARD_TYPE, TAR_TYPE = "text/markdown", "application/x-tar"
 AUTHOR, ADMIN = {"role": "author"}, {"role": "admin"}
 _BLOCK = 1 << 20
 
@@ -49,21 +50,21 @@ def get_adapter(context: NamedDependency[Context], name: FromPath[str]) -> dict[
     return _adapters(context).show(name)
 
 
-@get("/api/adapters/{name:str}/card", opt=AUTHOR)
+@get("/api/adapters/{name:str}/card", opt=AUTHOR, media_type=CARD_TYPE)
 @in_thread
 def get_card(context: NamedDependency[Context], name: FromPath[str]) -> Response[str]:
     """Its card, Markdown in the form of the Hub's model cards."""
-    return Response(_adapters(context).card(name), media_type="text/markdown")
+    return Response(_adapters(context).card(name), media_type=CARD_TYPE)
 
 
-@get("/api/adapters/{name:str}/export", opt=AUTHOR)
+@get("/api/adapters/{name:str}/export", opt=AUTHOR, media_type=TAR_TYPE)
 @in_thread
 def export_adapter(context: NamedDependency[Context], name: FromPath[str]) -> Stream:
     """Its files as they are installed, as a tar; whoever unpacks them can verify each by the manifest among them."""
     adapters = _adapters(context)
     folder = adapters.folder(name)
     names = (*sorted(folders.verify(folder).files.keys() - {folders.CARD}), folders.MANIFEST)
-    return Stream(as_tar(folder, names, adapters.card(name)), media_type="application/x-tar")
+    return Stream(as_tar(folder, names, adapters.card(name)), media_type=TAR_TYPE)
 
 
 @delete("/api/adapters/{name:str}", opt=ADMIN, status_code=200)

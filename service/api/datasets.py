@@ -62,7 +62,7 @@ def get_dataset(context: NamedDependency[Context], digest: FromPath[str]) -> dic
     return context.datasets.show(digest)
 
 
-@get("/api/datasets/{digest:str}/examples", opt=AUTHOR)
+@get("/api/datasets/{digest:str}/examples", opt=AUTHOR, media_type=JSON_LINES)
 @in_thread
 def get_dataset_examples(context: NamedDependency[Context], digest: FromPath[str]) -> Stream:
     """The examples of a dataset in their order, as JSON lines of `vars` and `expected`."""

@@ -19,6 +19,7 @@ from service.fine_tuning.files import Files
 from service.identity import Principal
 
 AUTHOR = {"role": "author"}
+AS_SENT = "application/octet-stream"
 MOST_LISTED = 10_000
 Limit = Annotated[int, QueryParameter(name="limit", ge=1, le=MOST_LISTED)]
 
@@ -56,11 +57,11 @@ def get_file(context: NamedDependency[Context], file_id: FromPath[str]) -> dict[
     return shapes.file_object(Files(context.database).show(file_id))
 
 
-@get("/v1/files/{file_id:str}/content", opt=AUTHOR)
+@get("/v1/files/{file_id:str}/content", opt=AUTHOR, media_type=AS_SENT)
 @in_thread
 def get_file_content(context: NamedDependency[Context], file_id: FromPath[str]) -> Response[Any]:
     """The bytes of a file as they were sent."""
-    return Stream(Files(context.database).content(file_id), media_type="application/octet-stream")
+    return Stream(Files(context.database).content(file_id), media_type=AS_SENT)
 
 
 @delete("/v1/files/{file_id:str}", opt=AUTHOR, status_code=200)

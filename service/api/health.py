@@ -13,6 +13,7 @@ from service import engine_gauges, gauges
 from service.api.threads import in_thread
 from service.context import Context
 
+READY = "/health/ready"
 OPEN: list[dict[str, list[str]]] = [{}]  # no key, as OpenAPI has it
 PLAIN_TEXT = CONTENT_TYPE_PLAIN_0_0_4.partition("; charset")[0]  # to which Litestar adds the charset
 
@@ -23,7 +24,7 @@ async def live() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@get("/health/ready", opt={"role": "open"}, security=OPEN)
+@get(READY, opt={"role": "open"}, security=OPEN)
 async def ready(context: NamedDependency[Context]) -> Response[dict[str, str]]:
     """It can serve: 200 `ok`; `stale` from its last snapshot, `disk` from the one of an earlier process; 503 before any.
 
@@ -55,7 +56,7 @@ class _Collector:
         yield from engine_gauges.of_engines(context.settings.run_dir)
 
 
-@get("/metrics", opt={"role": "ci"})
+@get("/metrics", opt={"role": "ci"}, media_type=PLAIN_TEXT)
 @in_thread
 def metrics(context: NamedDependency[Context]) -> Response[bytes]:
     """Prometheus text."""

@@ -10,6 +10,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from service.api import chat, embeddings, rendering, responses
 from service.api.direct import DirectRoute
 from service.api.gatekeeper import FILES
+from service.api.health import READY
 
 _OBJECT = {"type": "object"}
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -78,15 +79,70 @@ HOT = (
 )  # fmt: skip
 
 
+_PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "param": {"type": "string"},
+        "faults": {"type": "array", "items": _OBJECT},
+    },
+    "required": ["type", "title", "status", "detail"],
+}
+_OPENAI_ERROR: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+            "required": ["message", "type", "param", "code"],
+        }
+    },
+    "required": ["error"],
+}
+_REFUSALS = {"4XX": "a request that its giver can mend", "5XX": "what cannot be done now"}
+_NEW_OR_THE_SAME = (  # 201, or 200 where it was there already
+    ("/api/prompts/{name}/versions", "post"),
+    ("/api/suites/{name}", "put"),
+    ("/api/datasets", "post"),
+)
+
+
 class WholeDocument(JsonRenderPlugin):
-    """Litestar's document with the routes, and the one body, that it does not know."""
+    """Litestar's document with the routes, the one body and the refusals that it does not know."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         paths = dict(openapi_schema.get("paths", {}))
         for route in HOT:
             paths[route.path] = {**paths.get(route.path, {}), route.method.lower(): _operation(route)}
         paths[FILES] = {**paths[FILES], "post": {**paths[FILES]["post"], **_UPLOAD}}
-        return super().render(request, {**openapi_schema, "paths": paths})
+        whole = {
+            path: {method: _answered(path, method, operation) for method, operation in operations.items()}
+            for path, operations in paths.items()
+        }
+        return super().render(request, {**openapi_schema, "paths": whole})
+
+
+def _answered(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
+    """An operation with the refusals as they are sent, in place of Litestar's own; see `http_errors.shape`."""
+    answers = {status: answer for status, answer in operation["responses"].items() if status != "400"}
+    if (path, method) in _NEW_OR_THE_SAME:
+        [answer] = answers.values()
+        answers = {"200": {**answer, "description": "it was there already"}, "201": {**answer, "description": "new"}}
+    is_openai = path.startswith("/v1/")
+    kind, schema = ("application/json", _OPENAI_ERROR) if is_openai else ("application/problem+json", _PROBLEM)
+    for status, said in _REFUSALS.items():
+        answers[status] = {"description": said, "content": {kind: {"schema": schema}}}
+    if path == READY:
+        answers["503"] = {**answers["200"], "description": "not to be asked now"}
+    return {**operation, "responses": answers}
 
 
 def _operation(route: DirectRoute) -> dict[str, Any]:
@@ -97,7 +153,7 @@ def _operation(route: DirectRoute) -> dict[str, Any]:
         "summary": said.partition("\n")[0],
         "description": said,
         "operationId": "".join(word.title().replace("_", "") for word in (*words, route.method)),
-        "responses": {"200": {"description": "answered"}, "400": {"description": "a request that its giver can mend"}},
+        "responses": {"200": {"description": "answered"}},
         "deprecated": False,
         **route.about,
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +15,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 
 from prompts.errors import BadInput
 from service.fine_tuning.files import Received
+from service.store.session import refused
 
 _FIELD_BYTES, _MOST_PARTS = 1024, 16
 _FORM = "send multipart/form-data with `file` and `purpose`, as OpenAI's clients do"
@@ -23,18 +24,31 @@ _AFTER = ("expires_after[anchor]", "expires_after[seconds]")
 
 @asynccontextmanager
 async def received(request: Request[Any, Any, Any], folder: Path) -> AsyncIterator[Received]:
-    """What a request uploads, while the block runs. Raises BadInput for a body that is no such form."""
+    """What a request uploads, while the block runs.
+
+    Raises BadInput for a body that is no such form, StorageFailed where `folder` takes no file.
+    """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != "multipart/form-data" or not options.get("boundary"):
         raise BadInput(f"the body is {kind[:80] or 'of no kind'!r}: {_FORM}", param="file")
-    file = await asyncio.to_thread(_temporary, folder)
+    with _on_disk(folder):
+        file = await asyncio.to_thread(_temporary, folder)
     try:
-        with file:
+        with _on_disk(folder), file:
             form = _Form(file)
             await form.read(request.stream(), options["boundary"])
         yield form.received(Path(file.name))
     finally:
         os.unlink(file.name)  # noqa: PTH108 - a moment's work, and pathlib is held to be slow in coroutines
+
+
+@contextmanager
+def _on_disk(folder: Path) -> Iterator[None]:
+    """Tells of a disk that is full or cannot be written as of a database there."""
+    try:
+        yield
+    except OSError as error:
+        raise refused(str(folder), error.strerror or error) from error
 
 
 def _temporary(folder: Path) -> IO[bytes]:

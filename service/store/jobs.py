@@ -50,18 +50,20 @@ def running(session: Session) -> list[dict[str, Any]]:
 class Free:
     """Which jobs may be claimed: those that wait, and those whose worker is dead or silent since `stale_before`.
 
-    `only` is the one job that is wanted, or None.
+    `only` is the one job that is wanted, or None. Those of `worker`, who asks, are never silent: a machine that slept, or a
+    clock that was set, makes its heartbeats old before it can write the next.
     """
 
     dead_workers: tuple[str, ...]
     stale_before: str
     only: str | None = None
+    worker: str = ""
 
     @property
     def where(self) -> tuple[str, dict[str, Any]]:
         """What stands behind SELECT … FROM job, and its values."""
-        values: dict[str, Any] = {"stale": self.stale_before}
-        abandoned = "heartbeat_at < :stale"
+        values: dict[str, Any] = {"stale": self.stale_before, "own": self.worker}
+        abandoned = "(heartbeat_at < :stale AND worker <> :own)"
         if self.dead_workers:
             workers, dead = listed("dead", self.dead_workers)
             abandoned, values = f"{abandoned} OR worker IN {workers}", values | dead

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 
 from prompts.errors import BadInput
@@ -170,6 +171,45 @@ def test_the_document_of_the_api_says_how_one_brings_a_key_and_what_stands_in_he
     assert [paths[f"/health/{name}"]["get"]["security"] for name in ("live", "ready")] == [[{}], [{}]]
     assert all("If-Match" in {one["name"] for one in operation["parameters"]} for operation in conditional)
     assert form["required"] == ["file", "purpose"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "named", "status"),
+    [
+        ("GET", "/api/prompts/{name}", {"name": "no.such"}, 404),
+        ("GET", "/api/prompts?limit=0", {}, 400),
+        ("POST", "/api/push", {}, 400),
+        ("POST", "/v1/chat/completions", {}, 400),
+        ("GET", "/v1/models/{name}", {"name": "nothing"}, 404),
+    ],
+)
+def test_the_document_of_the_api_describes_refusals_as_they_are_sent(
+    service: Service, method: str, path: str, named: dict[str, str], status: int
+) -> None:
+    document = service.call("GET", "/schema", "author").json()
+    answer = service.call(method, path.format(**named), "author", **({"json": {"nope": 1}} if method == "POST" else {}))
+
+    described = document["paths"][path.partition("?")[0]][method.lower()]["responses"]
+    assert answer.status_code == status
+    assert "400" not in described
+    content = described["4XX"]["content"][answer.headers["content-type"]]
+    jsonschema.validate(answer.json(), content["schema"])
+
+
+def test_the_document_of_the_api_names_the_kinds_of_what_is_no_json(service: Service) -> None:
+    paths = service.call("GET", "/schema", "app").json()["paths"]
+    plain = {
+        "/metrics": "text/plain; version=0.0.4",
+        "/api/adapters/{name}/card": "text/markdown",
+        "/api/adapters/{name}/export": "application/x-tar",
+        "/api/datasets/{digest}/examples": "application/jsonl",
+        "/v1/files/{file_id}/content": "application/octet-stream",
+    }
+
+    assert {path: next(iter(paths[path]["get"]["responses"]["200"]["content"])) for path in plain} == plain
+    versions = paths["/api/prompts/{name}/versions"]["post"]["responses"]
+    assert sorted(versions) == ["200", "201", "4XX", "5XX"]
+    assert "application/json" in paths["/health/ready"]["get"]["responses"]["503"]["content"]
 
 
 @pytest.mark.parametrize("path", ["/schema/other", "/schema/openapi.yaml"])

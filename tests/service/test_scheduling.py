@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from service.errors import StorageFailed
+from service.gates import Gates
 from service.jobs import Jobs
 from service.scheduling import Schedule, last_time
 from tests.service.conftest import Service, case, suite, triage
@@ -122,6 +124,22 @@ def test_what_cannot_be_asked_is_told_once_and_holds_up_nothing(
     for minute in range(3):
         assert schedule.submit_due(tomorrow_at(3, minute)) == []
     assert told == ["a scheduled suite cannot be run"]
+
+
+@pytest.mark.parametrize("step", [(Gates, "pinned"), (Jobs, "submit")])
+def test_what_the_database_did_not_take_is_asked_again(
+    scheduled: Service, monkeypatch: pytest.MonkeyPatch, step: tuple[type, str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageFailed("the disk is full")
+
+    schedule = schedule_of(scheduled)
+    with monkeypatch.context() as patch:
+        patch.setattr(*step, full)
+        with pytest.raises(StorageFailed):
+            schedule.submit_due(tomorrow_at(3))
+
+    assert len(schedule.submit_due(tomorrow_at(3, 1))) == 1
 
 
 def test_schedules_are_read_anew_when_a_suite_is_pushed(scheduled: Service) -> None:

@@ -222,6 +222,30 @@ def test_a_full_disk_is_told_once_a_change_and_serving_goes_on(
     assert snapshot.view.revision >= 0
 
 
+def test_what_a_full_disk_did_not_take_is_kept_once_there_is_space(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, told = service.context.settings.home, []
+    snapshot = Snapshot(service.context.database, home=home)
+    snapshot.refresh()
+    monkeypatch.setattr("service.snapshot.SAVE_AGAIN_S", 0.0)
+    monkeypatch.setattr("service.snapshot.log.warning", lambda event, **_: told.append(event), raising=False)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot_file, "write", full)
+        snapshot.save()
+        snapshot.save()
+    snapshot.save()
+
+    assert told == ["the snapshot cannot be kept on disk"]
+    saved = snapshot_file.read(home, service.context.database.url)
+    assert saved is not None
+    assert saved.revision == snapshot.view.revision
+
+
 def test_routes_with_all_that_they_hold_come_back(service: Service) -> None:
     service.produce(service.push())
     snapshot = service.context.snapshot

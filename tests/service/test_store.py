@@ -378,10 +378,10 @@ def submit(database: Database, *ids: str) -> None:
             jobs.add(session, {**record, "created_at": f"2026-01-01T00:00:{number:02}"})
 
 
-def claim(database: Database, worker: str = "w1", **options: Any) -> dict[str, Any] | None:
+def claim(database: Database, by: str = "w1", **options: Any) -> dict[str, Any] | None:
     free = jobs.Free(**{"dead_workers": (), "stale_before": LONG_AGO, **options})
     with database.write() as session:
-        return jobs.claim(session, worker, AT, free)
+        return jobs.claim(session, by, AT, free)
 
 
 def test_the_same_job_again_changes_nothing(kind: str, database: Database) -> None:
@@ -417,6 +417,16 @@ def test_whether_a_claim_would_find_something_can_be_asked_without_one(kind: str
     assert (has_free(), has_free(only="job_1"), has_free(only="job_2")) == (True, True, False)
     claim(database, "w1")
     assert (has_free(), has_free(dead_workers=("w1",)), has_free(stale_before=LATER)) == (False, True, True)
+
+
+def test_a_worker_never_takes_its_own_job_for_abandoned(kind: str, database: Database) -> None:
+    submit(database, "job_1")
+    claim(database, "w1", worker="w1")
+
+    assert claim(database, "w1", worker="w1", stale_before=LATER) is None  # its heartbeats are old: the machine slept
+    taken = claim(database, "w2", worker="w2", stale_before=LATER)
+    assert taken is not None
+    assert (taken["worker"], taken["token"]) == ("w2", 2)
 
 
 def test_claimers_at_once_get_each_job_exactly_once(kind: str, open_database: Open) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -20,7 +21,7 @@ from service.jobs import Jobs, run_id_of
 from service.pool import ModelPool
 from service.registry import Push, Registry
 from service.settings import Settings, as_line, load_settings
-from service.store import runs
+from service.store import jobs, runs
 from service.store.database import Database
 from service.worker import Worker, is_dead
 from tests.service.conftest import case, suite, triage
@@ -117,6 +118,19 @@ def test_a_worker_works_by_the_settings_it_is_given_and_not_by_a_file_that_was_r
         place.wait_for(lambda: place.jobs.show(job_id)["status"] == "succeeded", 60)
         worker.stdin.close()
         worker.wait(30)
+
+
+def test_a_worker_goes_on_with_its_job_after_its_machine_slept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[str] = []
+    monkeypatch.setattr("service.worker.STALE_S", -3600.0)  # every heartbeat is an hour old
+    monkeypatch.setattr("service.worker._stop", stopped.append)
+    job_id = place.submit()
+    asyncio.run(Worker(place.settings, job_id).work())
+
+    with place.database.read() as session:
+        job = jobs.get(session, job_id)
+    assert job is not None
+    assert (job["status"], job["token"], stopped) == ("succeeded", 1, [])
 
 
 def test_a_worker_for_one_job_waits_while_another_does_it(place: Place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -28,6 +29,20 @@ def test_a_file_is_given_back_byte_for_byte(service: Service) -> None:
     assert service.call("GET", f"/v1/files/{made['id']}/content", "author").content == content
     assert service.call("GET", f"/v1/files/{made['id']}", "author").json() == made
     assert list((service.settings.home / "uploads").iterdir()) == []
+
+
+def test_an_upload_to_a_full_disk_says_so_and_leaves_nothing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object, found: Iterable[object]) -> None:
+        list(found)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("service.api.uploads._Form._take", full)
+    answer = upload(service, TWELVE)
+
+    folder = service.settings.home / "uploads"
+    said = f"{folder}: No space left on device; nothing was written; free some space"
+    assert (answer.status_code, answer.json()["error"]["message"]) == (503, said)
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
