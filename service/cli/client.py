@@ -21,6 +21,7 @@ LEAST_PAUSE_S, MOST_PAUSE_S = 0.1, 0.5  # between two looks at a job: short for 
 PAUSE_SHARE = 0.05  # of the time that it has been watched
 BATCH = 1000  # events that one answer holds at most
 AWAY_S = 1.0  # between two looks at a service that is away
+_AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _TEXTS = ("text/markdown", "application/jsonl")  # answers that are taken as they are
 PLAIN_UP_TO_BYTES = 64 * 1024
 GZIP_LEVEL = 4  # cases of text shrink to an eighth of their size, four times as fast as at the default
@@ -41,6 +42,9 @@ class Remote:
             self._client = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT_S)
         except httpx.InvalidURL as error:
             raise BadInput(f"TURNOUT_URL {self.url!r} is no URL: {error}", param="TURNOUT_URL") from error
+        except OSError as error:  # httpx reads the authorities that these name, and says of no file which it was
+            named = " ".join(f"{name}={os.environ[name]}" for name in _AUTHORITIES if name in os.environ)
+            raise CannotRun(f"the certificates of authorities cannot be read ({named or 'httpx'}): {error}") from error
 
     def call(self, method: str, path: str, *, body: Any = None, params: Any = None, headers: Any = None) -> Any:
         """The answer's JSON. Raises the error that the service tells, or CannotRun where none answers."""

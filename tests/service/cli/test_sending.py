@@ -94,3 +94,14 @@ def test_a_page_in_place_of_an_answer_is_told_to_be_no_service_of_ours(
     with pytest.raises(CannotRun) as raised:
         remote.call("GET", "/api/suites")
     assert str(raised.value) == "http://t.test/api/suites answered 200: is it a Turnout service?"
+
+
+def test_authorities_that_cannot_be_read_are_named_by_their_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = tmp_path / "ours.pem"
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(missing))
+    with pytest.raises(CannotRun) as raised:
+        Remote(Settings(home=tmp_path, project=tmp_path))
+    assert f"(SSL_CERT_FILE={missing}): " in str(raised.value)
