@@ -50,6 +50,8 @@ def _entry(piece: Any) -> dict[str, Any] | None:
 
 def segments(template: Template) -> list[Segment] | None:
     """The template's text and substitutions in order; None where it holds anything else."""
+    if template.plain is not None:
+        return [{"variable": name} if name else {"text": text} for text, name in template.plain]
     found: list[Segment] = []
     for node in syntax_tree(template.source).body:
         if not isinstance(node, nodes.Output):

@@ -172,6 +172,8 @@ def one_budget(budget: _Budget | None = None) -> _Within:
 class Template:
     """One compiled template; `render` gives its text for given variables.
 
+    `names` are those that it uses, `plain` its pieces where it is no more than text and `{{ name }}`. The code of such a
+    one is made where it is first needed, to say what is wrong with a value: most never are, and a registry has many.
     Raises TemplateRefused on construction where the source is not a template or asks for what is never allowed.
     """
 
@@ -179,16 +181,18 @@ class Template:
         self.source = source
         _take_tokens(len(_lex(source)))  # here, so that a template that was compiled before costs as much as a new one
         compiled = (_compile_once if len(source) < MAX_REMEMBERED_CHARACTERS else _compile)(source)
-        self.names, self._plain, self._compiled = compiled
+        self.names, self.plain, self._code = compiled
         self._is_text = "{" not in source and source.isascii() and "\r" not in source  # Jinja2 would change \r\n alone
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """The text for `variables`; raises MissingVariable, TemplateRefused or BudgetExceeded."""
         if self._is_text:
             return self.source
-        if self._plain is not None and (text := _filled(self._plain, variables)) is not None:
+        if self.plain is not None and (text := _filled(self.plain, variables)) is not None:
             return text
-        return rendered(self._compiled, self._seen(variables))
+        if self._code is None:
+            self._code = generated(syntax_tree(self.source), _environment)[1]
+        return rendered(self._code, self._seen(variables))
 
     def _seen(self, variables: Mapping[str, Any]) -> Mapping[str, Any]:
         """`variables` without those that would hide a function that this template only calls."""
@@ -264,22 +268,33 @@ def _refusals() -> Iterator[None]:
         raise TemplateRefused("the template holds a number that is too large") from error
 
 
-def _compile(source: str) -> tuple[frozenset[str], Parts | None, jinja2.Template]:
-    """The names that `source` uses, its pieces where it is plain, and its code."""
+def _compile(source: str) -> tuple[frozenset[str], Parts | None, jinja2.Template | None]:
+    """The names that `source` uses, its pieces where it is plain, and its code where it is not."""
     tree = syntax_tree(source)
     _refuse_long_text(tree)
-    undeclared, compiled, found = generated(tree, _environment)
-    return undeclared - (_environment.globals.keys() - _printed_names(found)), plain_parts(tree), compiled
+    found = _admitted(tree)
+    plain = plain_parts(tree)
+    if plain is not None:
+        return frozenset(part.name for part in plain if part.name), plain, None
+    undeclared, compiled = _code(tree, _environment)
+    return undeclared - (_environment.globals.keys() - _printed_names(found)), None, compiled
 
 
-def generated(
-    tree: nodes.Template, environment: SandboxedEnvironment
-) -> tuple[frozenset[str], jinja2.Template, _Found]:
-    """The names that nothing in `tree` sets, its code, and its nodes as they were read.
+def generated(tree: nodes.Template, environment: SandboxedEnvironment) -> tuple[frozenset[str], jinja2.Template]:
+    """The names that nothing in `tree` sets, and its code, which takes its steps from a budget.
 
-    The code takes its steps from a budget. Raises TemplateRefused where the template asks for what is never allowed.
+    Raises TemplateRefused where the template asks for what is never allowed.
     """
-    with _refusals(), _uncomputed():
+    _admitted(tree)
+    return _code(tree, environment)
+
+
+def _admitted(tree: nodes.Template) -> _Found:
+    """The nodes of `tree` as they were read; from now on it takes its steps from a budget.
+
+    Raises TemplateRefused where the template asks for what is never allowed.
+    """
+    with _refusals():
         found = _by_kind(tree)
         refused = next((kind for kind in _REFUSED_NODES if kind in found), None)
         if refused:
@@ -288,7 +303,7 @@ def generated(
         _refuse_large_numbers(found)
         _refuse_private(found)
         _count_steps(tree, found)
-        return *_code(tree, environment), found
+        return found
 
 
 _Found = Mapping[type[nodes.Node], Sequence[Any]]
@@ -321,8 +336,9 @@ def _code(tree: nodes.Template, environment: SandboxedEnvironment) -> tuple[froz
     """The names that nothing in `tree` sets, and its code: `Environment.from_string` would walk the tree once more."""
     written = io.StringIO()
     generator = _Generator(environment, written)
-    generator.visit(tree)
-    code = compile(written.getvalue(), "<template>", "exec")
+    with _refusals(), _uncomputed():
+        generator.visit(tree)
+        code = compile(written.getvalue(), "<template>", "exec")
     template = jinja2.Template.from_code(environment, code, environment.make_globals(None), None)
     return frozenset(generator.undeclared), template
 

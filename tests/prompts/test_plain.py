@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from prompts import template as module
 from prompts.errors import BudgetExceeded, MissingVariable, RenderError
+from prompts.segments import segments
 from prompts.template import MAX_OUTPUT_CHARACTERS, Template, one_budget
 
 PIECES = st.sampled_from(
@@ -20,21 +21,21 @@ VALUES = st.fixed_dictionaries({name: st.text(max_size=250) for name in "ab"})
 
 def rendered(template: Template, values: dict[str, Any], plain: bool) -> tuple[str, int, int]:
     """The text, and what is left of the budget's steps and characters."""
-    parts = template._plain
-    template._plain = parts if plain else None
+    parts = template.plain
+    template.plain = parts if plain else None
     try:
         with one_budget():
             text = template.render(values)
             budget = module._budget_under_way()
             return text, budget.steps, budget.characters
     finally:
-        template._plain = parts
+        template.plain = parts
 
 
 @given(st.lists(PIECES, max_size=6).map("".join), VALUES)
 def test_text_and_budget_are_those_of_jinja2(source: str, values: dict[str, str]) -> None:
     template = Template(source)
-    assert template._plain is not None
+    assert template.plain is not None
     assert rendered(template, values, plain=True) == rendered(template, values, plain=False)
 
 
@@ -42,7 +43,7 @@ def test_text_and_budget_are_those_of_jinja2(source: str, values: dict[str, str]
     "source", ["{{ a|upper }}", "{{ a.b }}", "{% if a %}x{% endif %}", "{{ 'a' }}", "{{ varargs }}", "{{ range(2) }}"]
 )
 def test_what_is_more_than_plain_is_left_to_jinja2(source: str) -> None:
-    assert Template(source)._plain is None
+    assert Template(source).plain is None
 
 
 def test_values_that_are_no_text_print_as_before() -> None:
@@ -62,3 +63,33 @@ def test_a_prompt_that_gives_too_much_is_refused_as_before() -> None:
         assert len(template.render({"a": "x" * MAX_OUTPUT_CHARACTERS})) == 2_097_152
         with pytest.raises(BudgetExceeded, match="more than 2,097,152 characters"):
             template.render({"a": "x"})
+
+
+def test_code_is_made_of_a_plain_template_only_where_a_value_is_not_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    make = module._code
+    monkeypatch.setattr(module, "_code", lambda *given: made.append(given) or make(*given))
+    template = Template("Team 7 {{ a }} reads this alone")
+
+    assert template.names == {"a"}
+    assert template.render({"a": "x"}) == "Team 7 x reads this alone"
+    assert not made
+    assert [template.render({"a": 7}), template.render({"a": None})] == [
+        "Team 7 7 reads this alone",
+        "Team 7 None reads this alone",
+    ]
+    assert len(made) == 1
+
+
+@given(st.lists(PIECES, max_size=6).map("".join))
+def test_a_plain_template_uses_the_names_that_its_code_asks_for(source: str) -> None:
+    undeclared, _ = module.generated(module.syntax_tree(source), module._environment)
+    assert Template(source).names == undeclared
+
+
+@given(st.lists(PIECES, max_size=6).map("".join))
+def test_a_client_is_given_the_pieces_that_jinja2_reads(source: str) -> None:
+    template = Template(source)
+    known = segments(template)
+    template.plain = None
+    assert known == segments(template)
