@@ -18,6 +18,7 @@ from litestar.router import Router
 from litestar.types import ASGIApp
 
 from prompts.errors import TurnoutError
+from service import snapshot_file
 from service.adapters.registry import Adapters
 from service.api import (
     adapters,
@@ -228,7 +229,7 @@ def _prepare(context: Context) -> None:
 async def _forget(context: Context) -> None:
     """Keep the request log, the recorded bodies and the adapters to their retention."""
     while True:
-        for forget in (_forget_old, _prune_adapters):
+        for forget in (_forget_old, _prune_adapters, _sweep):
             with contextlib.suppress(TurnoutError, OSError):  # tried again in an hour
                 await asyncio.to_thread(forget, context)
         await asyncio.sleep(CLEAN_UP_S)
@@ -240,6 +241,11 @@ def _prune_adapters(context: Context) -> None:
     gone = Adapters(context.database, context.settings).prune()
     if gone:
         log.info("adapters that nobody names were deleted by retention", names=[one["name"] for one in gone])
+
+
+def _sweep(context: Context) -> None:
+    if context.is_service:
+        snapshot_file.sweep(context.settings.home)
 
 
 def _forget_old(context: Context) -> None:

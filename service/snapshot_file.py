@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 FILE_NAME = "snapshot.json"
 FORMAT = 1
+ABANDONED_S = 600.0  # no write takes that long
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,18 @@ def write(home: Path, database_url: str, saved: Saved) -> None:
             Path(temporary).unlink()
         raise
     _sync(home)
+
+
+def sweep(home: Path) -> None:
+    """Remove what writers that were killed left behind, each as large as the snapshot; one under way now is left alone.
+
+    Raises OSError.
+    """
+    oldest = time.time() - ABANDONED_S
+    for left in home.glob(f".{FILE_NAME}.*"):
+        with contextlib.suppress(FileNotFoundError):  # its writer may have finished just now
+            if left.stat().st_mtime < oldest:
+                left.unlink()
 
 
 def read(home: Path, database_url: str) -> Saved | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sqlite3
 import stat
 import threading
@@ -16,7 +17,7 @@ import httpx
 import pytest
 
 from service import snapshot_file
-from service.app import controllers, running, with_door
+from service.app import _sweep, controllers, running, with_door
 from service.cli.client import InProcess
 from service.context import Context, build_context
 from service.errors import StorageFailed
@@ -49,6 +50,32 @@ def test_the_file_is_its_owners_alone_and_holds_no_password(tmp_path: Path) -> N
 def test_a_torn_or_foreign_file_is_no_snapshot(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE_NAME).write_text(text)
     assert snapshot_file.read(tmp_path, URL) is None
+
+
+def test_all_that_a_version_may_hold_comes_back(tmp_path: Path) -> None:
+    content = {
+        "text": 'ü 🚂 \u2028 \x00 "',
+        "maximum": 10**30,
+        "share": 0.1,
+        "small": 1e-300,
+        "none": None,
+        "list": [[], {}, True],
+    }
+    saved = replace(SAVED, versions=[{"name": "a", "number": 1, "digest": "d", "content": content}])
+    snapshot_file.write(tmp_path, URL, saved)
+    assert snapshot_file.read(tmp_path, URL) == saved
+
+
+def test_what_a_killed_writer_left_is_swept_and_a_write_under_way_is_not(service: Service) -> None:
+    home = service.settings.home
+    left, under_way, other = (home / name for name in (f".{FILE_NAME}.abc", f".{FILE_NAME}.def", "other.abc"))
+    for file in (left, under_way, other):
+        file.write_text("{")
+    for file in (left, other):
+        os.utime(file, (0, 0))
+
+    _sweep(service.context)
+    assert [file.exists() for file in (left, under_way, other)] == [False, True, True]
 
 
 def test_a_write_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
