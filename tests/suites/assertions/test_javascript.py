@@ -209,7 +209,19 @@ def refused_nothing(code):
     return True
 
 
+def test_an_extra_is_looked_for_until_it_is_there_and_then_no_more(monkeypatch):
+    answers, looked = [None, "found"], []
+    monkeypatch.setattr(extras, "_there", set())
+    monkeypatch.setattr(extras, "find_spec", lambda name: (looked.append(name), answers[len(looked) - 1])[1])
+
+    assert refused(type="javascript", value="true")[0] == "`javascript` needs the extra `javascript`"
+    assert holds("javascript", "x", "true")
+    assert holds("javascript", "x", "true")
+    assert looked == ["py_mini_racer"] * 2
+
+
 def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setattr(extras, "_there", set())
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     fix = "pip install 'turnout[javascript]'"
     assert refused(type="javascript", value="true") == ("`javascript` needs the extra `javascript`", fix)

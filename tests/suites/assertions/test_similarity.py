@@ -118,6 +118,7 @@ def test_a_spec_that_could_not_be_judged_is_refused(spec, message, fix):
 
 @pytest.mark.parametrize("kind", ["bleu", "meteor", "levenshtein", "is-sql"])
 def test_a_missing_extra_is_named_with_the_command_that_adds_it(kind, monkeypatch):
+    monkeypatch.setattr(extras, "_there", set())
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     value = None if kind == "is-sql" else "x"
     assert refused(type=kind, value=value) == (
