@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     except BadInput as error:
         print(json.dumps({"type": "refused", "reasons": [str(error)]}), file=sys.stderr)  # noqa: T201  no events yet
         return _REFUSED
-    with _importing():  # here: torch takes seconds
+    with _importing():  # here: importing torch takes seconds
         from finetune import measure, ranks, train
     if given.rank:
         be_rank = measure.be_rank if given.trial else train.be_rank

@@ -17,6 +17,7 @@ import pydantic
 import yaml
 
 from prompts.errors import MAX_FAULTS, NOT_SHOWN, BadFile, Fault, Level
+from prompts.strict_json import HALF
 from prompts.wording import Place, is_of_kind, is_pydantics, keys_of, records_at, shorten, told
 from prompts.wording import suggest as suggest
 
@@ -30,7 +31,6 @@ _SAFE_DEPTH = 500  # to compose; what is read is held to MAX_DEPTH in any case
 
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")  # what the parser refuses
 _OLD_BREAKS = "\x85\u2028\u2029"  # ends of lines to YAML 1.1, which the parser reads
 _PRIVATE = range(0xE000, 0xF900)
@@ -117,7 +117,7 @@ def without_old_breaks(text: str) -> tuple[str, dict[int, str]]:
 
 
 def _refuse_characters(text: str, path: str) -> None:
-    control, half = _CONTROL.search(text), _SURROGATE.search(text)
+    control, half = _CONTROL.search(text), HALF.search(text)
     as_text, escaped = "save it as plain UTF-8 text", "remove it, or write it as an escape in double quotes"
     for place, what, fix in (
         (text.find("\0"), "a NUL byte", as_text),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from finetune.data import DataReport, Example, Source, make_report, read_example
 from prompts.errors import BadInput
 from prompts.names import Selector, parse_selector
 from prompts.prompt import CompiledPrompt, PromptContent, compile_prompt
+from prompts.strict_json import HALF
 from service import datasets
 from service.errors import NotFound
 from service.identity import Principal
@@ -26,7 +26,6 @@ from service.store import prompts
 from service.store.database import Database
 from service.tuning.examples import heldout_cases, token_counts
 
-_HALF = re.compile("[\ud800-\udfff]")
 INLINE = "inline"  # the file that examples sent as such are told to be of
 
 
@@ -150,7 +149,7 @@ def as_lines(examples: Iterable[Example]) -> Iterator[str]:
     """Examples as a suite's training file has them; half a character, which UTF-8 has not, as JSON's escape."""
     for each in examples:
         line = json.dumps({"vars": dict(each.vars), "expected": each.expected}, ensure_ascii=False)
-        yield _HALF.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n"
+        yield HALF.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n"
 
 
 def _of_files(request: DatasetRequest, prompt: CompiledPrompt) -> Iterator[tuple[Source, list[Example]]]:

@@ -101,8 +101,8 @@ class RequestLog:
         self.bodies = Bodies()
         if before is not None:
             self.bodies.dropped = before.bodies.dropped
-        if before is not None and before._spool is not None and spool is not None:
-            spool.unreadable = before._spool.unreadable
+            if spool is not None and before._spool is not None:
+                spool.unreadable = before._spool.unreadable
 
     # ---------------------------------------------------------------------------- taking
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from prompts.errors import BadFile, Fault
-from prompts.strict_json import finite, no_constant, unique_keys
+from prompts.strict_json import HOOKS
 from prompts.yaml_source import Document, load_yaml
 from suites.csv_cases import csv_rows
 from suites.rows import Row
@@ -106,7 +106,7 @@ class _PlainJson(json.JSONDecoder):
     """JSON without what `strict_json` refuses, nesting that what reads it later could not follow, or what no database keeps."""
 
     def __init__(self) -> None:
-        super().__init__(object_pairs_hook=unique_keys, parse_constant=no_constant, parse_float=finite)
+        super().__init__(**HOOKS)
 
     def raw_decode(self, text: str, idx: int = 0) -> tuple[Any, int]:
         value, end = super().raw_decode(text, idx)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.data.chat_files import CHAT_FORM, Problem, form_problems, text_of
-from finetune.data.examples import HALF, Example, parsed_line, without_mark
+from finetune.data.examples import Example, parsed_line, without_mark
 from prompts.errors import Fault
+from prompts.strict_json import HALF
 
 ROLES = ("system", "developer", "user", "assistant")
 

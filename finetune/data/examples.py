@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prompts.errors import BadFile, Fault
-from prompts.strict_json import finite, no_constant, unique_keys
+from prompts.strict_json import HALF, STRICT
 
-HALF = re.compile("[\ud800-\udfff]")
 _FORM = '{"vars": {"name": "value"}, "expected": "answer"}'
 
 
@@ -55,14 +53,11 @@ def without_mark(lines: Iterable[str]) -> Iterator[str]:
 def parsed_line(line: str, path: str, number: int, form: str = _FORM) -> Any | Fault:
     """The JSON value of one line, or its fault, which tells the `form` that a line has."""
     try:
-        return _JSON.decode(line.strip())
+        return STRICT.decode(line.strip())
     except ValueError as error:
         return Fault(path, number, f"not JSON: {error}", f"one object a line: {form}")
     except RecursionError:
         return Fault(path, number, "JSON nested too deeply", f"one object a line: {form}")
-
-
-_JSON = json.JSONDecoder(object_pairs_hook=unique_keys, parse_constant=no_constant, parse_float=finite)
 
 
 def _parse_line(line: str, path: str, number: int) -> Example | list[Fault]:

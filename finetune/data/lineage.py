@@ -8,6 +8,7 @@ from typing import Literal
 import pydantic
 
 from finetune.data.examples import Example, digest
+from prompts.wording import many
 
 
 class Source(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -25,7 +26,7 @@ class Source(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     def __str__(self) -> str:
         version = f" {self.version}" if self.kind == "file" else f"@{self.version}" if self.version else ""
-        return f"{self.kind}:{self.name}{version} ({self.examples:,} example{'' if self.examples == 1 else 's'})"
+        return f"{self.kind}:{self.name}{version} ({many(self.examples, 'example')})"
 
 
 class Dataset(pydantic.BaseModel, frozen=True, extra="forbid"):

@@ -14,7 +14,7 @@ from finetune.data.personal import quotable
 from prompts.errors import RenderError
 from prompts.prompt import CompiledPrompt, PromptContent
 from prompts.schemas import Schema
-from prompts.strict_json import no_constant
+from prompts.strict_json import HOOKS
 
 MAX_DEPTH = 16  # of objects and lists within an answer whose labels are compared
 SHOWN_CHARACTERS = 200
@@ -135,7 +135,7 @@ def _nearest(value: str, known: Sequence[Any]) -> str:
 def _parsed(answer: str) -> tuple[Any, str]:
     """The value of an answer, or what keeps it from being JSON."""
     try:
-        return json.loads(answer, parse_constant=no_constant), ""
+        return json.loads(answer, parse_constant=HOOKS["parse_constant"]), ""
     except ValueError as error:
         return None, f"the answer is not JSON: {error}"
     except RecursionError:

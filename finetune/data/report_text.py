@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from finetune.data.balance import Balance
 from finetune.data.report import Contradiction, DataReport, Length, Listed, Repeat
+from prompts.wording import many
 
 LINES_OF_A_KIND = 5
 LABELS = 8
@@ -43,7 +44,7 @@ def report_lines(report: DataReport) -> list[str]:
 
 
 def _cases(count: int) -> str:
-    return "1 held-out case" if count == 1 else f"{count:,} held-out cases"
+    return many(count, "held-out case")
 
 
 def _lengths(report: DataReport) -> Iterator[str]:

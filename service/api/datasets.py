@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import Stream
 
+from service.api.documented import also
 from service.api.threads import in_thread
 from service.assembling import DatasetRequest, as_lines
 from service.collecting import CollectRequest
@@ -36,7 +37,7 @@ class RejectBody(pydantic.BaseModel, extra="forbid"):
     reason: Said | None = pydantic.Field(None, max_length=2_000)
 
 
-@post("/api/datasets", opt=AUTHOR)
+@post("/api/datasets", opt=AUTHOR, response_description="new", responses=also(200, "it was there already"))
 @in_thread
 def create_dataset(
     context: NamedDependency[Context], principal: NamedDependency[Principal], data: JSONBody[DatasetRequest]

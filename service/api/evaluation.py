@@ -14,6 +14,7 @@ from finetune.plan import make_recipe
 from prompts.errors import BadInput
 from prompts.names import PRODUCTION, Selector, check_name, parse_selector
 from service import datasets
+from service.api.documented import also
 from service.api.idempotency import IdempotencyKey, once
 from service.api.limits import RunLimit
 from service.api.prompts import taken_flag
@@ -69,7 +70,7 @@ def get_suite(
     return context.registry.suite(name if version is None else f"{check_name(name, 'suite')}@{version}")
 
 
-@put("/api/suites/{name:str}", opt=AUTHOR)
+@put("/api/suites/{name:str}", opt=AUTHOR, response_description="it was there already", responses=also(201, "new"))
 @in_thread
 def put_suite(
     context: NamedDependency[Context],

@@ -10,10 +10,10 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.core import Metric
 
 from service import engine_gauges, gauges
+from service.api.documented import also
 from service.api.threads import in_thread
 from service.context import Context
 
-READY = "/health/ready"
 OPEN: list[dict[str, list[str]]] = [{}]  # no key, as OpenAPI has it
 PLAIN_TEXT = CONTENT_TYPE_PLAIN_0_0_4.partition("; charset")[0]  # to which Litestar adds the charset
 
@@ -24,7 +24,12 @@ async def live() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@get(READY, opt={"role": "open"}, security=OPEN)
+@get(
+    "/health/ready",
+    opt={"role": "open"},
+    security=OPEN,
+    responses=also(503, "not to be asked now", dict[str, str]),
+)
 async def ready(context: NamedDependency[Context]) -> Response[dict[str, str]]:
     """It can serve: 200 `ok`; `stale` from its last snapshot, `disk` from the one of an earlier process; 503 before any.
 

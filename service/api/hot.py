@@ -10,7 +10,6 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from service.api import chat, embeddings, rendering, responses
 from service.api.direct import DirectRoute
 from service.api.gatekeeper import FILES
-from service.api.health import READY
 
 _OBJECT = {"type": "object"}
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -108,11 +107,6 @@ _OPENAI_ERROR: dict[str, Any] = {
     "required": ["error"],
 }
 _REFUSALS = {"4XX": "a request that its giver can mend", "5XX": "what cannot be done now"}
-_NEW_OR_THE_SAME = (  # 201, or 200 where it was there already
-    ("/api/prompts/{name}/versions", "post"),
-    ("/api/suites/{name}", "put"),
-    ("/api/datasets", "post"),
-)
 
 
 class WholeDocument(JsonRenderPlugin):
@@ -124,24 +118,19 @@ class WholeDocument(JsonRenderPlugin):
             paths[route.path] = {**paths.get(route.path, {}), route.method.lower(): _operation(route)}
         paths[FILES] = {**paths[FILES], "post": {**paths[FILES]["post"], **_UPLOAD}}
         whole = {
-            path: {method: _answered(path, method, operation) for method, operation in operations.items()}
+            path: {method: _answered(path, operation) for method, operation in operations.items()}
             for path, operations in paths.items()
         }
         return super().render(request, {**openapi_schema, "paths": whole})
 
 
-def _answered(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
+def _answered(path: str, operation: dict[str, Any]) -> dict[str, Any]:
     """An operation with the refusals as they are sent, in place of Litestar's own; see `http_errors.shape`."""
     answers = {status: answer for status, answer in operation["responses"].items() if status != "400"}
-    if (path, method) in _NEW_OR_THE_SAME:
-        [answer] = answers.values()
-        answers = {"200": {**answer, "description": "it was there already"}, "201": {**answer, "description": "new"}}
     is_openai = path.startswith("/v1/")
     kind, schema = ("application/json", _OPENAI_ERROR) if is_openai else ("application/problem+json", _PROBLEM)
     for status, said in _REFUSALS.items():
         answers[status] = {"description": said, "content": {kind: {"schema": schema}}}
-    if path == READY:
-        answers["503"] = {**answers["200"], "description": "not to be asked now"}
     return {**operation, "responses": answers}
 
 

